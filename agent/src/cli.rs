@@ -1,0 +1,151 @@
+//! The command line: clap's types, and nothing but them. Everything else reads [`crate::config`].
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Steers frames with an XDP program into AF_XDP memory and shows where every frame is.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 80)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach to interfaces, move frames, and report until told to stop.
+    Run(RunArgs),
+}
+
+/// Arguments of `umemd run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Interface to attach to; may be given several times.
+    #[arg(long = "iface", value_name = "NAME", required = true)]
+    pub ifaces: Vec<String>,
+
+    /// Network namespace of the interfaces: a name of `ip netns`, or a path
+    /// such as /proc/PID/ns/net. The HTTP listener stays in the caller's.
+    #[arg(long, value_name = "NAME|PATH")]
+    pub netns: Option<String>,
+
+    /// Queues to serve, for example 0,2; unset: every active receive queue.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub queues: Option<Vec<u32>>,
+
+    /// Frames to take, in tcpdump's words: "udp dst port 7", "arp", "all".
+    /// May be given several times. Everything else goes to the kernel's stack.
+    #[arg(long, value_name = "RULE", required = true)]
+    pub steer: Vec<String>,
+
+    /// What to do with the frames that were taken.
+    #[arg(long, value_enum, default_value_t = HandlerArg::Drop)]
+    pub handler: HandlerArg,
+
+    /// Where the XDP program runs: in the driver, or in the stack (slower,
+    /// works everywhere).
+    #[arg(long, value_enum, default_value_t = ModeArg::Native)]
+    pub mode: ModeArg,
+
+    /// Bind in copy mode (the default: it works with every driver).
+    #[arg(long, conflicts_with = "zerocopy")]
+    pub copy: bool,
+
+    /// Bind in zero-copy mode; an error if the driver cannot.
+    #[arg(long)]
+    pub zerocopy: bool,
+
+    /// Frames per queue, a power of two.
+    #[arg(long, value_name = "COUNT", default_value_t = 4096)]
+    pub frames: u32,
+
+    /// Bytes per frame: 2048 or 4096.
+    #[arg(long, value_name = "BYTES", default_value_t = 2048)]
+    pub frame_size: u32,
+
+    /// CPUs for the workers, in the order of the queues; unset: spread over
+    /// the CPUs this process may use, from the last one down.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cpus: Option<Vec<usize>>,
+
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19478")]
+    pub listen: SocketAddr,
+
+    /// Stop after this time: 500ms, 10s, 2m, 1h.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// Print one JSON object per second, and the summary last.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Take the frames even if that cuts a connection to this machine.
+    #[arg(long)]
+    pub force: bool,
+
+    /// Let the XDP program log every frame (debugging; slow).
+    #[arg(long)]
+    pub log_program: bool,
+}
+
+/// `--handler`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HandlerArg {
+    /// Count and drop.
+    Drop,
+    /// Send back to where it came from: MACs, IPs and UDP ports swapped.
+    Reflect,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// In the driver, before the stack has allocated anything.
+    Native,
+    /// In the stack (generic XDP), on socket buffers.
+    Skb,
+}
+
+/// Reads `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a time such as 500ms, 10s, 2m or 1h, not {text:?}");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 3600 * 1000,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(millis).filter(|ms| *ms > 0).map(Duration::from_millis).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "s", "0s", "10 s", "-1s", "1.5s", "10days", "99999999999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?}");
+        }
+    }
+}

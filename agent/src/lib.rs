@@ -1,0 +1,28 @@
+//! `umemd` steers frames with an XDP program into AF_XDP UMEM, recycles them in user space the way the
+//! kernel's page_pool recycles pages, and shows where every frame is.
+//!
+//! This crate is the control plane. What moves and recycles frames lies in two crates of its own,
+//! [`datapath`] and [`frame_pool`], which know neither the kernel nor this crate.
+//!
+//! | module | one idea |
+//! | --- | --- |
+//! | [`cli`], [`config`] | what the user asked for; the same, validated, as plain data |
+//! | [`steer`] | rules in tcpdump's words, compiled; the guard against locking oneself out |
+//! | [`ebpf`] | load the XDP program, attach it, reach its maps |
+//! | [`nic`] | what an interface is and can do |
+//! | [`xsk`] | the AF_XDP socket of one queue, as a [`datapath::QueuePort`] |
+//! | [`control`] | order of start, worker threads, watchdog, signals, order of shutdown |
+//! | [`report`] | what the user sees: a table, or JSON |
+//! | [`metrics`] | the same for Prometheus, over HTTP |
+//! | [`sys`] | the few system calls that no library has |
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod ebpf;
+pub mod metrics;
+pub mod nic;
+pub mod report;
+pub mod steer;
+pub mod sys;
+pub mod xsk;

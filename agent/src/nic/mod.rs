@@ -1,0 +1,147 @@
+//! What an interface is and can do: asked of the kernel by rtnetlink and ethtool, never by sysfs, which
+//! shows the network namespace it was mounted in and not the one this process is in.
+
+mod netlink;
+mod queues;
+
+pub use netlink::{Address, Link, Route, XdpAttachment, addresses, links, routes};
+pub use queues::choose as choose_queues;
+use std::{io, net::IpAddr};
+
+use thiserror::Error;
+
+use crate::steer::guard::InterfaceFacts;
+
+/// Why an interface cannot be used.
+#[derive(Debug, Error)]
+pub enum NicError {
+    /// No interface of that name in this network namespace.
+    #[error("there is no interface {name}{}; there is: {}", here(netns.as_deref()), existing.join(", "))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The namespace looked into, if not the caller's.
+        netns: Option<String>,
+        /// What exists there.
+        existing: Vec<String>,
+    },
+    /// The interface is administratively down; an AF_XDP socket cannot be bound to it.
+    #[error("interface {name} is down; bring it up first: ip link set {name} up")]
+    Down {
+        /// Its name.
+        name: String,
+    },
+    /// A queue that the interface does not have.
+    #[error("{name} has no queue {queue}; it has {}", count(*active))]
+    NoSuchQueue {
+        /// The interface.
+        name: String,
+        /// The queue asked for.
+        queue: u32,
+        /// How many are active.
+        active: u32,
+    },
+    /// The kernel did not answer.
+    #[error("cannot ask the kernel for {what}")]
+    Kernel {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it did not answer.
+        source: io::Error,
+    },
+}
+
+fn here(netns: Option<&str>) -> String {
+    netns.map(|name| format!(" in network namespace {name}")).unwrap_or_default()
+}
+
+fn count(active: u32) -> String {
+    match active {
+        1 => "1 active receive queue, number 0".into(),
+        n => format!("{n} active receive queues, 0 to {}", n - 1),
+    }
+}
+
+/// Finds the interface, or says which ones exist.
+pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'a Link, NicError> {
+    links.iter().find(|link| link.name == name).ok_or_else(|| NicError::Unknown {
+        name: name.into(),
+        netns: netns.map(Into::into),
+        existing: links.iter().map(|link| link.name.clone()).collect(),
+    })
+}
+
+/// What the lock-out guard must know of an interface: the addresses that are reached through it, and whether
+/// this machine's default route leaves by it.
+///
+/// Frames for a bridge, a bond or a VLAN device arrive through the interface below it. So its own addresses
+/// count, and those of every device on top of it.
+pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route]) -> InterfaceFacts {
+    let mut related = vec![link.index];
+    // Each round adds what stands directly on something already found; a stack of n devices needs n rounds.
+    loop {
+        let above: Vec<u32> = links
+            .iter()
+            .flat_map(|l| {
+                let master = related.contains(&l.index).then_some(l.master).flatten();
+                let on_top = l.lower.is_some_and(|lower| related.contains(&lower)).then_some(l.index);
+                [master, on_top]
+            })
+            .flatten()
+            .filter(|index| !related.contains(index))
+            .collect();
+        if above.is_empty() {
+            break;
+        }
+        related.extend(above);
+    }
+    InterfaceFacts {
+        local_addresses: addresses
+            .iter()
+            .filter(|address| related.contains(&address.index))
+            .map(|address| address.ip)
+            .collect::<Vec<IpAddr>>(),
+        carries_default_route: routes.iter().any(|r| r.is_default && r.output.is_some_and(|o| related.contains(&o))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, master: Option<u32>, lower: Option<u32>) -> Link {
+        Link { index, name: name.into(), up: true, mtu: 1500, master, lower, rx_queues: 1, xdp: None }
+    }
+
+    fn address(index: u32, ip: &str) -> Address {
+        Address { index, ip: ip.parse().unwrap() }
+    }
+
+    #[test]
+    fn an_address_of_a_bridge_or_vlan_on_top_counts() {
+        let links = [
+            link(1, "lo", None, None),
+            link(2, "eth0", Some(3), None),
+            link(3, "br0", None, None),
+            link(4, "br0.7", None, Some(3)),
+            link(5, "eth1", None, None),
+        ];
+        let addresses = [address(1, "127.0.0.1"), address(3, "10.0.0.1"), address(4, "10.7.0.1"), address(5, "10.9.0.1")];
+        let routes = [Route { is_default: true, output: Some(4) }];
+
+        let eth0 = facts(&links[1], &links, &addresses, &routes);
+        assert_eq!(eth0.local_addresses, ["10.0.0.1", "10.7.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert!(eth0.carries_default_route);
+
+        let eth1 = facts(&links[4], &links, &addresses, &routes);
+        assert_eq!(eth1.local_addresses, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
+        assert!(!eth1.carries_default_route);
+    }
+
+    #[test]
+    fn an_unknown_interface_is_answered_with_the_ones_that_exist() {
+        let links = [link(1, "lo", None, None), link(2, "eth0", None, None)];
+        let error = find(&links, "eth9", None).unwrap_err().to_string();
+        assert_eq!(error, "there is no interface eth9; there is: lo, eth0");
+    }
+}

@@ -1,0 +1,208 @@
+//! The three dumps of rtnetlink(7) that the agent needs: links, addresses, routes.
+
+use std::{io, net::IpAddr};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached},
+    route::{RouteAttribute, RouteMessage},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// One network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in this network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `IFF_UP`: whether it was brought up, not whether there is a carrier.
+    pub up: bool,
+    /// Largest packet without the Ethernet header, bytes.
+    pub mtu: u32,
+    /// The bridge, bond or DSA conduit's master that it belongs to.
+    pub master: Option<u32>,
+    /// The device below it: for a VLAN, the one that carries the tagged frames.
+    pub lower: Option<u32>,
+    /// `IFLA_NUM_RX_QUEUES`: allocated, not necessarily active.
+    pub rx_queues: u32,
+    /// The XDP program on it.
+    pub xdp: Option<XdpAttachment>,
+}
+
+/// `IFLA_XDP`: which XDP program is attached, and where it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpAttachment {
+    /// `native`, `skb`, `hardware` or `several`.
+    pub mode: &'static str,
+    /// The kernel's id of the program; `bpftool prog show id N` says more. 0 if several are attached.
+    pub program_id: u32,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The interface.
+    pub index: u32,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+/// As much of a route as the lock-out guard needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whether it matches every destination.
+    pub is_default: bool,
+    /// The interface that it leaves by.
+    pub output: Option<u32>,
+}
+
+/// All interfaces of this thread's network namespace (`RTM_GETLINK`).
+pub fn links() -> io::Result<Vec<Link>> {
+    let mut links = Vec::new();
+    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewLink(message) = message {
+            links.push(link(&message));
+        }
+    })?;
+    Ok(links)
+}
+
+/// All addresses of all interfaces (`RTM_GETADDR`).
+pub fn addresses() -> io::Result<Vec<Address>> {
+    let mut addresses = Vec::new();
+    dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewAddress(message) = message {
+            // On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL, where present, is ours.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(ip) => Some(*ip),
+                _ => None,
+            });
+            let any = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            });
+            if let Some(ip) = local.or(any) {
+                addresses.push(Address { index: message.header.index, ip });
+            }
+        }
+    })?;
+    Ok(addresses)
+}
+
+/// All routes, of IPv4 and IPv6 (`RTM_GETROUTE`).
+pub fn routes() -> io::Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        dump(RouteNetlinkMessage::GetRoute(request), |message| {
+            if let RouteNetlinkMessage::NewRoute(message) = message {
+                routes.push(Route {
+                    is_default: message.header.destination_prefix_length == 0,
+                    output: message.attributes.iter().find_map(|a| match a {
+                        RouteAttribute::Oif(index) => Some(*index),
+                        _ => None,
+                    }),
+                });
+            }
+        })?;
+    }
+    Ok(routes)
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        master: None,
+        lower: None,
+        rx_queues: 1,
+        xdp: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::Link(index) => link.lower = Some(*index),
+            LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,
+            LinkAttribute::Xdp(xdp) => link.xdp = attachment(xdp),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
+    let mode = attributes.iter().find_map(|a| match a {
+        LinkXdp::Attached(XdpAttached::None) => None,
+        LinkXdp::Attached(XdpAttached::Driver) => Some("native"),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("skb"),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
+        LinkXdp::Attached(_) => Some("several"),
+        _ => None,
+    })?;
+    let program_id = attributes.iter().find_map(|a| match a {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    });
+    Some(XdpAttachment { mode, program_id: program_id.unwrap_or(0) })
+}
+
+/// Sends a dump request and hands each answer to `each`.
+fn dump(request: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+
+    let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
+    packet.header.flags = NLM_F_DUMP | NLM_F_REQUEST;
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    loop {
+        let (received, _) = socket.recv_from_full()?;
+        let mut rest = &received[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            let length = message.header.length as usize;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(inner) => each(inner),
+                _ => {}
+            }
+            // Messages are aligned to 4 bytes (NLMSG_ALIGN); the last one of a datagram may not be.
+            match rest.get(length.next_multiple_of(4)..) {
+                Some(next) if length > 0 => rest = next,
+                _ => break,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_lists_the_loopback_interface() {
+        let links = links().unwrap();
+        let lo = links.iter().find(|link| link.name == "lo").expect("every namespace has lo");
+        assert!(lo.index > 0 && lo.rx_queues >= 1 && lo.xdp.is_none(), "{lo:?}");
+    }
+
+    #[test]
+    fn addresses_and_routes_can_be_dumped() {
+        addresses().unwrap();
+        routes().unwrap();
+    }
+}

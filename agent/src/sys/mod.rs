@@ -1,0 +1,3 @@
+//! The few system calls that no library has: small, audited, and the only unsafe code beside [`crate::xsk`].
+
+pub mod ethtool;
