@@ -1,0 +1,17 @@
+//! What the XDP program and the agent share: how a frame is read, what a rule is, how a frame is judged,
+//! and which maps lie between the two.
+//!
+//! The program and the host run this very code, so that what the host predicts (the lock-out guard), tests
+//! and fuzzes is what the kernel does. It therefore allocates nothing, cannot panic on any frame, and makes
+//! no access that is not bounds-checked.
+
+#![no_std]
+
+pub mod decision;
+pub mod maps;
+pub mod packet;
+pub mod rule;
+
+pub use decision::Decision;
+pub use packet::{Key, View, parse};
+pub use rule::{Rule, decide};
