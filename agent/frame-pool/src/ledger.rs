@@ -1,0 +1,250 @@
+//! `Ledger`: which frames are lent to which kernel ring.
+//!
+//! A frame that is put on a fill or TX ring becomes an address, and an address is a mere name. The ledger
+//! keeps the right meanwhile and makes a [`Frame`] again only for a frame that it has lent to the ring
+//! that gives it back. An error of kernel or driver is so a number in a counter, not a frame with two
+//! owners.
+
+use std::{error, fmt};
+
+use crate::{Frame, FrameAddr, FrameId, FrameLayout, PoolTag};
+
+/// What a frame is lent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lent {
+    /// To the fill ring; it comes back on the RX ring.
+    Fill,
+    /// To the TX ring; it comes back on the completion ring.
+    Tx,
+}
+
+/// Why an address that a kernel ring gave back is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It points past the UMEM.
+    OutOfRange,
+    /// The frame is not lent to anybody: it came back twice, or the kernel never had it.
+    NotLent,
+    /// The frame is lent to the other ring. It is quarantined: who writes to it is unknown.
+    WrongRing,
+    /// The frame is in quarantine already.
+    Quarantined,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfRange => "the address points past the UMEM",
+            Self::NotLent => "the frame is not lent to the kernel",
+            Self::WrongRing => "the frame is lent to another ring; it is in quarantine now",
+            Self::Quarantined => "the frame is in quarantine",
+        })
+    }
+}
+
+impl error::Error for Refused {}
+
+/// How often addresses were refused, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedCounts {
+    /// [`Refused::OutOfRange`].
+    pub out_of_range: u64,
+    /// [`Refused::NotLent`].
+    pub not_lent: u64,
+    /// [`Refused::WrongRing`].
+    pub wrong_ring: u64,
+    /// [`Refused::Quarantined`].
+    pub quarantined: u64,
+    /// Frames that were lent although another right to them was lent already, or that are not of this
+    /// UMEM. Only mixing up the frames of two UMEMs can do this.
+    pub not_ours: u64,
+}
+
+impl RefusedCounts {
+    /// All refusals.
+    pub const fn total(&self) -> u64 {
+        self.out_of_range + self.not_lent + self.wrong_ring + self.quarantined + self.not_ours
+    }
+}
+
+/// One frame's entry: where it is in the low two bits, the tag of its pool above; 0 if it is not lent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Entry(u32);
+
+impl Entry {
+    const NOT_LENT: Self = Self(0);
+    const QUARANTINED: u32 = 3;
+
+    fn lent(lent: Lent, tag: PoolTag) -> Self {
+        Self(tag.number() << 2 | Self::place(lent))
+    }
+
+    fn place(lent: Lent) -> u32 {
+        match lent {
+            Lent::Fill => 1,
+            Lent::Tx => 2,
+        }
+    }
+
+    /// The pool of a frame that is lent for `lent`.
+    #[inline]
+    fn tag_if(self, lent: Lent) -> Option<PoolTag> {
+        if self.0 & 3 == Self::place(lent) { PoolTag::from_number(self.0 >> 2) } else { None }
+    }
+}
+
+/// Which frames of one UMEM are lent to which of one socket's rings.
+#[derive(Debug)]
+pub struct Ledger {
+    layout: FrameLayout,
+    entries: Box<[Entry]>,
+    lent: [u32; 2],
+    quarantined: u32,
+    refused: RefusedCounts,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0 >> 2, self.0 & 3)
+    }
+}
+
+impl Ledger {
+    /// A ledger for a UMEM of this layout, with nothing lent.
+    pub fn new(layout: FrameLayout) -> Self {
+        let entries = vec![Entry::NOT_LENT; layout.chunk_count() as usize].into_boxed_slice();
+        Self { layout, entries, lent: [0; 2], quarantined: 0, refused: RefusedCounts::default() }
+    }
+
+    /// Exchanges the right to a frame for its name, to be put on a kernel ring.
+    #[inline]
+    pub fn lend(&mut self, frame: Frame, lent: Lent) -> FrameId {
+        let id = frame.id();
+        match self.entries.get_mut(id.index()) {
+            Some(entry) if *entry == Entry::NOT_LENT => {
+                *entry = Entry::lent(lent, frame.home());
+                self.lent[lent as usize] += 1;
+            }
+            _ => self.refused.not_ours += 1,
+        }
+        id
+    }
+
+    /// Exchanges an address that a kernel ring gave back, at any offset in its frame, for the right.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] if the frame is not lent to that ring. It is counted; a frame that is lent to the other
+    /// ring goes into quarantine.
+    #[inline]
+    pub fn settle(&mut self, lent: Lent, addr: FrameAddr) -> Result<Frame, Refused> {
+        let Some(id) = self.layout.frame_of(addr) else {
+            self.refused.out_of_range += 1;
+            return Err(Refused::OutOfRange);
+        };
+        let entry = &mut self.entries[id.index()];
+        match entry.tag_if(lent) {
+            Some(tag) => {
+                *entry = Entry::NOT_LENT;
+                self.lent[lent as usize] -= 1;
+                Ok(Frame::of(id, tag))
+            }
+            None => Err(self.refuse(id)),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, id: FrameId) -> Refused {
+        let entry = &mut self.entries[id.index()];
+        let counts = &mut self.refused;
+        match entry.0 & 3 {
+            0 => {
+                counts.not_lent += 1;
+                Refused::NotLent
+            }
+            Entry::QUARANTINED => {
+                counts.quarantined += 1;
+                Refused::Quarantined
+            }
+            place => {
+                self.lent[place as usize - 1] -= 1;
+                entry.0 |= Entry::QUARANTINED;
+                self.quarantined += 1;
+                counts.wrong_ring += 1;
+                Refused::WrongRing
+            }
+        }
+    }
+
+    /// Frames lent to one ring.
+    pub fn lent(&self, lent: Lent) -> u32 {
+        self.lent[lent as usize]
+    }
+
+    /// Frames that came back wrong and are never used again.
+    pub fn quarantined(&self) -> u32 {
+        self.quarantined
+    }
+
+    /// How often addresses were refused.
+    pub fn refused(&self) -> RefusedCounts {
+        self.refused
+    }
+
+    /// After the kernel has let go of the UMEM's rings: hands over every lent frame and says how many.
+    /// Those in quarantine stay there.
+    pub fn reclaim_all(&mut self, mut home: impl FnMut(Frame)) -> u32 {
+        let mut count = 0;
+        for (index, entry) in (0..).zip(&mut self.entries) {
+            if let Some(tag) = entry.tag_if(Lent::Fill).or(entry.tag_if(Lent::Tx)) {
+                *entry = Entry::NOT_LENT;
+                home(Frame::of(FrameId(index), tag));
+                count += 1;
+            }
+        }
+        self.lent = [0; 2];
+        count
+    }
+}
+
+#[cfg(all(test, not(frame_pool_loom)))]
+mod tests {
+    use super::*;
+    use crate::{FramePool, PoolConfig, UmemProvider};
+
+    fn two_frames() -> (FrameLayout, FramePool, Frame, Frame) {
+        let layout = FrameLayout::new(4096, 4).unwrap();
+        let mut pool = FramePool::new(PoolConfig::default(), UmemProvider::new(layout));
+        let (a, b) = (pool.alloc().unwrap(), pool.alloc().unwrap());
+        (layout, pool, a, b)
+    }
+
+    #[test]
+    fn a_lent_frame_comes_back_once() {
+        let (layout, pool, a, b) = two_frames();
+        let mut ledger = Ledger::new(layout);
+        let (fill, tx) = (ledger.lend(a, Lent::Fill), ledger.lend(b, Lent::Tx));
+        assert_eq!((ledger.lent(Lent::Fill), ledger.lent(Lent::Tx)), (1, 1));
+        let FrameAddr(start) = layout.addr_of(fill);
+        let frame = ledger.settle(Lent::Fill, FrameAddr(start + 256)).unwrap();
+        assert_eq!((frame.id(), frame.home()), (fill, pool.tag()));
+        assert_eq!(ledger.settle(Lent::Fill, FrameAddr(start)), Err(Refused::NotLent));
+        assert_eq!(ledger.settle(Lent::Tx, layout.addr_of(tx)).unwrap().id(), tx);
+        assert_eq!(ledger.settle(Lent::Tx, FrameAddr(layout.byte_len())), Err(Refused::OutOfRange));
+        assert_eq!((ledger.refused().not_lent, ledger.refused().out_of_range), (1, 1));
+        assert_eq!(ledger.quarantined(), 0);
+    }
+
+    #[test]
+    fn a_frame_on_the_wrong_ring_is_never_used_again() {
+        let (layout, _pool, a, b) = two_frames();
+        let mut ledger = Ledger::new(layout);
+        let (wrong, right) = (ledger.lend(a, Lent::Fill), ledger.lend(b, Lent::Fill));
+        assert_eq!(ledger.settle(Lent::Tx, layout.addr_of(wrong)), Err(Refused::WrongRing));
+        assert_eq!(ledger.settle(Lent::Fill, layout.addr_of(wrong)), Err(Refused::Quarantined));
+        assert_eq!((ledger.lent(Lent::Fill), ledger.quarantined()), (1, 1));
+        let mut home = Vec::new();
+        assert_eq!(ledger.reclaim_all(|frame| home.push(frame.id())), 1);
+        assert_eq!((home, ledger.lent(Lent::Fill), ledger.quarantined()), (vec![right], 0, 1));
+    }
+}

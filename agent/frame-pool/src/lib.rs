@@ -1,0 +1,25 @@
+//! A recycler of UMEM frames with the semantics of the kernel's page_pool.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod frame;
+mod layout;
+mod ledger;
+mod pool;
+mod provider;
+mod recycler;
+mod refs;
+mod ring;
+mod shutdown;
+mod stats;
+mod sync;
+
+pub use frame::{Frame, PoolTag};
+pub use layout::{FrameAddr, FrameId, FrameLayout, LayoutError};
+pub use ledger::{Ledger, Lent, Refused, RefusedCounts};
+pub use pool::{FramePool, Phase, PoolConfig};
+pub use provider::{MemoryProvider, NUMA_NO_NODE, UmemProvider};
+pub use recycler::Recycler;
+pub use refs::RefTable;
+pub use shutdown::{RETRY_INTERVAL, Shutdown, Stalled, WARN_INTERVAL};
+pub use stats::{AllocStats, ExtraStats, PoolPlaces, PoolStats, RecycleStats};

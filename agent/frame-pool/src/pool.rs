@@ -1,0 +1,357 @@
+//! The owner's side of a pool: `alloc` and `put_direct`, without an atomic read-modify-write.
+
+use std::{cell::Cell, marker::PhantomData};
+
+use crate::{
+    AllocStats, ExtraStats, Frame, FrameLayout, PoolPlaces, PoolStats, PoolTag, RecycleStats, Recycler,
+    cache::AllocCache,
+    provider::{MemoryProvider, NUMA_NO_NODE},
+    recycler::{Shared, from_ring},
+    ring::{PtrRing, RingConsumer},
+    shutdown::ShutdownClock,
+    sync::{Arc, Ordering, OwnLine},
+};
+
+/// The sizes of a pool. The default is the kernel's in everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Slots of the ring (`pool_size`): 0 means 1024, and more than 16384 means 16384. Any size will do.
+    pub ring_size: u32,
+    /// Frames in the cache (`PP_ALLOC_CACHE_SIZE`). 0 means the kernel's: 128, and less for frames of
+    /// 16 KiB (32) and 64 KiB (8).
+    pub cache_size: u32,
+    /// Frames moved into the cache by a refill, and asked of the provider at once
+    /// (`PP_ALLOC_CACHE_REFILL`); at most `cache_size`. 0 means the kernel's: half its cache size.
+    pub refill: u32,
+    /// The NUMA node that the pool prefers.
+    pub nid: i32,
+    /// Where `hold` and `release` start. Only a test of their wrap around needs another value than 0.
+    pub first_count: u32,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self { ring_size: 0, cache_size: 0, refill: 0, nid: NUMA_NO_NODE, first_count: 0 }
+    }
+}
+
+impl PoolConfig {
+    /// `PP_ALLOC_CACHE_REFILL` for frames of this many bytes: the kernel scales it with the page size.
+    const fn default_refill(chunk_size: u32) -> u32 {
+        match chunk_size {
+            0x1_0000.. => 4,
+            0x4000.. => 16,
+            _ => 64,
+        }
+    }
+
+    /// The sizes of cache and refill for frames of this many bytes.
+    fn cache_and_refill(&self, chunk_size: u32) -> (usize, usize) {
+        let refill = if self.refill == 0 { Self::default_refill(chunk_size) } else { self.refill };
+        let cache = match self.cache_size {
+            0 => refill.saturating_mul(2).max(2 * Self::default_refill(chunk_size)),
+            size => size,
+        };
+        (cache as usize, refill.min(cache) as usize)
+    }
+}
+
+/// How far a pool's life has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Frames are handed out and recycled.
+    Live,
+    /// Destroyed; frames are still out, and each retry gives up those that came back.
+    Draining,
+    /// Destroyed, and every frame is given up.
+    Freed,
+}
+
+/// A recycler of UMEM frames with the semantics of the kernel's page_pool; its owner's side.
+///
+/// One thread owns it at a time (`Send`, not `Sync`), as one NAPI instance owns a page_pool. All others
+/// bring frames home through its [`Recycler`].
+#[derive(Debug)]
+pub struct FramePool {
+    cache: AllocCache,
+    alloc: AllocStats,
+    cached: u64,
+    cache_full: u64,
+    alloc_fail: u64,
+    slow_frames: u64,
+    /// `pages_state_hold_cnt`: frames obtained from the provider, modulo 2^32.
+    hold: u32,
+    nid: i32,
+    has_nodes: bool,
+    refill: usize,
+    phase: Phase,
+    consumer: RingConsumer,
+    pub(crate) shutdown: ShutdownClock,
+    shared: Arc<Shared>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+impl FramePool {
+    /// `page_pool_create()`: an empty pool that takes its frames from `provider`.
+    pub fn new(config: PoolConfig, provider: Arc<impl MemoryProvider + 'static>) -> Self {
+        let refs = Arc::clone(provider.refs());
+        let (cache_size, refill) = config.cache_and_refill(refs.layout().chunk_size());
+        let (ring, consumer) = PtrRing::new(config.ring_size);
+        let shared = Shared {
+            tag: PoolTag::next(),
+            refs,
+            ring,
+            counters: OwnLine::default(),
+            provider: provider as Arc<dyn MemoryProvider>,
+        };
+        shared.counters.release.store(config.first_count, Ordering::Relaxed);
+        Self {
+            cache: AllocCache::new(cache_size),
+            alloc: AllocStats::default(),
+            cached: 0,
+            cache_full: 0,
+            alloc_fail: 0,
+            slow_frames: 0,
+            hold: config.first_count,
+            nid: config.nid,
+            has_nodes: shared.provider.has_nodes(),
+            refill,
+            phase: Phase::Live,
+            consumer,
+            shutdown: ShutdownClock::default(),
+            shared: Arc::new(shared),
+            _not_sync: PhantomData,
+        }
+    }
+
+    /// `page_pool_alloc_pages()`: the hottest idle frame, or `None` if all are in use. Never waits.
+    #[inline]
+    pub fn alloc(&mut self) -> Option<Frame> {
+        match self.cache.pop() {
+            None => self.alloc_slow(),
+            frame => {
+                self.alloc.fast += 1;
+                frame
+            }
+        }
+    }
+
+    /// Appends up to `n` frames to `frames`, within its spare capacity, and says how many.
+    ///
+    /// Counts as that many calls of [`alloc`](Self::alloc). The hottest frame of each run that came from
+    /// the cache lies last, so that `Vec::pop` gives it first.
+    pub fn alloc_bulk(&mut self, frames: &mut Vec<Frame>, n: usize) -> usize {
+        let wanted = n.min(frames.capacity() - frames.len());
+        let mut got = 0;
+        loop {
+            let fast = self.cache.pop_into(frames, wanted - got);
+            self.alloc.fast += fast as u64;
+            got += fast;
+            if got == wanted {
+                return got;
+            }
+            let Some(frame) = self.alloc_slow() else { return got };
+            frames.push(frame);
+            got += 1;
+        }
+    }
+
+    /// `page_pool_recycle_direct()`: into the cache; from a full cache on to the ring.
+    #[inline]
+    pub fn put_direct(&mut self, frame: Frame) {
+        if !self.shared.takes(&frame) {
+            return self.shared.put_odd(frame);
+        }
+        match self.cache.push(frame) {
+            Ok(()) => self.cached += 1,
+            Err(frame) => self.cache_refused(frame),
+        }
+    }
+
+    /// `page_pool_put_page_bulk()` in the owner's context: all frames of the vector, in order, which it
+    /// leaves empty.
+    pub fn put_direct_bulk(&mut self, frames: &mut Vec<Frame>) {
+        self.shared.put_odd_ones(frames);
+        self.cached += self.cache.push_front_of(frames) as u64;
+        if !frames.is_empty() {
+            if self.phase == Phase::Live {
+                self.cache_full += frames.len() as u64;
+            }
+            self.shared.put_ring_bulk(frames);
+        }
+    }
+
+    #[cold]
+    fn cache_refused(&mut self, frame: Frame) {
+        // After destroy the cache takes nothing (its size is 0) and the owner is as anybody else.
+        if self.phase == Phase::Live {
+            self.cache_full += 1;
+        }
+        self.shared.put_ring(frame);
+    }
+
+    /// The cache is empty: the ring, then the provider.
+    #[cold]
+    fn alloc_slow(&mut self) -> Option<Frame> {
+        if self.phase == Phase::Live {
+            if let Some(frame) = self.refill_from_ring() {
+                return Some(frame);
+            }
+            if let Some(frame) = self.refill_from_provider() {
+                return Some(frame);
+            }
+        }
+        self.alloc_fail += 1;
+        None
+    }
+
+    /// `page_pool_refill_alloc_cache()`: moves the oldest frames of the ring, up to a refill. A frame of
+    /// the wrong node ends it and is given up.
+    fn refill_from_ring(&mut self) -> Option<Frame> {
+        if self.consumer.is_empty(&self.shared.ring) {
+            self.alloc.empty += 1;
+            return None;
+        }
+        let preferred = self.preferred_node();
+        while self.cache.len() < self.refill {
+            let Some(id) = self.consumer.consume(&self.shared.ring) else { break };
+            let frame = from_ring(id, self.shared.tag);
+            if self.has_nodes && self.shared.provider.node_of(id) != preferred {
+                self.alloc.waive += 1;
+                self.shared.release(1, &mut [frame].into_iter());
+                break;
+            }
+            self.cache.stack().push(frame);
+        }
+        let frame = self.cache.pop()?;
+        self.alloc.refill += 1;
+        Some(frame)
+    }
+
+    /// `__page_pool_alloc_pages_slow()`: a batch from the provider.
+    fn refill_from_provider(&mut self) -> Option<Frame> {
+        let nid = self.preferred_node();
+        let got = self.shared.provider.alloc_bulk(self.cache.stack(), self.refill, nid);
+        for frame in self.cache.stack() {
+            frame.settle_at(self.shared.tag);
+        }
+        self.hold = self.hold.wrapping_add(got as u32);
+        self.slow_frames += got as u64;
+        let frame = self.cache.pop()?;
+        self.alloc.slow += 1;
+        Some(frame)
+    }
+
+    fn preferred_node(&self) -> i32 {
+        if self.nid == NUMA_NO_NODE { self.shared.provider.local_node() } else { self.nid }
+    }
+
+    /// `page_pool_update_nid()`: prefers another node from now on, and gives up the whole cache.
+    pub fn update_nid(&mut self, nid: i32) {
+        self.nid = nid;
+        self.empty_cache();
+    }
+
+    /// A handle that brings frames home from any thread.
+    pub fn recycler(&self) -> Recycler {
+        Recycler { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The first half of `page_pool_destroy()`: no frame enters the cache any more, and none is handed out.
+    pub(crate) fn end_allocation(&mut self) {
+        self.phase = Phase::Draining;
+        self.empty_cache();
+        self.cache = AllocCache::new(0);
+    }
+
+    /// `page_pool_release()`: gives up what lies in the ring; the pool is freed once nothing is out.
+    pub(crate) fn collect_late_frames(&mut self) -> Phase {
+        if self.phase == Phase::Draining {
+            self.empty_ring();
+            if self.inflight() == 0 {
+                self.phase = Phase::Freed;
+            }
+        }
+        self.phase
+    }
+
+    fn empty_cache(&mut self) {
+        self.shared.release(self.cache.len(), &mut self.cache.drain());
+    }
+
+    fn empty_ring(&mut self) {
+        let (shared, consumer) = (&self.shared, &mut self.consumer);
+        while let Some(id) = consumer.consume(&shared.ring) {
+            shared.release(1, &mut [from_ring(id, shared.tag)].into_iter());
+        }
+    }
+
+    /// How far the pool's life has gone.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The pool's tag: its id.
+    pub fn tag(&self) -> PoolTag {
+        self.shared.tag
+    }
+
+    /// The layout of the UMEM.
+    pub fn layout(&self) -> FrameLayout {
+        self.shared.refs.layout()
+    }
+
+    /// The NUMA node that the pool prefers.
+    pub fn nid(&self) -> i32 {
+        self.nid
+    }
+
+    /// Frames obtained from the provider, modulo 2^32 (`pages_state_hold_cnt`).
+    pub fn hold(&self) -> u32 {
+        self.hold
+    }
+
+    /// Frames given up, modulo 2^32 (`pages_state_release_cnt`).
+    pub fn release(&self) -> u32 {
+        self.shared.counters.release.load(Ordering::Acquire)
+    }
+
+    /// `page_pool_inflight()`: frames obtained and not given up, in serial arithmetic. Those idle in cache
+    /// and ring are among them, so only after [`destroy`](Self::destroy) are these the frames still out.
+    pub fn inflight(&self) -> i32 {
+        self.hold.wrapping_sub(self.release()) as i32
+    }
+
+    /// All counters at this moment.
+    pub fn stats(&self) -> PoolStats {
+        let (recycle, extras) = self.shared.stats();
+        PoolStats {
+            alloc: self.alloc,
+            recycle: RecycleStats { cached: self.cached, cache_full: self.cache_full, ..recycle },
+            extras: ExtraStats { alloc_fail: self.alloc_fail, slow_frames: self.slow_frames, ..extras },
+        }
+    }
+
+    /// Where the frames are at this moment. Exact while no other thread returns frames.
+    pub fn places(&self) -> PoolPlaces {
+        let allocs = self.alloc.fast + self.alloc.refill + self.alloc.slow;
+        PoolPlaces {
+            slab: self.shared.provider.free(),
+            cache: self.cache.len() as u32,
+            ring: self.consumer.len(&self.shared.ring),
+            out: (allocs - self.cached - self.shared.returned()) as u32,
+            detached: self.shared.counters.detached.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for FramePool {
+    /// The worker is gone: gives up every idle frame, and from now on late frames go to the provider.
+    fn drop(&mut self) {
+        self.empty_cache();
+        self.shared.ring.close();
+        while let Some(id) = self.consumer.consume_last(&self.shared.ring) {
+            self.shared.release(1, &mut [from_ring(id, self.shared.tag)].into_iter());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Where frames come from and go back to: page_pool's memory provider (`struct memory_provider_ops`).
+
+use std::fmt;
+
+use crate::{
+    Frame, FrameId, FrameLayout,
+    refs::RefTable,
+    sync::{Arc, Mutex, lock},
+};
+
+/// `NUMA_NO_NODE`: no node is preferred to the local one.
+pub const NUMA_NO_NODE: i32 = -1;
+
+/// What feeds pools with frames. One provider may feed many pools, as one UMEM may serve many sockets.
+///
+/// Called on the slow path only. Whoever implements this outside the crate wraps a [`UmemProvider`], as
+/// nobody else can make a [`Frame`].
+pub trait MemoryProvider: fmt::Debug + Send + Sync {
+    /// The reference counts of the UMEM's frames, and with them its layout.
+    fn refs(&self) -> &Arc<RefTable>;
+
+    /// Appends up to `n` free frames to `frames`, preferably of NUMA node `nid`, and says how many.
+    ///
+    /// Never more than `n`, and never waits; the last one is the first to be handed out.
+    fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, nid: i32) -> usize;
+
+    /// Takes frames back, in this order. Frames of another provider must not be given.
+    fn release(&self, frames: &mut dyn Iterator<Item = Frame>);
+
+    /// A frame left its pool but is still pinned; it comes by [`release`](Self::release) when its last
+    /// pin goes.
+    fn detached(&self, _frame: FrameId) {}
+
+    /// Free frames at this moment.
+    fn free(&self) -> u32;
+
+    /// Whether frames lie on different NUMA nodes. Asked once, when a pool is made: if not, refills do
+    /// not ask for each frame's node.
+    fn has_nodes(&self) -> bool {
+        false
+    }
+
+    /// The NUMA node of a frame.
+    fn node_of(&self, _frame: FrameId) -> i32 {
+        0
+    }
+
+    /// The NUMA node of the processor that runs the owner (`numa_mem_id()`).
+    fn local_node(&self) -> i32 {
+        0
+    }
+}
+
+/// The slab: a stack of the free frames of one UMEM. Last in, first out; all of them at the beginning,
+/// the one with the lowest address on top.
+#[derive(Debug)]
+pub struct UmemProvider {
+    refs: Arc<RefTable>,
+    slab: Mutex<Vec<FrameId>>,
+}
+
+impl UmemProvider {
+    /// A provider of all frames of one UMEM.
+    ///
+    /// Make one per UMEM: the frames of two are told apart by their pools' tags, not by their names.
+    pub fn new(layout: FrameLayout) -> Arc<Self> {
+        let slab = (0..layout.chunk_count()).rev().map(FrameId).collect();
+        Arc::new(Self { refs: Arc::new(RefTable::new(layout)), slab: Mutex::new(slab) })
+    }
+
+    /// The layout of the UMEM.
+    pub fn layout(&self) -> FrameLayout {
+        self.refs.layout()
+    }
+}
+
+impl MemoryProvider for UmemProvider {
+    fn refs(&self) -> &Arc<RefTable> {
+        &self.refs
+    }
+
+    fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, _nid: i32) -> usize {
+        let mut slab = lock(&self.slab);
+        let count = slab.len().min(n);
+        let rest = slab.len() - count;
+        frames.extend(slab.drain(rest..).rev().map(Frame::unowned));
+        count
+    }
+
+    fn release(&self, frames: &mut dyn Iterator<Item = Frame>) {
+        let mut slab = lock(&self.slab);
+        for frame in frames {
+            // More frames than the UMEM has can only be another UMEM's: a push would have to allocate.
+            debug_assert!(slab.len() < slab.capacity(), "{frame:?} is not of this UMEM");
+            if slab.len() < slab.capacity() {
+                slab.push(frame.id());
+            }
+        }
+    }
+
+    fn free(&self) -> u32 {
+        lock(&self.slab).len() as u32
+    }
+}
+
+#[cfg(all(test, not(frame_pool_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slab_is_a_stack() {
+        let provider = UmemProvider::new(FrameLayout::new(2048, 5).unwrap());
+        let mut frames = Vec::new();
+        assert_eq!(provider.alloc_bulk(&mut frames, 3, 0), 3);
+        assert_eq!(frames.iter().map(|frame| frame.id().0).collect::<Vec<_>>(), [0, 1, 2]);
+        provider.release(&mut frames.drain(..));
+        assert_eq!(provider.free(), 5);
+        assert_eq!(provider.alloc_bulk(&mut frames, 9, 0), 5);
+        assert_eq!(frames.iter().map(|frame| frame.id().0).collect::<Vec<_>>(), [2, 1, 0, 3, 4]);
+        assert_eq!(provider.alloc_bulk(&mut frames, 1, 0), 0);
+    }
+}

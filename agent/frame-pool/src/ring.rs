@@ -1,0 +1,295 @@
+//! `PtrRing`: the way home for frames that end on another thread. Many producers, one consumer, FIFO.
+//!
+//! It keeps the kernel's geometry (`include/linux/ptr_ring.h`): the exact size asked for, and slots that
+//! are given back to the producers in groups of a cache line or at the end of the array, so that a ring
+//! may refuse while up to 15 consumed slots wait for their group. It does not keep the kernel's producer
+//! lock: a producer claims slots by one compare-and-swap of `tail`, then fills them.
+//!
+//! ```text
+//! producer                                      consumer
+//!   LOAD  head, room left?      (A) Acquire       LOAD  slot != EMPTY      (E) Acquire
+//!   CAS   tail += n             (B) AcqRel        STORE group = EMPTY      (F)
+//!   STORE slot = id             (C) Release       STORE head += group      (G) Release
+//! ```
+//!
+//! * (C) pairs with (E): bytes written before a put are seen by whoever allocates.
+//! * (G) pairs with (A): a producer fills a slot only after the consumer has emptied it.
+//! * (B) pairs with itself, through (A): whoever sees a tail sees at least the head that allowed it, so a
+//!   tail is never more than one lap ahead of the head that it is compared with.
+//!
+//! A claimed slot that is not yet filled looks empty and hides those behind it. That is harmless, as it
+//! is in the kernel: the consumer takes the slow way and finds them later.
+
+use crate::{
+    FrameId,
+    sync::{AtomicU32, AtomicU64, Ordering, OwnLine, yield_now},
+};
+
+/// A slot that holds no frame. No frame has this index, as `FrameLayout` limits their number.
+const EMPTY: u32 = u32::MAX;
+
+/// Set in `tail` when no more frames may enter.
+const CLOSED: u64 = 1 << 63;
+
+/// Slots in a cache line of the kernel's ring of pointers, times two (`__ptr_ring_set_size`).
+const GROUP: u32 = 16;
+
+/// Counts slots: the lap in the upper half, the slot in the lower, because the size of a ring need not be
+/// a power of two and a division per put would be slow. 2^31 laps are never finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cursor(u64);
+
+impl Cursor {
+    fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Entries before this one since the ring was made.
+    fn count(self, size: u32) -> u64 {
+        (self.0 >> 32) * u64::from(size) + u64::from(self.slot())
+    }
+
+    /// The cursor `n` slots further, for `n` at most `size`.
+    fn advance(self, n: u32, size: u32) -> Self {
+        let slot = self.slot() + n;
+        let lap = self.0 >> 32;
+        if slot < size {
+            Self(lap << 32 | u64::from(slot))
+        } else {
+            Self((lap + 1) << 32 | u64::from(slot - size))
+        }
+    }
+}
+
+/// The shared part: what producers see.
+#[derive(Debug)]
+pub(crate) struct PtrRing {
+    /// Claimed up to here; with [`CLOSED`].
+    tail: OwnLine<AtomicU64>,
+    /// Free for producers up to one lap from here.
+    head: OwnLine<AtomicU64>,
+    slots: Box<[AtomicU32]>,
+}
+
+impl PtrRing {
+    /// The kernel's default number of slots.
+    pub(crate) const DEFAULT_SIZE: u32 = 1024;
+    /// The kernel's limit; what asks for more gets this.
+    pub(crate) const MAX_SIZE: u32 = 16384;
+
+    /// A ring of `size` slots, or of the kernel's default for 0, and its only consumer.
+    pub(crate) fn new(size: u32) -> (Self, RingConsumer) {
+        let size = if size == 0 { Self::DEFAULT_SIZE } else { size.min(Self::MAX_SIZE) };
+        let slots = (0..size).map(|_| AtomicU32::new(EMPTY)).collect();
+        let group = if GROUP > size / 2 { 1 } else { GROUP };
+        let ring = Self { tail: OwnLine(AtomicU64::new(0)), head: OwnLine(AtomicU64::new(0)), slots };
+        (ring, RingConsumer { next: Cursor::default(), stale: 0, group })
+    }
+
+    /// Number of slots.
+    pub(crate) fn size(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Frames that ever entered: the statistic `ring`.
+    pub(crate) fn produced(&self) -> u64 {
+        Cursor(self.tail.load(Ordering::Acquire) & !CLOSED).count(self.size())
+    }
+
+    /// Appends one frame; `false` if the ring is full or closed.
+    pub(crate) fn produce(&self, id: FrameId) -> bool {
+        self.produce_bulk([id].into_iter()) == 1
+    }
+
+    /// Appends as many of the frames as there is room for, in order, and says how many that was.
+    #[inline]
+    pub(crate) fn produce_bulk(&self, ids: impl ExactSizeIterator<Item = FrameId>) -> usize {
+        let size = self.size();
+        let wanted = ids.len().min(size as usize) as u32;
+        let mut tail = self.tail.load(Ordering::Acquire);
+        let (mut cursor, count) = loop {
+            if tail & CLOSED != 0 {
+                return 0;
+            }
+            let cursor = Cursor(tail);
+            let head = Cursor(self.head.load(Ordering::Acquire)); // (A)
+            // A tail that another producer has moved meanwhile may lie behind the head; it fails below.
+            let used = cursor.count(size).saturating_sub(head.count(size));
+            let count = wanted.min(size.saturating_sub(used as u32));
+            if count == 0 {
+                return 0;
+            }
+            let next = cursor.advance(count, size).0;
+            // (B)
+            match self.tail.compare_exchange_weak(tail, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break (cursor, count),
+                Err(now) => tail = now,
+            }
+        };
+        for id in ids.take(count as usize) {
+            self.slots[cursor.slot() as usize].store(id.0, Ordering::Release); // (C)
+            cursor = cursor.advance(1, size);
+        }
+        count as usize
+    }
+
+    /// Refuses every frame from now on. Those already claimed still arrive.
+    pub(crate) fn close(&self) {
+        self.tail.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+}
+
+/// The consumer's part: owned by the pool's owner, so that consuming needs no atomic read-modify-write.
+#[derive(Debug)]
+pub(crate) struct RingConsumer {
+    next: Cursor,
+    /// Consumed slots that producers may not use yet.
+    stale: u32,
+    group: u32,
+}
+
+impl RingConsumer {
+    /// Takes the oldest frame.
+    #[inline]
+    pub(crate) fn consume(&mut self, ring: &PtrRing) -> Option<FrameId> {
+        let slot = self.next.slot();
+        let id = ring.slots[slot as usize].load(Ordering::Acquire); // (E)
+        if id == EMPTY {
+            return None;
+        }
+        self.next = self.next.advance(1, ring.size());
+        self.stale += 1;
+        if self.stale == self.group || self.next.slot() == 0 {
+            self.free_group(ring, slot);
+        }
+        Some(FrameId(id))
+    }
+
+    /// `__ptr_ring_zero_tail()`: gives the consumed slots, of which `last` is the last, to the producers.
+    fn free_group(&mut self, ring: &PtrRing, last: u32) {
+        let first = last + 1 - self.stale;
+        for slot in &ring.slots[first as usize..=last as usize] {
+            slot.store(EMPTY, Ordering::Relaxed); // (F)
+        }
+        ring.head.store(self.next.0, Ordering::Release); // (G)
+        self.stale = 0;
+    }
+
+    /// Whether the next look would find nothing.
+    pub(crate) fn is_empty(&self, ring: &PtrRing) -> bool {
+        ring.slots[self.next.slot() as usize].load(Ordering::Acquire) == EMPTY
+    }
+
+    /// Frames in the ring, those just being put included.
+    pub(crate) fn len(&self, ring: &PtrRing) -> u32 {
+        (ring.produced() - self.next.count(ring.size())) as u32
+    }
+
+    /// Consumed slots that producers may not use yet.
+    pub(crate) fn stale(&self) -> u32 {
+        self.stale
+    }
+
+    /// Takes the oldest frame of a closed ring, waiting for a producer that has claimed a slot and not
+    /// yet filled it: what the kernel does by taking and dropping the producer lock.
+    pub(crate) fn consume_last(&mut self, ring: &PtrRing) -> Option<FrameId> {
+        while self.len(ring) > 0 {
+            match self.consume(ring) {
+                None => yield_now(),
+                some => return some,
+            }
+        }
+        None
+    }
+
+    /// The frames in the ring, oldest first. For tests and tools, while nobody produces.
+    pub(crate) fn peek(&self, ring: &PtrRing) -> impl Iterator<Item = FrameId> {
+        (0..self.len(ring)).map(|n| {
+            let slot = self.next.advance(n, ring.size()).slot();
+            FrameId(ring.slots[slot as usize].load(Ordering::Acquire))
+        })
+    }
+}
+
+#[cfg(all(test, not(frame_pool_loom)))]
+mod tests {
+    use super::*;
+
+    fn fill(ring: &PtrRing, ids: std::ops::Range<u32>) -> usize {
+        ids.filter(|&id| ring.produce(FrameId(id))).count()
+    }
+
+    #[test]
+    fn first_in_first_out_across_the_end_of_the_array() {
+        let (ring, mut consumer) = PtrRing::new(3);
+        for round in 0..10 {
+            let base = round * 2;
+            assert_eq!(ring.produce_bulk([FrameId(base), FrameId(base + 1)].into_iter()), 2);
+            assert_eq!(consumer.len(&ring), 2);
+            assert_eq!(consumer.consume(&ring), Some(FrameId(base)));
+            assert_eq!(consumer.consume(&ring), Some(FrameId(base + 1)));
+            assert_eq!(consumer.consume(&ring), None);
+        }
+        assert_eq!(ring.produced(), 20);
+    }
+
+    #[test]
+    fn a_full_ring_refuses_and_takes_what_fits() {
+        let (ring, mut consumer) = PtrRing::new(4);
+        assert_eq!(ring.produce_bulk((0..6).map(FrameId).collect::<Vec<_>>().into_iter()), 4);
+        assert!(!ring.produce(FrameId(9)));
+        assert_eq!(consumer.consume(&ring), Some(FrameId(0)));
+        assert_eq!(ring.produce_bulk([FrameId(7), FrameId(8)].into_iter()), 1);
+        let left: Vec<_> = consumer.peek(&ring).map(|id| id.0).collect();
+        assert_eq!(left, [1, 2, 3, 7]);
+    }
+
+    /// V4 of the specification: a consumed slot is not free until its group of 16 is complete.
+    #[test]
+    fn consumed_slots_come_back_in_groups() {
+        let (ring, mut consumer) = PtrRing::new(64);
+        assert_eq!(fill(&ring, 0..100), 64);
+        for _ in 0..8 {
+            consumer.consume(&ring).unwrap();
+        }
+        assert_eq!(consumer.stale(), 8);
+        assert_eq!(fill(&ring, 100..108), 0);
+        for _ in 0..8 {
+            consumer.consume(&ring).unwrap();
+        }
+        assert_eq!(fill(&ring, 108..140), 16);
+    }
+
+    #[test]
+    fn the_end_of_the_array_completes_a_group() {
+        let (ring, mut consumer) = PtrRing::new(40);
+        assert_eq!(fill(&ring, 0..40), 40);
+        for _ in 0..39 {
+            consumer.consume(&ring).unwrap();
+        }
+        assert_eq!((consumer.stale(), fill(&ring, 40..80)), (7, 32));
+        consumer.consume(&ring).unwrap();
+        assert_eq!((consumer.stale(), fill(&ring, 80..120)), (0, 8));
+    }
+
+    #[test]
+    fn sizes_are_the_kernels() {
+        for (asked, got, group) in
+            [(0, 1024, 16), (1, 1, 1), (31, 31, 1), (32, 32, 16), (40, 40, 16), (20_000, 16_384, 16)]
+        {
+            let (ring, consumer) = PtrRing::new(asked);
+            assert_eq!((ring.size(), consumer.group), (got, group));
+        }
+    }
+
+    #[test]
+    fn a_closed_ring_takes_nothing_and_gives_what_it_had() {
+        let (ring, mut consumer) = PtrRing::new(4);
+        assert!(ring.produce(FrameId(1)));
+        ring.close();
+        assert!(!ring.produce(FrameId(2)));
+        assert_eq!(consumer.consume_last(&ring), Some(FrameId(1)));
+        assert_eq!(consumer.consume_last(&ring), None);
+        assert_eq!(ring.produced(), 1);
+    }
+}

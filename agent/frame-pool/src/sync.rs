@@ -1,0 +1,46 @@
+//! The one place that says `std::sync` or loom.
+//!
+//! Under `--cfg frame_pool_loom` atomics and locks are loom's, which explores every interleaving of the
+//! threads of a test. The name is our own because other crates react to `cfg(loom)`. `Arc` is always the
+//! standard one: nothing here depends on the order in which its count moves.
+
+pub(crate) use std::sync::Arc;
+
+#[cfg(frame_pool_loom)]
+pub(crate) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+#[cfg(not(frame_pool_loom))]
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+/// Lets another thread run while this one waits for it.
+pub(crate) fn yield_now() {
+    #[cfg(frame_pool_loom)]
+    loom::thread::yield_now();
+    #[cfg(not(frame_pool_loom))]
+    std::thread::yield_now();
+}
+
+/// Locks, also after a holder panicked: what our locks guard is valid after every single statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A value on cache lines of its own, so that its writers do not slow down its neighbours' readers.
+///
+/// 128 bytes because current processors fetch lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct OwnLine<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for OwnLine<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
