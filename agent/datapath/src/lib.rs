@@ -1,0 +1,53 @@
+//! Moves frames between a queue's AF_XDP rings, a [`frame_pool`] and a handler.
+//!
+//! A [`Worker`] owns one of each. It is moved on by [`Worker::poll_once`], one turn at a time, on
+//! whatever thread its owner chose; there is no thread, clock, lock, log or system call in this
+//! crate. The rings are behind [`QueuePort`]; the agent's port is an AF_XDP socket.
+//!
+//! # A frame's way through a turn
+//!
+//! ```text
+//!            FramePool                                              QueuePort            kernel
+//!  slab - ring - cache
+//!            ^   |
+//!            |   | alloc_bulk           2 refill, in 64s
+//!            |   +----------------------------------------- fill ---> fill ring ------> takes one
+//!            |                                                                            | writes
+//!            |                          3 receive, <= 64                                  v
+//!            |       [ received ] <----------------------- receive <- RX ring <-------- gives back
+//!            |            |
+//!            |            | 4 handle: bytes_mut -> PacketHandler -> Verdict
+//!            |            |
+//!            | put_direct |
+//!            +--- Drop ---+--- Transmit --> [ backlog ]
+//!            |                                   | 5 transmit, what the ring has room for
+//!            +---- what exceeds the backlog -----+-------- transmit -> TX ring ----+
+//!            |                                                                     | 6 kick
+//!            |                                                                     v
+//!            +<-- 1 complete ------------------------------ complete <- comp ring <- sends
+//!                                                       7 publish: where every frame is now
+//! ```
+//!
+//! The square brackets are the only places where the worker itself keeps frames, and between two
+//! turns only the backlog may hold any. That is checked against the pool's accounting in every
+//! [`Snapshot`]: see [`Snapshot::conserved`].
+//!
+//! Steps 1 and 2 come first and depend on nothing: completions are reaped and the fill ring is
+//! refilled whether or not anything was received, because a queue that only sends receives nothing,
+//! and one whose fill ring is empty never will.
+#![forbid(unsafe_code)]
+
+mod handler;
+pub mod handlers;
+mod port;
+mod publish;
+mod shutdown;
+mod snapshot;
+mod worker;
+
+pub use self::handler::{PacketHandler, Verdict};
+pub use self::port::{Kick, Occupancy, Packet, PortPlaces, QueuePort};
+pub use self::publish::{Published, Publisher};
+pub use self::shutdown::{Drain, FinalReport};
+pub use self::snapshot::{Places, Snapshot, Traffic};
+pub use self::worker::{Turn, Worker, WorkerConfig};

@@ -1,0 +1,219 @@
+//! [`Published`]: a worker's last [`Snapshot`], readable anywhere without disturbing the worker.
+//!
+//! A seqlock over words that are atomics, so that it needs no unsafe code and a reader that comes
+//! at the wrong moment sees old and new words mixed but never half a word; it notices, and looks
+//! again. The writer never waits and never notices that it is read.
+//!
+//! ```text
+//! writer, once a turn                      reader
+//!   STORE version = odd            (A)       LOAD version, is it even?  (E) Acquire
+//!   FENCE Release                  (B)       LOAD words         Relaxed (F)
+//!   STORE words            Relaxed (C)       FENCE Acquire              (G)
+//!   STORE version = even   Release (D)       LOAD version, still that?  (H)
+//! ```
+//!
+//! (D) pairs with (E): who sees an even version sees all the words that were stored before it. (B)
+//! pairs with (G): who saw one word of the next round in (F) sees that round's odd version in (H),
+//! or a later one, and throws away what it read. See Boehm, "Can seqlocks get along with
+//! programming language memory models?" (MSPC 2012), and `include/linux/seqlock.h`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::snapshot::Snapshot;
+
+/// Calls the macro `$with` with the path and type of every number in a [`Snapshot`], in the order in
+/// which they lie in the published block.
+macro_rules! every_number_of_a_snapshot {
+    ($with:ident) => {
+        $with! {
+            total: u32, held: u32,
+            places.slab: u32, places.cache: u32, places.ring: u32, places.user: u32,
+            places.fill: u32, places.kernel: u32, places.rx: u32, places.tx: u32,
+            places.completion: u32, places.quarantined: u32, places.detached: u32,
+            pool.alloc.fast: u64, pool.alloc.slow: u64, pool.alloc.slow_high_order: u64,
+            pool.alloc.empty: u64, pool.alloc.refill: u64, pool.alloc.waive: u64,
+            pool.recycle.cached: u64, pool.recycle.cache_full: u64, pool.recycle.ring: u64,
+            pool.recycle.ring_full: u64, pool.recycle.released_refcnt: u64,
+            pool.extras.alloc_fail: u64, pool.extras.slow_frames: u64,
+            pool.extras.ring_full_frames: u64, pool.extras.foreign_put: u64,
+            pool.extras.double_put: u64, pool.extras.bad_addr: u64,
+            hold: u32, release: u32, inflight: i32,
+            refused.out_of_range: u64, refused.not_lent: u64, refused.wrong_ring: u64,
+            refused.quarantined: u64, refused.not_ours: u64,
+            traffic.rx_packets: u64, traffic.rx_bytes: u64, traffic.tx_packets: u64,
+            traffic.tx_bytes: u64, traffic.completions: u64, traffic.filled: u64,
+            traffic.handler_dropped: u64, traffic.tx_full: u64, traffic.tx_invalid: u64,
+            traffic.alloc_fail: u64, traffic.kicks_done: u64, traffic.kicks_again: u64,
+            traffic.kicks_down: u64,
+            turns_busy: u64, turns_idle: u64, last_turn: u64,
+        }
+    };
+}
+
+macro_rules! count {
+    ($($($field:ident).+ : $type:ty,)+) => { [$(stringify!($($field).+)),+].len() };
+}
+
+/// How many words a snapshot has.
+const WORDS: usize = every_number_of_a_snapshot!(count);
+
+/// The words, on cache lines of their own: 128 bytes, because x86 fetches lines in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Block {
+    version: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+/// The reading side. Clone it for as many readers as there are.
+#[derive(Clone, Debug)]
+pub struct Published(Arc<Block>);
+
+/// The writing side: there is one, which is what the protocol rests on.
+#[derive(Debug)]
+pub struct Publisher {
+    block: Arc<Block>,
+    version: u64,
+}
+
+impl Publisher {
+    /// A block that holds an empty snapshot.
+    pub fn new() -> Self {
+        let block = Block { version: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] };
+        Publisher { block: Arc::new(block), version: 0 }
+    }
+
+    /// A reading side of this block.
+    pub fn reader(&self) -> Published {
+        Published(Arc::clone(&self.block))
+    }
+
+    /// Shows `snapshot` to the readers: one Relaxed store per word.
+    pub fn publish(&mut self, snapshot: &Snapshot) {
+        self.block.version.store(self.version + 1, Ordering::Relaxed); // (A)
+        fence(Ordering::Release); // (B)
+        let mut words = self.block.words.iter();
+        macro_rules! store_each {
+            ($($($field:ident).+ : $type:ty,)+) => {
+                $(if let Some(word) = words.next() {
+                    word.store(snapshot.$($field).+ as u64, Ordering::Relaxed); // (C)
+                })+
+            };
+        }
+        every_number_of_a_snapshot!(store_each);
+        self.version += 2;
+        self.block.version.store(self.version, Ordering::Release); // (D)
+    }
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Published {
+    /// The worker's last snapshot, whole. Never blocks the worker; may itself look more than once.
+    pub fn read(&self) -> Snapshot {
+        loop {
+            if let Some(snapshot) = self.try_read() {
+                return snapshot;
+            }
+            // The writer was stopped by the scheduler in the middle of its few stores. Spinning could
+            // keep the one processor that it waits for.
+            std::thread::yield_now();
+        }
+    }
+
+    /// One look. `None` if the worker was publishing meanwhile.
+    pub fn try_read(&self) -> Option<Snapshot> {
+        let version = self.0.version.load(Ordering::Acquire); // (E)
+        if version % 2 == 1 {
+            return None;
+        }
+        let mut snapshot = Snapshot::default();
+        let mut words = self.0.words.iter();
+        macro_rules! load_each {
+            ($($($field:ident).+ : $type:ty,)+) => {
+                $(if let Some(word) = words.next() {
+                    snapshot.$($field).+ = word.load(Ordering::Relaxed) as $type; // (F)
+                })+
+            };
+        }
+        every_number_of_a_snapshot!(load_each);
+        fence(Ordering::Acquire); // (G)
+        (self.0.version.load(Ordering::Relaxed) == version).then_some(snapshot) // (H)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A snapshot whose numbers are all different, or all `same`.
+    fn snapshot(same: Option<u64>) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let mut n = 0;
+        macro_rules! set_each {
+            ($($($field:ident).+ : $type:ty,)+) => {
+                $(n += 1; snapshot.$($field).+ = same.unwrap_or(n) as $type;)+
+            };
+        }
+        every_number_of_a_snapshot!(set_each);
+        snapshot
+    }
+
+    #[test]
+    fn no_number_is_left_out_of_the_block() {
+        // All numbers of a snapshot are printed by its Debug. One that the list above lacks stays 0.
+        let printed = format!("{:?}", snapshot(None));
+        assert!(!printed.contains(": 0,") && !printed.contains(": 0 }"), "{printed}");
+        let numbers = printed.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+        assert_eq!(numbers.count(), WORDS);
+    }
+
+    #[test]
+    fn what_is_published_is_read() {
+        let mut publisher = Publisher::new();
+        let reader = publisher.reader();
+        assert_eq!(reader.read(), Snapshot::default());
+        let mut written = snapshot(None);
+        written.inflight = -3;
+        publisher.publish(&written);
+        assert_eq!(reader.read(), written);
+        drop(publisher);
+        assert_eq!(reader.read(), written, "readable after the worker is gone");
+    }
+
+    #[test]
+    fn readers_never_see_two_turns_mixed() {
+        const TURNS: u64 = 200_000;
+        let mut publisher = Publisher::new();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let reader = publisher.reader();
+                scope.spawn(move || {
+                    let mut last = 0;
+                    while last < TURNS {
+                        let seen = reader.read();
+                        assert_eq!(seen, snapshot(Some(seen.turns_busy)), "torn");
+                        assert!(seen.turns_busy >= last, "back in time");
+                        last = seen.turns_busy;
+                    }
+                });
+            }
+            for turn in 1..=TURNS {
+                publisher.publish(&snapshot(Some(turn)));
+            }
+        });
+    }
+
+    #[test]
+    fn a_reader_notices_that_it_came_while_the_writer_wrote() {
+        let publisher = Publisher::new();
+        let reader = publisher.reader();
+        publisher.block.version.store(1, Ordering::Relaxed);
+        assert_eq!(reader.try_read(), None);
+    }
+}

@@ -1,0 +1,154 @@
+//! [`Snapshot`]: everything a worker says about itself, as of the end of one turn.
+
+use frame_pool::PoolStats;
+
+use crate::port::Kick;
+
+/// How many frames are in each of the eleven places that a frame can be in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Free, with the provider.
+    pub slab: u32,
+    /// Idle in the pool's alloc cache.
+    pub cache: u32,
+    /// Idle in the pool's return ring.
+    pub ring: u32,
+    /// Handed out by the pool and not lent to the kernel: with the worker or a handler.
+    pub user: u32,
+    /// On the fill ring, not yet taken by the kernel.
+    pub fill: u32,
+    /// Taken by the kernel and not yet back.
+    pub kernel: u32,
+    /// On the RX ring, not yet read.
+    pub rx: u32,
+    /// Lent to TX and not yet completed.
+    pub tx: u32,
+    /// On the completion ring, not yet read.
+    pub completion: u32,
+    /// Refused by the ledger, never used again.
+    pub quarantined: u32,
+    /// Out of the pool's accounting and still referenced.
+    pub detached: u32,
+}
+
+impl Places {
+    /// Each place's name, as JSON and metrics spell it, and its frames; in a frame's order of travel.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        [
+            ("slab", self.slab),
+            ("cache", self.cache),
+            ("ring", self.ring),
+            ("user", self.user),
+            ("fill", self.fill),
+            ("kernel", self.kernel),
+            ("rx", self.rx),
+            ("tx", self.tx),
+            ("completion", self.completion),
+            ("quarantined", self.quarantined),
+            ("detached", self.detached),
+        ]
+        .into_iter()
+    }
+
+    /// The frames of all places together.
+    pub fn sum(&self) -> u64 {
+        self.iter().map(|(_, frames)| u64::from(frames)).sum()
+    }
+}
+
+/// What went through a worker since its start. All of them only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets read from the RX ring.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Packets put on the TX ring.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames read from the completion ring. Completed does not mean sent: the device may have
+    /// dropped them.
+    pub completions: u64,
+    /// Frames put on the fill ring.
+    pub filled: u64,
+    /// Packets that the handler wanted dropped.
+    pub handler_dropped: u64,
+    /// Packets to be sent that were dropped, because the TX ring was full and so was the backlog.
+    pub tx_full: u64,
+    /// Packets to be sent that were dropped, because they have no bytes: Linux up to 6.12 takes such
+    /// a descriptor and never gives its frame back.
+    pub tx_invalid: u64,
+    /// Refills that wanted more frames than the pool had. No packet of ours was dropped by that; the
+    /// kernel drops when its fill ring runs empty.
+    pub alloc_fail: u64,
+    /// System calls that woke the kernel and found it done ([`Kick::Done`]).
+    pub kicks_done: u64,
+    /// System calls after which the kernel wanted to be woken again ([`Kick::Again`]).
+    pub kicks_again: u64,
+    /// System calls that found the interface down ([`Kick::Down`]).
+    pub kicks_down: u64,
+}
+
+impl Traffic {
+    /// Each cause for which this worker dropped packets, by its name in JSON and metrics.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("handler_dropped", self.handler_dropped),
+            ("tx_full", self.tx_full),
+            ("tx_invalid", self.tx_invalid),
+        ]
+        .into_iter()
+    }
+
+    pub(crate) fn count_kick(&mut self, kick: Kick) {
+        match kick {
+            Kick::NotNeeded => {}
+            Kick::Done => self.kicks_done += 1,
+            Kick::Again => self.kicks_again += 1,
+            Kick::Down => self.kicks_down += 1,
+        }
+    }
+}
+
+/// A worker's frames and counters, all of one moment: the end of a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// How many frames the UMEM has.
+    pub total: u32,
+    /// How many frames the worker has in its own hands, by looking.
+    ///
+    /// [`places.user`](Places::user) is the same by accounting. They differ when a frame was dropped
+    /// on the floor.
+    pub held: u32,
+    /// Where the frames are.
+    pub places: Places,
+    /// The pool's counters.
+    pub pool: PoolStats,
+    /// Frames that the pool ever took from its provider (`page_pool_state_hold_cnt`, wraps).
+    pub hold: u32,
+    /// Frames that the pool ever gave back to its provider (`page_pool_state_release_cnt`, wraps).
+    pub release: u32,
+    /// `hold - release`: the pool's own idle frames included.
+    pub inflight: i32,
+    /// What the port's ledger refused.
+    pub refused: frame_pool::RefusedCounts,
+    /// What went through.
+    pub traffic: Traffic,
+    /// Turns that moved at least one frame.
+    pub turns_busy: u64,
+    /// Turns that moved none.
+    pub turns_idle: u64,
+    /// The time that the last turn was given, in nanoseconds of the caller's clock.
+    pub last_turn: u64,
+}
+
+impl Snapshot {
+    /// The law: each frame is in exactly one place.
+    ///
+    /// True if the places add up to the UMEM's frames, and the frames that the pool believes to be
+    /// with the user are those that the worker really holds.
+    pub fn conserved(&self) -> bool {
+        self.places.sum() == u64::from(self.total) && self.places.user == self.held
+    }
+}
