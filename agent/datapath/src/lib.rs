@@ -37,13 +37,13 @@
 //! and one whose fill ring is empty never will.
 #![forbid(unsafe_code)]
 
-mod handler;
+pub mod handler;
 pub mod handlers;
-mod port;
-mod publish;
-mod shutdown;
-mod snapshot;
-mod worker;
+pub mod port;
+pub mod publish;
+pub mod shutdown;
+pub mod snapshot;
+pub mod worker;
 
 pub use self::handler::{PacketHandler, Verdict};
 pub use self::port::{Kick, Occupancy, Packet, PortPlaces, QueuePort};

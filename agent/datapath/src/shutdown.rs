@@ -1,7 +1,9 @@
 //! The end of a worker: what [`drain_once`](crate::Worker::drain_once) and
 //! [`finish`](crate::Worker::finish) report.
 
-use frame_pool::{FramePool, Phase};
+use std::time::Duration;
+
+use frame_pool::{FramePool, Shutdown};
 
 use crate::handler::PacketHandler;
 use crate::port::QueuePort;
@@ -26,25 +28,20 @@ pub struct FinalReport {
     pub reclaimed: u32,
     /// The law, at the end: see [`Snapshot::conserved`].
     pub conserved: bool,
-    /// The destroyed pool, for its owner to [`retry`](FramePool::retry) while it is
-    /// [`Draining`](Phase::Draining): frames are still out.
+    /// What the pool said when it was destroyed. Frames in quarantine never come home, so with any of
+    /// those it goes on draining.
+    pub shutdown: Shutdown,
+    /// The destroyed pool, for its owner to [`retry`](FramePool::retry) while frames are still out.
     pub pool: FramePool,
 }
 
-impl FinalReport {
-    /// True if every frame that can ever come home has.
-    pub fn is_complete(&self) -> bool {
-        self.pool.phase() == Phase::Freed || self.snapshot.places.quarantined as i32 == self.pool.inflight()
-    }
-}
-
 /// Steps 4 to 6 of the shutdown: the kernel lets go, lent frames come home, the pool is destroyed.
-pub(crate) fn finish<P: QueuePort, H: PacketHandler>(mut worker: Worker<P, H>) -> FinalReport {
+pub(crate) fn finish<P: QueuePort, H: PacketHandler>(mut worker: Worker<P, H>, now: Duration) -> FinalReport {
     worker.cut_backlog(0);
     worker.port.close();
     let reclaimed = worker.port.reclaim(&mut worker.done);
     worker.pool.put_direct_bulk(&mut worker.done);
-    worker.pool.destroy();
+    let shutdown = worker.pool.destroy(now);
     let snapshot = worker.publish();
-    FinalReport { snapshot, reclaimed, conserved: snapshot.conserved(), pool: worker.pool }
+    FinalReport { snapshot, reclaimed, conserved: snapshot.conserved(), shutdown, pool: worker.pool }
 }

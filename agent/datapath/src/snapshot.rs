@@ -1,6 +1,8 @@
 //! [`Snapshot`]: everything a worker says about itself, as of the end of one turn.
 
-use frame_pool::PoolStats;
+use std::time::Duration;
+
+use frame_pool::{PoolStats, RefusedCounts};
 
 use crate::port::Kick;
 
@@ -132,15 +134,15 @@ pub struct Snapshot {
     /// `hold - release`: the pool's own idle frames included.
     pub inflight: i32,
     /// What the port's ledger refused.
-    pub refused: frame_pool::RefusedCounts,
+    pub refused: RefusedCounts,
     /// What went through.
     pub traffic: Traffic,
     /// Turns that moved at least one frame.
     pub turns_busy: u64,
     /// Turns that moved none.
     pub turns_idle: u64,
-    /// The time that the last turn was given, in nanoseconds of the caller's clock.
-    pub last_turn: u64,
+    /// The time that the last turn was given: since whatever moment the caller counts from.
+    pub last_turn: Duration,
 }
 
 impl Snapshot {

@@ -1,5 +1,7 @@
 //! [`Worker`]: one queue's pool, rings and handler, moved on by one turn at a time.
 
+use std::time::Duration;
+
 use frame_pool::{Frame, FramePool};
 
 use crate::handler::{PacketHandler, Verdict};
@@ -81,7 +83,7 @@ pub struct Worker<P, H> {
     queued_bytes: u64,
     turns_busy: u64,
     turns_idle: u64,
-    last_turn: u64,
+    last_turn: Duration,
     publisher: Publisher,
 }
 
@@ -110,7 +112,7 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
             queued_bytes: 0,
             turns_busy: 0,
             turns_idle: 0,
-            last_turn: 0,
+            last_turn: Duration::ZERO,
             publisher: Publisher::new(),
         };
         worker.publish();
@@ -137,9 +139,9 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
         &mut self.port
     }
 
-    /// One turn: complete, refill, receive, handle, transmit, kick, publish. `now` is in nanoseconds
-    /// of a clock of the caller's choice, and ends up in [`Snapshot::last_turn`].
-    pub fn poll_once(&mut self, now: u64) -> Turn {
+    /// One turn: complete, refill, receive, handle, transmit, kick, publish. `now` is the
+    /// time since whatever moment the caller counts from, and ends up in [`Snapshot::last_turn`].
+    pub fn poll_once(&mut self, now: Duration) -> Turn {
         let completed = self.complete();
         let filled = self.refill();
         let received = self.receive();
@@ -153,7 +155,7 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
 
     /// A turn of the shutdown: completes, transmits the backlog and kicks, but takes in nothing new.
     /// Call it until nothing is [left](Drain::left), or until patience ends.
-    pub fn drain_once(&mut self, now: u64) -> Drain {
+    pub fn drain_once(&mut self, now: Duration) -> Drain {
         let completed = self.complete();
         let transmitted = self.transmit();
         let (kick, completed_late) = self.kick();
@@ -166,8 +168,8 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
     ///
     /// Detach the program first and [drain](Self::drain_once); what waits in the backlog by now is
     /// dropped and counted as [`tx_full`](Traffic::tx_full). The last snapshot is published too.
-    pub fn finish(self) -> FinalReport {
-        crate::shutdown::finish(self)
+    pub fn finish(self, now: Duration) -> FinalReport {
+        crate::shutdown::finish(self, now)
     }
 
     /// Everything about the worker as it is now.
@@ -323,7 +325,7 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
         (Kick::Again, completed)
     }
 
-    fn end_turn(&mut self, now: u64, turn: Turn) {
+    fn end_turn(&mut self, now: Duration, turn: Turn) {
         if turn.is_idle() {
             self.turns_idle += 1;
         } else {
