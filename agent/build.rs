@@ -1,0 +1,36 @@
+//! Compiles the XDP program, so that the agent can carry it.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+#[path = "../xdp-prog/toolchain.rs"]
+mod toolchain;
+
+fn main() {
+    for path in ["../xdp-prog", "../common/Cargo.toml", "../common/src", "../Cargo.toml", "../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    for name in toolchain::OVERRIDES {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    // Cargo shows this line and stops; a panic would add twenty of its own.
+    if let Err(line) = build() {
+        println!("cargo::error={line}");
+    }
+}
+
+/// Leaves the program at `OUT_DIR/xdp-prog.o`, or says in one line why not.
+fn build() -> Result<(), String> {
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
+    let manifest_dir =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets no CARGO_MANIFEST_DIR")?);
+    let workspace = manifest_dir.parent().unwrap_or(Path::new(".."));
+
+    let toolchain = toolchain::find().map_err(|missing| missing.to_string())?;
+    let built = toolchain::build_program(&toolchain, workspace, &out_dir.join("xdp-prog"))
+        .map_err(|error| error.to_string())?;
+    let object = out_dir.join("xdp-prog.o");
+    fs::copy(&built, &object)
+        .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), object.display()))?;
+    Ok(())
+}

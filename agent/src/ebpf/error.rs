@@ -1,0 +1,183 @@
+//! What can go wrong with the program, and what to do then.
+
+use std::io;
+
+use aya::EbpfError;
+use aya::programs::ProgramError;
+use rustix::thread::{CapabilitySet, capabilities};
+use thiserror::Error;
+use umemd_common::maps::MAX_RULES;
+
+use super::Mode;
+use crate::nic::{self, Link};
+
+/// Why the program was not loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// `EPERM`.
+    #[error("not permitted to {what}: {}", permission(missing))]
+    Permission {
+        /// What was tried.
+        what: &'static str,
+        /// The capabilities that it needs and this thread does not have.
+        missing: Vec<&'static str>,
+    },
+    /// Anything else.
+    #[error("cannot {what}")]
+    Kernel {
+        /// What was tried.
+        what: &'static str,
+        /// What aya says, with the verifier's log.
+        source: EbpfError,
+    },
+}
+
+impl LoadError {
+    pub(super) fn from_aya(what: &'static str, source: EbpfError) -> Self {
+        match errno(&source) {
+            Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
+                Self::Permission { what, missing: missing() }
+            }
+            Some(libc::EPERM) => Self::Permission { what, missing: Vec::new() },
+            _ => Self::Kernel { what, source },
+        }
+    }
+}
+
+fn permission(missing: &[&str]) -> String {
+    if missing.is_empty() {
+        // A capability that is there does not help outside of the initial user namespace.
+        return "no capability is missing, so a seccomp filter, a security module or a user namespace forbids it; \
+                run it outside of the container"
+            .to_owned();
+    }
+    format!("{} missing; run as root, or grant it", missing.join(" and "))
+}
+
+/// What loading needs and this thread does not have. Before Linux 5.8, `CAP_SYS_ADMIN` stood for `CAP_BPF`.
+fn missing() -> Vec<&'static str> {
+    let Ok(sets) = capabilities(None) else {
+        return Vec::new();
+    };
+    let has = |any: CapabilitySet| sets.effective.intersects(any);
+    let mut missing = Vec::new();
+    if !has(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN) {
+        missing.push("CAP_BPF");
+    }
+    if !has(CapabilitySet::NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    missing
+}
+
+/// Why the program was not attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// `EBUSY` or `EEXIST`: there is a program already, and it is not ours to remove.
+    #[error("{interface} has an XDP program already{}; {}", program(*id), owner_hint(*id))]
+    Occupied {
+        /// The interface.
+        interface: String,
+        /// The kernel's id of that program; `None` if it sits on the device above or below.
+        id: Option<u32>,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The driver has no XDP.
+    #[error("the driver of {interface} has no {mode} XDP; pass `--mode skb` to do without")]
+    NoNative {
+        /// The interface.
+        interface: String,
+        /// The mode asked for.
+        mode: Mode,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel or the driver takes no `bpf_link`; another attachment would outlive this process.
+    #[error("{interface} cannot be attached to by a bpf_link, which takes Linux 5.9")]
+    NoBpfLink {
+        /// The interface.
+        interface: String,
+    },
+    /// Anything else.
+    #[error("cannot attach to {interface} in {mode} mode{}", attach_hint(*mode))]
+    Kernel {
+        /// The interface.
+        interface: String,
+        /// The mode asked for.
+        mode: Mode,
+        /// What aya says.
+        source: ProgramError,
+    },
+}
+
+impl AttachError {
+    pub(super) fn from_aya(interface: &Link, mode: Mode, source: ProgramError) -> Self {
+        let Link { name, index, .. } = interface;
+        let interface = name.clone();
+        match errno(&source) {
+            Some(code @ (libc::EBUSY | libc::EEXIST)) => {
+                let links = nic::links().unwrap_or_default();
+                let attached = links.iter().find(|link| link.index == *index).and_then(|link| link.xdp);
+                let id = attached.map(|xdp| xdp.program_id).filter(|id| *id != 0);
+                Self::Occupied { interface, id, source: io::Error::from_raw_os_error(code) }
+            }
+            Some(code @ libc::EOPNOTSUPP) if mode == Mode::Native => {
+                Self::NoNative { interface, mode, source: io::Error::from_raw_os_error(code) }
+            }
+            _ => Self::Kernel { interface, mode, source },
+        }
+    }
+}
+
+fn program(id: Option<u32>) -> String {
+    id.map(|id| format!(", id {id}")).unwrap_or_default()
+}
+
+fn owner_hint(id: Option<u32>) -> String {
+    match id {
+        Some(id) => format!("`bpftool prog show id {id}` says whose it is; it has to detach first"),
+        None => "`bpftool net` shows which device has it; it has to detach first".to_owned(),
+    }
+}
+
+fn attach_hint(mode: Mode) -> &'static str {
+    match mode {
+        // A driver may have XDP, but not with this MTU, these offloads or these queues.
+        Mode::Native => "; the kernel log may say why the driver refuses, `--mode skb` does without it",
+        Mode::Skb => "",
+    }
+}
+
+/// Why a map of the program was not changed or read.
+#[derive(Debug, Error)]
+pub enum MapError {
+    /// More rules than the map has entries.
+    #[error(
+        "the rules compile to {entries} entries, the program has {MAX_RULES}; give fewer, or narrower ones"
+    )]
+    TooManyRules {
+        /// How many they are.
+        entries: usize,
+    },
+    /// The kernel refused.
+    #[error("cannot reach the {what} in the XDP program")]
+    Map {
+        /// What was to be changed or read.
+        what: String,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+}
+
+/// The errno behind an error of aya, which wraps it more or less deeply.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}

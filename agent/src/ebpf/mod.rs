@@ -1,0 +1,234 @@
+//! The XDP program: loaded, attached to one interface, and its maps.
+//!
+//! One [`Program`] per interface, since a slot of its socket map is a queue. Nothing is pinned: program and
+//! maps live as long as this process holds them, and so does the attachment, which is a `bpf_link`. Whatever
+//! ends the process, the kernel detaches.
+
+mod error;
+
+pub use error::{AttachError, LoadError, MapError};
+use std::fmt;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_log::EbpfLogger;
+use umemd_common::maps::{DECISIONS, MAX_RULES, PROGRAM, RULE_COUNT, RULES, XSKS};
+use umemd_common::{Decision, Rule};
+
+use crate::nic::Link;
+
+/// What `build.rs` compiled.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-prog.o"));
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver, before the stack has allocated anything (`XDP_FLAGS_DRV_MODE`).
+    Native,
+    /// In the stack, on socket buffers: generic XDP (`XDP_FLAGS_SKB_MODE`).
+    Skb,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+        })
+    }
+}
+
+/// How to load the program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Whether it logs every frame, to be read by [`Program::take_log`]. Off, the verifier removes the code.
+    pub log: bool,
+}
+
+/// The log of the program; see [`Program::take_log`].
+pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
+
+/// The XDP program of one interface.
+pub struct Program {
+    // Dropped first: nothing runs any more when the maps go.
+    link: Option<FdLink>,
+    ebpf: Ebpf,
+    id: u32,
+    xsks: XskMap<MapData>,
+    rules: Array<MapData, Rule>,
+    rule_count: Array<MapData, u32>,
+    decisions: PerCpuArray<MapData, u64>,
+}
+
+impl Program {
+    /// Loads the program and its maps into the kernel, attached to nothing and without a rule.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] names the capabilities that are missing, or carries what the verifier said.
+    pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
+        let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global(aya_log::LEVEL, &level, true)
+            .load(OBJECT)
+            .map_err(|error| LoadError::from_aya("create the maps of the XDP program", error))?;
+        let xdp = xdp(&mut ebpf);
+        let id = xdp
+            .load()
+            .and_then(|()| xdp.info())
+            .map_err(|error| LoadError::from_aya("load the XDP program", error.into()))?
+            .id();
+        Ok(Self {
+            link: None,
+            id,
+            xsks: take(&mut ebpf, XSKS)?,
+            rules: take(&mut ebpf, RULES)?,
+            rule_count: take(&mut ebpf, RULE_COUNT)?,
+            decisions: take(&mut ebpf, DECISIONS)?,
+            ebpf,
+        })
+    }
+
+    /// Attaches to an interface of this thread's network namespace, by a `bpf_link`.
+    ///
+    /// A program that is there already stays there. mvneta and mvpp2 bounce their link here.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`] names whose program is in the way, or the mode that the driver does not have.
+    pub fn attach(&mut self, interface: &Link, mode: Mode) -> Result<(), AttachError> {
+        // Before 5.9 aya would attach by netlink, and that attachment outlives us.
+        if KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(5, 9, 0)) {
+            return Err(AttachError::NoBpfLink { interface: interface.name.clone() });
+        }
+        let flags = match mode {
+            Mode::Native => XdpMode::Driver,
+            Mode::Skb => XdpMode::Skb,
+        };
+        let xdp = xdp(&mut self.ebpf);
+        let link = xdp
+            .attach_to_if_index(interface.index, flags)
+            .and_then(|id| xdp.take_link(id))
+            .map_err(|error| AttachError::from_aya(interface, mode, error))?;
+        // aya also tries netlink where a driver refuses the link with EINVAL. Should the driver have liked
+        // that one better, then the conversion fails, and drops the link, which detaches it.
+        let link = FdLink::try_from(link)
+            .map_err(|_| AttachError::NoBpfLink { interface: interface.name.clone() })?;
+        self.link = Some(link);
+        Ok(())
+    }
+
+    /// Detaches, if attached: frames go to the stack from here on. mvneta and mvpp2 bounce their link here.
+    pub fn detach(&mut self) {
+        // Closing the only descriptor of a link detaches it.
+        self.link = None;
+    }
+
+    /// The kernel's id of the program, as in `IFLA_XDP` and `bpftool prog`.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Puts these rules in force, in this order.
+    ///
+    /// While they are written there is no rule: frames go to the stack, and none sees half a set.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_RULES`] entries, or what the kernel refuses.
+    pub fn set_rules(&mut self, rules: &[Rule]) -> Result<(), MapError> {
+        let count = u32::try_from(rules.len()).ok().filter(|count| *count <= MAX_RULES);
+        let count = count.ok_or(MapError::TooManyRules { entries: rules.len() })?;
+        let failed = |source| MapError::Map { what: "rules".to_owned(), source };
+        self.rule_count.set(0, 0, 0).map_err(failed)?;
+        for (place, rule) in (0..count).zip(rules) {
+            self.rules.set(place, *rule, 0).map_err(failed)?;
+        }
+        self.rule_count.set(0, count, 0).map_err(failed)
+    }
+
+    /// Gives the frames of a queue to the AF_XDP socket bound to it.
+    ///
+    /// The kernel takes the socket out again when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// A queue beyond the map, or a socket without an RX ring.
+    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), MapError> {
+        self.xsks
+            .set(queue, socket.as_raw_fd(), 0)
+            .map_err(|source| MapError::Map { what: format!("socket of queue {queue}"), source })
+    }
+
+    /// Gives the frames of a queue back to the stack.
+    ///
+    /// # Errors
+    ///
+    /// A queue beyond the map. That there was no socket is none.
+    pub fn clear_socket(&mut self, queue: u32) -> Result<(), MapError> {
+        self.xsks
+            .unset(queue)
+            .map_err(|source| MapError::Map { what: format!("socket of queue {queue}"), source })
+    }
+
+    /// Frames by decision since the program was loaded, in the order of [`Decision::ALL`], summed over CPUs.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses; nothing is known that would.
+    pub fn decisions(&self) -> Result<[u64; Decision::COUNT], MapError> {
+        let mut sums = [0; Decision::COUNT];
+        for decision in Decision::ALL {
+            let per_cpu = self
+                .decisions
+                .get(&(decision as u32), 0)
+                .map_err(|source| MapError::Map { what: "counters of decisions".to_owned(), source })?;
+            sums[decision as usize] = per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count));
+        }
+        Ok(sums)
+    }
+
+    /// What the program logs, once: `None` if it was taken before.
+    ///
+    /// Poll it for reading and call `flush` each time: with tokio, in an `AsyncFd`.
+    pub fn take_log(&mut self) -> Option<ProgramLog> {
+        EbpfLogger::init(&mut self.ebpf).ok()
+    }
+
+    /// Runs the program over one frame without an interface (`BPF_PROG_TEST_RUN`); returns its XDP action.
+    ///
+    /// The frame counts as received by queue 0 of `lo`, and is counted like any other. Nothing is moved.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes frames from 14 bytes on.
+    pub fn test_run(&mut self, frame: &[u8]) -> Result<u32, aya::programs::ProgramError> {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        Ok(xdp(&mut self.ebpf).test_run(options)?.return_value)
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("id", &self.id).field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+/// The program in our own object; that it is there, and is XDP, is decided when that is compiled.
+fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
+    let program = ebpf.program_mut(PROGRAM).expect("the object has the program");
+    program.try_into().expect("the program is for XDP")
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+where
+    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).expect("the object has the map");
+    M::try_from(map).map_err(|error| LoadError::from_aya("read the maps of the XDP program", error.into()))
+}
