@@ -4,6 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::{
+    config::{self, BindMode, ConfigError, Handler, RunConfig},
+    ebpf::Mode,
+    steer,
+};
+
 /// Steers frames with an XDP program into AF_XDP memory and shows where every frame is.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 80)]
@@ -108,6 +114,56 @@ pub enum ModeArg {
     Native,
     /// In the stack (generic XDP), on socket buffers.
     Skb,
+}
+
+impl TryFrom<RunArgs> for RunConfig {
+    type Error = ConfigError;
+
+    fn try_from(args: RunArgs) -> Result<Self, ConfigError> {
+        // Destructured without `..`, so that a new flag cannot be forgotten here.
+        let RunArgs {
+            ifaces,
+            netns,
+            queues,
+            steer,
+            handler,
+            mode,
+            copy: _, // the default; the flag exists to be said
+            zerocopy,
+            frames,
+            frame_size,
+            cpus,
+            listen,
+            duration,
+            json,
+            force,
+            log_program,
+        } = args;
+        config::refuse_duplicates("--iface", &ifaces)?;
+        config::refuse_duplicates("--queues", queues.as_deref().unwrap_or_default())?;
+        Ok(Self {
+            ifaces,
+            netns,
+            queues,
+            rules: steer::compile(&steer)?,
+            handler: match handler {
+                HandlerArg::Drop => Handler::Drop,
+                HandlerArg::Reflect => Handler::Reflect,
+            },
+            mode: match mode {
+                ModeArg::Native => Mode::Native,
+                ModeArg::Skb => Mode::Skb,
+            },
+            bind: if zerocopy { BindMode::ZeroCopy } else { BindMode::Copy },
+            layout: config::layout(frames, frame_size)?,
+            cpus,
+            listen,
+            duration,
+            json,
+            force,
+            log_program,
+        })
+    }
 }
 
 /// Reads `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.

@@ -6,10 +6,7 @@ use frame_pool::{FrameLayout, LayoutError};
 use thiserror::Error;
 use umemd_common::rule::Rule;
 
-use crate::{
-    cli::{HandlerArg, ModeArg, RunArgs},
-    steer::{self, RuleError},
-};
+use crate::{ebpf::Mode, steer::RuleError};
 
 /// Everything that `umemd run` was asked to do.
 #[derive(Debug)]
@@ -23,9 +20,9 @@ pub struct RunConfig {
     /// The compiled rules, in the order given.
     pub rules: Vec<Rule>,
     /// What to do with the frames.
-    pub handler: HandlerArg,
+    pub handler: Handler,
     /// Where the XDP program runs.
-    pub mode: ModeArg,
+    pub mode: Mode,
     /// How the socket is bound.
     pub bind: BindMode,
     /// Shape of the UMEM of each queue.
@@ -42,6 +39,15 @@ pub struct RunConfig {
     pub force: bool,
     /// Let the XDP program log.
     pub log_program: bool,
+}
+
+/// What is done with the frames that were steered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// Counted and dropped.
+    Drop,
+    /// Sent back to where they came from.
+    Reflect,
 }
 
 /// `XDP_COPY` or `XDP_ZEROCOPY` (linux/if_xdp.h). One of them is always asked for by name: with neither
@@ -86,65 +92,46 @@ pub enum ConfigError {
     },
 }
 
-impl TryFrom<RunArgs> for RunConfig {
-    type Error = ConfigError;
-
-    fn try_from(args: RunArgs) -> Result<Self, ConfigError> {
-        // Destructured without `..`, so that a new flag cannot be forgotten here.
-        let RunArgs {
-            ifaces,
-            netns,
-            queues,
-            steer,
-            handler,
-            mode,
-            copy: _, // the default; the flag exists to be said
-            zerocopy,
-            frames,
-            frame_size,
-            cpus,
-            listen,
-            duration,
-            json,
-            force,
-            log_program,
-        } = args;
-
-        refuse_duplicates("--iface", &ifaces)?;
-        refuse_duplicates("--queues", queues.as_deref().unwrap_or_default())?;
-        if ![2048, 4096].contains(&frame_size) {
-            return Err(ConfigError::FrameSize(frame_size));
-        }
-        if !frames.is_power_of_two() || !(64..=262_144).contains(&frames) {
-            return Err(ConfigError::Frames(frames));
-        }
-        let layout = FrameLayout::new(frame_size, frames)
-            .map_err(|source| ConfigError::Layout { frames, frame_size, source })?;
-
-        Ok(Self {
-            ifaces,
-            netns,
-            queues,
-            rules: steer::compile(&steer)?,
-            handler,
-            mode,
-            bind: if zerocopy { BindMode::ZeroCopy } else { BindMode::Copy },
-            layout,
-            cpus,
-            listen,
-            duration,
-            json,
-            force,
-            log_program,
-        })
+/// The UMEM of one queue, if it is one that the kernel takes and that ring sizes can be derived from.
+pub fn layout(frames: u32, frame_size: u32) -> Result<FrameLayout, ConfigError> {
+    if ![2048, 4096].contains(&frame_size) {
+        return Err(ConfigError::FrameSize(frame_size));
     }
+    if !frames.is_power_of_two() || !(64..=262_144).contains(&frames) {
+        return Err(ConfigError::Frames(frames));
+    }
+    FrameLayout::new(frame_size, frames)
+        .map_err(|source| ConfigError::Layout { frames, frame_size, source })
 }
 
-fn refuse_duplicates<T: PartialEq + ToString>(flag: &'static str, values: &[T]) -> Result<(), ConfigError> {
+/// Refuses a list in which something stands twice: it would be opened twice.
+pub fn refuse_duplicates<T: PartialEq + ToString>(flag: &'static str, values: &[T]) -> Result<(), ConfigError> {
     for (i, value) in values.iter().enumerate() {
         if values[..i].contains(value) {
             return Err(ConfigError::Twice { flag, value: value.to_string() });
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_no_umem_has_are_refused() {
+        assert!(layout(4096, 2048).is_ok());
+        assert!(layout(64, 4096).is_ok());
+        assert!(matches!(layout(4096, 3000), Err(ConfigError::FrameSize(3000))));
+        for frames in [0, 1, 32, 4095, 1 << 19, u32::MAX] {
+            assert!(matches!(layout(frames, 2048), Err(ConfigError::Frames(n)) if n == frames), "{frames}");
+        }
+    }
+
+    #[test]
+    fn a_queue_given_twice_is_refused() {
+        assert!(refuse_duplicates("--queues", &[0, 2, 1]).is_ok());
+        let error = refuse_duplicates("--queues", &[0, 2, 0]).unwrap_err().to_string();
+        assert_eq!(error, "--queues 0 is given twice");
+    }
 }

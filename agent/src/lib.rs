@@ -12,6 +12,7 @@
 //! | [`nic`] | what an interface is and can do |
 //! | [`xsk`] | the AF_XDP socket of one queue, as a [`datapath::QueuePort`] |
 //! | [`control`] | order of start, worker threads, watchdog, signals, order of shutdown |
+//! | [`observe`] | everything that can be said of a running agent, as plain data |
 //! | [`report`] | what the user sees: a table, or JSON |
 //! | [`metrics`] | the same for Prometheus, over HTTP |
 //! | [`sys`] | the few system calls that no library has |
@@ -22,6 +23,7 @@ pub mod control;
 pub mod ebpf;
 pub mod metrics;
 pub mod nic;
+pub mod observe;
 pub mod report;
 pub mod steer;
 pub mod sys;

@@ -1,0 +1,216 @@
+//! The control plane: the order of start, what goes on meanwhile, the order of shutdown.
+//!
+//! One thread runs all of it, on a tokio runtime of its own. Workers are plain pinned threads. The two meet in
+//! three places: a flag to stop a worker, the block that it publishes, a handle to join.
+
+mod device;
+mod namespace;
+mod preflight;
+mod program_log;
+mod queue;
+mod watchdog;
+mod worker;
+
+use std::{
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use hyper::StatusCode;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::LocalSet,
+    time::{MissedTickBehavior, interval_at},
+};
+
+use crate::{
+    config::RunConfig,
+    metrics::{self, Answer},
+    observe::Observation,
+    report::Reporter,
+};
+use device::Device;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every frame was found again.
+    Conserved,
+    /// The places do not add up, or a worker did not live to say.
+    Violated,
+}
+
+/// Runs until told to stop: attaches, moves frames, reports, detaches.
+///
+/// The order matters. What can be refused is refused before anything is touched; the listener is bound before
+/// the network namespace changes; sockets are in the map before the program is attached, so that no frame is
+/// steered to nowhere; threads come last.
+pub fn run(config: RunConfig) -> Result<Outcome> {
+    preflight::check(&config)?;
+    let listener = metrics::bind(config.listen)
+        .with_context(|| format!("cannot listen on {}; choose another address with --listen", config.listen))?;
+    let endpoint = format!("http://{}", listener.local_addr().unwrap_or(config.listen));
+    if let Some(netns) = &config.netns {
+        namespace::enter(netns)?;
+    }
+
+    let devices = device::open_all(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    runtime.block_on(local.run_until(async {
+        let signals = Signals::listen().context("cannot listen for signals")?;
+        let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
+        let agent = Rc::new(Agent { devices, started: Instant::now() });
+        for device in &agent.devices {
+            device.start_workers(agent.started)?;
+            if config.log_program && let Some(log) = device.take_log() {
+                tokio::task::spawn_local(program_log::forward(log));
+            }
+        }
+        let pages = Rc::clone(&agent);
+        tokio::task::spawn_local(metrics::serve(listener, move |path| pages.page(path)));
+        log::info!("listening on {endpoint}");
+        agent.serve(&config, signals, &endpoint).await
+    }))
+}
+
+/// Everything that runs.
+struct Agent {
+    devices: Vec<Device>,
+    started: Instant,
+}
+
+impl Agent {
+    /// Reports and watches until a signal, the end of `--duration`, or the death of a worker; then shuts down.
+    async fn serve(&self, config: &RunConfig, mut signals: Signals, endpoint: &str) -> Result<Outcome> {
+        let mut reporter = Reporter::new(io::stdout(), config.json, self.observe());
+        let infos: Vec<_> = self.devices.iter().map(Device::info).collect();
+        reporter.banner(&infos, endpoint);
+
+        let second = Duration::from_secs(1);
+        let mut every_second = interval_at(tokio::time::Instant::now() + second, second);
+        every_second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut watch = tokio::time::interval(watchdog::PERIOD);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = config.duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
+
+        let mut worker_died = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = signals.next() => break,
+                () = tokio::time::sleep_until(end.unwrap_or_else(far_future)), if end.is_some() => break,
+                _ = watch.tick() => {
+                    for device in &self.devices {
+                        watchdog::check(device, Instant::now());
+                        worker_died |= device.lost_a_worker();
+                    }
+                    if worker_died {
+                        log::error!("a worker thread ended by itself; stopping");
+                        break;
+                    }
+                }
+                _ = every_second.tick() => reporter.interval(self.observe()),
+            }
+        }
+
+        let last = tokio::select! {
+            biased;
+            last = self.shut_down() => last,
+            () = signals.next() => {
+                // The kernel detaches the program and frees the sockets when this process is gone.
+                log::warn!("second signal: ending at once, without draining");
+                std::process::exit(130);
+            }
+        };
+        reporter.summary(&last);
+        Ok(if last.conserved() && !worker_died { Outcome::Conserved } else { Outcome::Violated })
+    }
+
+    /// The order of shutdown:
+    ///
+    /// 1. detach the program: no further frame is steered;
+    /// 2. let go of the sockets, which are the workers' alone from here on;
+    /// 3. tell every worker to stop; each empties its RX ring, waits for its completions, closes its socket, and
+    ///    takes every frame home;
+    /// 4. wait for them.
+    async fn shut_down(&self) -> Observation {
+        let decisions: Vec<_> = self.devices.iter().map(Device::detach).collect();
+        for queue in self.devices.iter().flat_map(|device| &device.queues) {
+            queue.release_socket();
+            queue.stop();
+        }
+        let at = self.started.elapsed();
+        let mut devices = Vec::new();
+        for (device, decisions) in self.devices.iter().zip(decisions) {
+            devices.push(device.collect(decisions).await);
+        }
+        Observation { at, devices }
+    }
+
+    fn observe(&self) -> Observation {
+        Observation {
+            at: self.started.elapsed(),
+            devices: self.devices.iter().map(Device::observe).collect(),
+        }
+    }
+
+    /// The HTTP pages.
+    fn page(&self, path: &str) -> Option<Answer> {
+        let page = match path {
+            "/" => Answer::text(
+                StatusCode::OK,
+                concat!("umemd ", env!("CARGO_PKG_VERSION"), "\n/metrics  /healthz  /readyz\n"),
+            ),
+            "/metrics" => match metrics::render(self.observe()) {
+                Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body },
+                Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            "/healthz" => health(&self.devices, Device::stalled_queues, "makes no turns"),
+            "/readyz" => health(&self.devices, Device::unsteered_queues, "has no socket in the program's map"),
+            _ => return None,
+        };
+        Some(page)
+    }
+}
+
+/// `ok`, or 503 and every queue that is not.
+fn health(devices: &[Device], sick: impl Fn(&Device) -> Vec<u32>, what: &str) -> Answer {
+    let mut body = String::new();
+    for device in devices {
+        for queue in sick(device) {
+            body.push_str(&format!("{} queue {queue} {what}\n", device.info().name));
+        }
+    }
+    if body.is_empty() {
+        Answer::text(StatusCode::OK, "ok\n")
+    } else {
+        Answer::text(StatusCode::SERVICE_UNAVAILABLE, body)
+    }
+}
+
+fn far_future() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(86400 * 365)
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! [`Observation`]: everything that can be said about a running agent at one moment, as plain data.
+//!
+//! Table, JSON and metrics all read this and nothing else. Taking one costs the workers nothing: their
+//! snapshots are read from a block that they publish once a turn, the rest is asked of the kernel.
+
+use std::{sync::Arc, time::Duration};
+
+use datapath::snapshot::{Places, Snapshot};
+use rustix::net::xdp::XdpStatistics;
+use umemd_common::Decision;
+
+/// All devices at one moment.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// Time since the workers started.
+    pub at: Duration,
+    /// The devices, in the order given.
+    pub devices: Vec<DeviceView>,
+}
+
+/// One interface.
+#[derive(Clone, Debug)]
+pub struct DeviceView {
+    /// What does not change.
+    pub info: Arc<DeviceInfo>,
+    /// Frames by what the XDP program decided, in the order of [`Decision::ALL`]; summed over CPUs.
+    pub decisions: [u64; Decision::COUNT],
+    /// The queues served.
+    pub queues: Vec<QueueView>,
+}
+
+/// What does not change about an interface while it is served.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its driver, or empty if the kernel does not say.
+    pub driver: String,
+    /// Where the XDP program runs: `native` or `skb`, read back from the kernel.
+    pub mode: &'static str,
+    /// Whether the sockets are zero-copy, read back from the kernel (`XDP_OPTIONS`).
+    pub zero_copy: bool,
+    /// The kernel's id of the program.
+    pub program_id: u32,
+}
+
+/// One queue of an interface.
+#[derive(Clone, Debug)]
+pub struct QueueView {
+    /// Its number.
+    pub queue: u32,
+    /// The CPU that its worker is pinned to.
+    pub cpu: usize,
+    /// Bytes per frame.
+    pub frame_size: u32,
+    /// What the worker published at the end of its last turn.
+    pub snapshot: Snapshot,
+    /// `XDP_STATISTICS`, if the kernel answered.
+    pub xsk: Option<XdpStatistics>,
+    /// Whether the program finds the queue's socket: not, while the worker makes no turns.
+    pub steered: bool,
+    /// How often the watchdog took the socket away from a worker that made no turns.
+    pub failed_open: u64,
+}
+
+impl Observation {
+    /// Every queue of every device.
+    pub fn queues(&self) -> impl Iterator<Item = &QueueView> {
+        self.devices.iter().flat_map(|device| &device.queues)
+    }
+
+    /// Whether the law holds everywhere: each frame is in exactly one place, and the places add up.
+    pub fn conserved(&self) -> bool {
+        self.queues().all(|queue| queue.snapshot.conserved())
+    }
+
+    /// Frames of all queues.
+    pub fn total(&self) -> u64 {
+        self.queues().map(|queue| u64::from(queue.snapshot.total)).sum()
+    }
+
+    /// Frames of all queues by place, in the order of [`Places::iter`].
+    pub fn places(&self) -> Vec<(&'static str, u64)> {
+        let mut sums: Vec<(&'static str, u64)> = Places::default().iter().map(|(name, _)| (name, 0)).collect();
+        for queue in self.queues() {
+            for (sum, (_, frames)) in sums.iter_mut().zip(queue.snapshot.places.iter()) {
+                sum.1 += u64::from(frames);
+            }
+        }
+        sums
+    }
+}
+
+impl QueueView {
+    /// Packets dropped after the XDP program handed them over, by cause: by this agent, then by the kernel.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let xsk = self.xsk;
+        let kernel = [
+            // Includes what found the fill ring empty (kernel.md 3.6), so that is no cause of its own.
+            ("xsk_rx_dropped", xsk.map_or(0, |x| x.rx_dropped)),
+            ("xsk_rx_ring_full", xsk.and_then(|x| x.rx_ring_full).unwrap_or(0)),
+            ("xsk_tx_invalid_descs", xsk.map_or(0, |x| x.tx_invalid_descs)),
+        ];
+        self.snapshot.traffic.drops().chain(kernel)
+    }
+}

@@ -1,0 +1,136 @@
+//! [`Interval`]: the difference between two observations.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+
+use crate::observe::Observation;
+
+/// Version of the JSON objects; raised when a field changes its meaning or goes.
+const SCHEMA: u32 = 1;
+
+/// What an [`Interval`] stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// About a second.
+    Interval,
+    /// From the start to the end.
+    Summary,
+}
+
+/// What happened between two observations, and where the frames were at the later one.
+///
+/// This is the JSON object that `--json` prints, field by field.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// `interval` or `summary`.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Version of this object.
+    pub schema: u32,
+    /// Names of the interfaces, joined with commas.
+    pub device: String,
+    /// `native` or `skb`: where the XDP program runs.
+    pub mode: &'static str,
+    /// Whether the sockets are in copy mode.
+    pub copy: bool,
+    /// Length of the interval in seconds.
+    pub duration_s: f64,
+    /// Packets read from RX rings.
+    pub rx_packets: u64,
+    /// Packets put on TX rings.
+    pub tx_packets: u64,
+    /// Bytes of the former.
+    pub rx_bytes: u64,
+    /// Bytes of the latter.
+    pub tx_bytes: u64,
+    /// Packets dropped after the program handed them over, by cause; every cause is there, most are 0.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// `(recycle_cached + recycle_ring) / (alloc_fast + alloc_refill + alloc_slow)`, as ynltool's
+    /// `recycling_pct` for the kernel's page_pool; `null` if nothing was allocated.
+    pub recycle_ratio: Option<f64>,
+    /// Frames by place at the end of the interval, with their `total`.
+    pub frames: BTreeMap<&'static str, u64>,
+    /// Whether the law holds at the end of the interval.
+    pub conserved: bool,
+}
+
+impl Interval {
+    /// What happened between `earlier` and `later`, which observe the same queues.
+    pub fn between(kind: Kind, earlier: &Observation, later: &Observation) -> Self {
+        let (before, after) = (Totals::of(earlier), Totals::of(later));
+        let mut frames: BTreeMap<&'static str, u64> = later.places().into_iter().collect();
+        frames.insert("total", later.total());
+        let names: Vec<&str> = later.devices.iter().map(|device| device.info.name.as_str()).collect();
+        let first = later.devices.first().map(|device| &device.info);
+        let allocated = after.allocated - before.allocated;
+        Self {
+            kind,
+            schema: SCHEMA,
+            device: names.join(","),
+            mode: first.map_or("", |info| info.mode),
+            copy: first.is_some_and(|info| !info.zero_copy),
+            duration_s: millis(later.at.saturating_sub(earlier.at)),
+            rx_packets: after.rx_packets - before.rx_packets,
+            tx_packets: after.tx_packets - before.tx_packets,
+            rx_bytes: after.rx_bytes - before.rx_bytes,
+            tx_bytes: after.tx_bytes - before.tx_bytes,
+            drops: after
+                .drops
+                .iter()
+                .map(|(cause, count)| (*cause, count - before.drops.get(cause).copied().unwrap_or(0)))
+                .collect(),
+            recycle_ratio: (allocated > 0)
+                .then(|| round((after.recycled - before.recycled) as f64 / allocated as f64)),
+            frames,
+            conserved: later.conserved(),
+        }
+    }
+
+    /// `count` per second.
+    pub fn per_second(&self, count: u64) -> f64 {
+        if self.duration_s > 0.0 { count as f64 / self.duration_s } else { 0.0 }
+    }
+}
+
+/// Sums over all queues.
+#[derive(Default)]
+struct Totals {
+    rx_packets: u64,
+    tx_packets: u64,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    recycled: u64,
+    allocated: u64,
+    drops: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    fn of(observation: &Observation) -> Self {
+        let mut totals = Self::default();
+        for queue in observation.queues() {
+            let traffic = &queue.snapshot.traffic;
+            totals.rx_packets += traffic.rx_packets;
+            totals.tx_packets += traffic.tx_packets;
+            totals.rx_bytes += traffic.rx_bytes;
+            totals.tx_bytes += traffic.tx_bytes;
+            let pool = &queue.snapshot.pool;
+            totals.recycled += pool.recycle.cached + pool.recycle.ring;
+            totals.allocated += pool.alloc.fast + pool.alloc.refill + pool.alloc.slow;
+            for (cause, count) in queue.drops() {
+                *totals.drops.entry(cause).or_default() += count;
+            }
+        }
+        totals
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1e3
+}
+
+/// Six digits: a ratio of packets has no more to say.
+fn round(ratio: f64) -> f64 {
+    (ratio * 1e6).round() / 1e6
+}

@@ -1,0 +1,197 @@
+//! The table: at most 80 columns, no colour, readable in a log.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use super::Interval;
+use crate::observe::{DeviceInfo, Observation};
+
+const WIDTH: usize = 80;
+/// The heading is repeated so that it is in sight on a terminal of 24 lines.
+const ROWS_PER_HEADING: u32 = 10;
+
+pub(super) fn banner(devices: &[&DeviceInfo], start: &Observation, endpoint: &str) -> String {
+    let mut text = String::new();
+    for (info, view) in devices.iter().zip(&start.devices) {
+        let driver = if info.driver.is_empty() { "unknown driver" } else { &info.driver };
+        let bind = if info.zero_copy { "zero-copy" } else { "copy" };
+        let queues: Vec<String> = view.queues.iter().map(|queue| queue.queue.to_string()).collect();
+        let _ = writeln!(
+            text,
+            "{} ({driver}): {} mode, {bind}, {} {}, XDP program {}",
+            info.name,
+            info.mode,
+            if queues.len() == 1 { "queue" } else { "queues" },
+            queues.join(","),
+            info.program_id,
+        );
+        if let Some(queue) = view.queues.first() {
+            let bytes = u64::from(queue.snapshot.total) * u64::from(queue.frame_size);
+            let _ = writeln!(
+                text,
+                "  {} frames of {} bytes per queue: {}B of UMEM each",
+                queue.snapshot.total,
+                queue.frame_size,
+                binary(bytes),
+            );
+        }
+    }
+    let _ = writeln!(text, "metrics on {endpoint}/metrics, stop with Ctrl-C");
+    text
+}
+
+pub(super) fn row(interval: &Interval, now: &Observation, rows: u32) -> String {
+    let mut text = String::new();
+    if rows.is_multiple_of(ROWS_PER_HEADING) {
+        let _ = writeln!(
+            text,
+            "\n{:>6}  {:>10} {:>11}  {:>10} {:>11}  {:>9}  {:>5}",
+            "time", "rx pps", "rx bit/s", "tx pps", "tx bit/s", "recycled", "law"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "{:>5}s  {:>10} {:>11}  {:>10} {:>11}  {:>9}  {:>5}",
+        now.at.as_secs_f64().round(),
+        thousands(interval.per_second(interval.rx_packets).round() as u64),
+        decimal(interval.per_second(interval.rx_bytes * 8)),
+        thousands(interval.per_second(interval.tx_packets).round() as u64),
+        decimal(interval.per_second(interval.tx_bytes * 8)),
+        percent(interval.recycle_ratio),
+        law(interval.conserved),
+    );
+    text.push_str(&wrap("  frames", now.places().into_iter().filter(|(_, frames)| *frames > 0)));
+    if interval.drops.values().any(|count| *count > 0) {
+        text.push_str(&wrap("  drops ", nonzero(&interval.drops)));
+    }
+    text
+}
+
+pub(super) fn summary(summary: &Interval) -> String {
+    let mut text = format!(
+        "\n{} after {:.1} s, {} mode, {}\n",
+        summary.device,
+        summary.duration_s,
+        summary.mode,
+        if summary.copy { "copy" } else { "zero-copy" },
+    );
+    let _ = writeln!(
+        text,
+        "  received {} packets ({}B), sent {} ({}B)",
+        thousands(summary.rx_packets),
+        binary(summary.rx_bytes),
+        thousands(summary.tx_packets),
+        binary(summary.tx_bytes),
+    );
+    let _ = writeln!(text, "  recycled {}", percent(summary.recycle_ratio));
+    if summary.drops.values().all(|count| *count == 0) {
+        text.push_str("  drops  none\n");
+    } else {
+        text.push_str(&wrap("  drops ", nonzero(&summary.drops)));
+    }
+    text.push_str(&wrap("  frames", nonzero(&summary.frames).filter(|(name, _)| *name != "total")));
+    let total = thousands(summary.frames.get("total").copied().unwrap_or(0));
+    let _ = writeln!(
+        text,
+        "  the law {}",
+        if summary.conserved {
+            format!("holds: each of the {total} frames is in exactly one place")
+        } else {
+            format!("IS BROKEN: the places do not add up to the {total} frames; please report this")
+        },
+    );
+    text
+}
+
+fn nonzero<'a>(counts: &'a BTreeMap<&'static str, u64>) -> impl Iterator<Item = (&'static str, u64)> + 'a {
+    counts.iter().map(|(name, count)| (*name, *count)).filter(|(_, count)| *count > 0)
+}
+
+/// `title name value  name value ...`, on as many lines as 80 columns need.
+fn wrap<'a>(title: &str, items: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let mut text = String::new();
+    let mut line = title.to_owned();
+    for (name, value) in items {
+        let item = format!(" {name} {}", thousands(value));
+        if line.len() + item.len() + 1 > WIDTH {
+            text.push_str(&line);
+            text.push('\n');
+            line = " ".repeat(title.len());
+        }
+        line.push_str(&item);
+        line.push(' ');
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
+    text
+}
+
+fn law(conserved: bool) -> &'static str {
+    if conserved { "holds" } else { "BROKEN" }
+}
+
+fn percent(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".into(), |ratio| format!("{:.1} %", ratio * 100.0))
+}
+
+/// 1234567 as `1,234,567`.
+fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// 1234567 as `1.23 M`: what rates are told in.
+fn decimal(value: f64) -> String {
+    scaled(value, 1000.0, &["", "k", "M", "G", "T"])
+}
+
+/// 1048576 as `1.00 Mi`: what memory is told in.
+fn binary(value: u64) -> String {
+    scaled(value as f64, 1024.0, &["", "Ki", "Mi", "Gi", "Ti"])
+}
+
+fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    while value >= step && unit + 1 < units.len() {
+        value /= step;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value:.0} ") } else { format!("{value:.2} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1000), "1,000");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(decimal(48_000_000.0), "48.00 M");
+        assert_eq!(decimal(0.0), "0 ");
+        assert_eq!(binary(8 << 20), "8.00 Mi");
+        assert_eq!(percent(None), "-");
+        assert_eq!(percent(Some(0.98765)), "98.8 %");
+    }
+
+    #[test]
+    fn long_lists_wrap_inside_80_columns() {
+        let places = ["slab", "cache", "ring", "user", "fill", "kernel", "rx", "tx", "completion", "quarantined"];
+        let text = wrap("  frames", places.iter().map(|name| (*name, 262_144)));
+        assert!(text.lines().count() > 1, "{text}");
+        for line in text.lines() {
+            assert!(line.len() <= WIDTH, "{} columns: {line}", line.len());
+        }
+        for name in places {
+            assert!(text.contains(&format!(" {name} 262,144")), "{name}: {text}");
+        }
+    }
+}
