@@ -194,7 +194,7 @@ fn parse_version(verbose: &str) -> Option<(String, u32)> {
 }
 
 /// `(major, minor)` of "1.95.0", "1.95" or "1.97.0-nightly".
-fn parse_release(release: &str) -> Option<(u32, u32)> {
+pub(crate) fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split('.').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }

@@ -1,0 +1,196 @@
+//! The command line: clap's types, and nothing but them.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Sets up, builds, runs and tests umemd.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 80)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find or install what the build needs.
+    Setup(Install),
+    /// Set up, then build the XDP program and umemd (release).
+    Build(Install),
+    /// Set up, build, and move frames: in a lab of network namespaces, or on --iface.
+    ///
+    /// Whatever xtask does not know itself goes to `umemd run` as it stands, for
+    /// example --steer "udp dst port 7", --handler reflect, --listen 127.0.0.1:0.
+    Run(Run),
+    /// Set up, then run the tests.
+    Test(Test),
+    /// Set up, then check format, lints, docs and the shape of the house.
+    Lint(Install),
+    /// The lab alone, as root, with a umemd that is built already.
+    #[command(hide = true)]
+    Lab(Lab),
+    /// The lab's sender; runs inside the far namespace and ends with its stdin.
+    #[command(hide = true)]
+    LabSend(LabSend),
+}
+
+/// How far setup may go.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Install {
+    /// Install without asking; so does a setup without a terminal.
+    #[arg(long, conflicts_with = "no_install")]
+    pub(crate) yes: bool,
+
+    /// Only print what is missing; exit code 1 if something is.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
+
+/// Arguments of `cargo xtask run`.
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// Interface to attach to; may be given several times. None: the lab.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) iface: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) show: Show,
+
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+
+    /// What gives root to the built program if you are not root.
+    #[arg(long, value_name = "COMMAND", default_value = "sudo -E")]
+    pub(crate) runner: String,
+
+    #[command(flatten)]
+    pub(crate) install: Install,
+}
+
+/// When a run ends and how it reports.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Show {
+    /// End by itself after this time: 500ms, 10s, 2m, 1h.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Print one JSON object per second, and the summary last.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What the lab sends.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Traffic {
+    /// Frames per second that the lab sends; 0: as fast as it goes.
+    #[arg(long, value_name = "PPS", default_value_t = 100_000)]
+    pub(crate) rate: u64,
+
+    /// Bytes of a frame that the lab sends, Ethernet header included.
+    #[arg(long, value_name = "BYTES", default_value_t = 60, value_parser = clap::value_parser!(u16).range(42..=1514))]
+    pub(crate) size: u16,
+}
+
+/// Arguments of `cargo xtask lab`.
+#[derive(Args, Debug)]
+pub(crate) struct Lab {
+    /// The umemd to run.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) umemd: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) show: Show,
+
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+
+    /// More arguments for `umemd run`.
+    #[arg(last = true)]
+    pub(crate) umemd_args: Vec<OsString>,
+}
+
+/// Arguments of `cargo xtask lab-send`.
+#[derive(Args, Debug)]
+pub(crate) struct LabSend {
+    /// Where to.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) to: SocketAddr,
+
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+}
+
+/// Arguments of `cargo xtask test`.
+#[derive(Args, Debug)]
+pub(crate) struct Test {
+    /// Which tests; unset: all that CI runs (fast, then e2e).
+    #[arg(value_enum)]
+    pub(crate) which: Option<Which>,
+
+    /// What gives root to the e2e tests, for example "sudo -E"; unset and not
+    /// root: they are skipped, and said to be.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) runner: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) install: Install,
+
+    /// Arguments for the test programs, such as a part of a test's name.
+    #[arg(last = true)]
+    pub(crate) test_args: Vec<OsString>,
+}
+
+/// A group of tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Which {
+    /// Unit, model and doc tests; no root.
+    Fast,
+    /// The built umemd in network namespaces; root.
+    E2e,
+    /// All of it, and what is too long for every commit.
+    Full,
+}
+
+/// Reads `500ms`, `10s`, `2m`, `1h`; a bare number is seconds. As `umemd run --duration` does.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a time such as 500ms, 10s, 2m or 1h, not {text:?}");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 3600 * 1000,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(millis).filter(|ms| *ms > 0).map(Duration::from_millis).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "0s", "-1s", "1.5s", "10days"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?}");
+        }
+    }
+}

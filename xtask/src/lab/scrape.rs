@@ -1,0 +1,69 @@
+//! Asks umemd over HTTP, as its users do.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Frames received over all queues, in OpenMetrics.
+const RECEIVED: &str = "umemd_rx_packets_total";
+
+/// Longer than frames stay on a veth pair, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether `/readyz` says 200.
+pub(crate) fn is_ready(address: &str) -> bool {
+    get(address, "/readyz").is_some()
+}
+
+/// Waits until all that was sent is received, or no more comes, and says how much it was.
+pub(crate) fn settled(address: &str, sent: u64) -> Option<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = None;
+    loop {
+        let received = get(address, "/metrics").and_then(|page| total(&page, RECEIVED));
+        let still = received.is_some() && received == before;
+        if received.is_none_or(|received| received >= sent) || still || Instant::now() >= deadline {
+            return received;
+        }
+        before = received;
+        // Longer than umemd takes to publish a turn.
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The body of a 200.
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    (head.split_whitespace().nth(1) == Some("200")).then(|| body.to_owned())
+}
+
+/// The sum of a metric's samples; `None` if it has none.
+fn total(page: &str, name: &str) -> Option<u64> {
+    let samples = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = if rest.starts_with('{') { rest.rsplit_once('}')?.1 } else { rest };
+        value.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    samples.reduce(|sum, value| sum + value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_summed_over_queues() {
+        let page = "# TYPE umemd_rx_packets counter\n\
+                    umemd_rx_packets_total{device=\"near0\",queue=\"0\"} 7\n\
+                    umemd_rx_packets_total{device=\"near0\",queue=\"1\"} 5\n\
+                    umemd_rx_packets_totally 100\n# EOF\n";
+        assert_eq!(total(page, RECEIVED), Some(12));
+        assert_eq!(total("# EOF\n", RECEIVED), None);
+    }
+}

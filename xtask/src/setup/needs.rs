@@ -1,0 +1,165 @@
+//! What a build, the lab and the tests need, and how each need is recognised.
+//!
+//! By file, not by package: a machine that has it some other way lacks nothing, and looking costs nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::shell;
+use crate::toolchain::{self, Missing};
+
+/// Something that a file or program on this machine shows to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// What it is, for people.
+    pub(crate) what: &'static str,
+    /// Debian's package of it.
+    pub(crate) package: &'static str,
+    sign: Sign,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    Program(&'static str),
+    Header(&'static str),
+    /// A shared library, by the beginnings that its file name may have.
+    Library(&'static [&'static str]),
+}
+
+/// xsk-rs compiles libxdp and libbpf from source, and bindgen reads their headers with libclang.
+const NEEDS: [Need; 9] = [
+    Need { what: "C compiler", package: "gcc", sign: Sign::Program("cc") },
+    Need { what: "headers of the C library", package: "libc6-dev", sign: Sign::Header("stdio.h") },
+    Need { what: "libelf, for libbpf", package: "libelf-dev", sign: Sign::Header("libelf.h") },
+    Need { what: "zlib, for libbpf", package: "zlib1g-dev", sign: Sign::Header("zlib.h") },
+    Need { what: "m4, for libxdp", package: "m4", sign: Sign::Program("m4") },
+    Need { what: "make, for libbpf", package: "make", sign: Sign::Program("make") },
+    Need { what: "pkg-config, for libbpf", package: "pkg-config", sign: Sign::Program("pkg-config") },
+    Need { what: "clang, for libxdp's programs", package: "clang", sign: Sign::Program("clang") },
+    Need {
+        what: "libclang, for bindgen",
+        package: "libclang-dev",
+        sign: Sign::Library(&["libclang.so", "libclang-1", "libclang-2"]),
+    },
+];
+
+/// The lab's and the tests' network namespaces.
+const LAB: [Need; 1] =
+    [Need { what: "ip, for network namespaces", package: "iproute2", sign: Sign::Program("ip") }];
+
+/// What is not there.
+#[derive(Debug, Default)]
+pub(crate) struct Lacks {
+    /// Of the fixed list.
+    pub(crate) needs: Vec<Need>,
+    /// What the XDP program is built with.
+    pub(crate) toolchain: Option<Missing>,
+}
+
+impl Lacks {
+    /// Whether nothing is missing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.needs.is_empty() && self.toolchain.is_none()
+    }
+}
+
+/// Looks at this machine.
+pub(crate) fn look() -> Lacks {
+    let root = Path::new("/");
+    let there = |need: &Need| match need.sign {
+        Sign::Program(name) => shell::which(name).is_some(),
+        Sign::Header(name) => has_header(root, name),
+        Sign::Library(names) => has_library(root, names),
+    };
+    let needs = NEEDS.iter().chain(&LAB).filter(|need| !there(need)).copied().collect();
+    Lacks { needs, toolchain: toolchain::find().err() }
+}
+
+/// Where C compilers look without being told, Debian's folder per architecture included.
+fn has_header(root: &Path, name: &str) -> bool {
+    let include = root.join("usr/include");
+    let mut folders = vec![include.clone(), root.join("usr/local/include")];
+    folders.extend(subfolders(&include, |folder| folder.contains("-linux-")));
+    folders.iter().any(|folder| folder.join(name).is_file())
+}
+
+/// Where clang-sys looks for libclang: the library folders, and those of each LLVM.
+fn has_library(root: &Path, beginnings: &[&str]) -> bool {
+    let mut folders = Vec::new();
+    for lib in ["usr/lib", "usr/lib64", "usr/local/lib"] {
+        let lib = root.join(lib);
+        folders.extend(subfolders(&lib, |folder| folder.contains("-linux-")));
+        folders.extend(
+            subfolders(&lib, |folder| folder.starts_with("llvm")).iter().map(|llvm| llvm.join("lib")),
+        );
+        folders.push(lib);
+    }
+    let is_it = |name: &str| name.contains(".so") && beginnings.iter().any(|begin| name.starts_with(begin));
+    folders.iter().any(|folder| !entries(folder, is_it).is_empty())
+}
+
+fn subfolders(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    entries(folder, wanted).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+fn entries(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| wanted(&entry.file_name().to_string_lossy()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that plays `/`, gone with the test.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(test: &str, files: &[&str]) -> Self {
+            let root = std::env::temp_dir().join(format!("xtask-{test}-{}", std::process::id()));
+            for file in files {
+                let file = root.join(file);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, "").unwrap();
+            }
+            Self(root)
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn headers_are_found_where_debian_and_others_put_them() {
+        let root = Root::new("headers", &["usr/include/libelf.h", "usr/include/x86_64-linux-gnu/zconf.h"]);
+        assert!(has_header(&root.0, "libelf.h"));
+        assert!(has_header(&root.0, "zconf.h"));
+        assert!(!has_header(&root.0, "zlib.h"));
+    }
+
+    #[test]
+    fn libclang_is_neither_libclang_cpp_nor_an_archive() {
+        let names = &["libclang.so", "libclang-1", "libclang-2"];
+        let without =
+            Root::new("cpp", &["usr/lib/llvm-22/lib/libclang-cpp.so.22.1", "usr/lib/llvm-22/lib/libclang.a"]);
+        assert!(!has_library(&without.0, names));
+        let debian = Root::new("debian", &["usr/lib/llvm-14/lib/libclang-14.so.1"]);
+        assert!(has_library(&debian.0, names));
+        let fedora = Root::new("fedora", &["usr/lib64/libclang.so.19"]);
+        assert!(has_library(&fedora.0, names));
+    }
+
+    #[test]
+    fn an_empty_machine_has_nothing() {
+        let root = Root::new("empty", &[]);
+        assert!(!has_header(&root.0, "stdio.h"));
+        assert!(!has_library(&root.0, &["libclang"]));
+    }
+}
