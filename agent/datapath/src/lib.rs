@@ -2,7 +2,8 @@
 //!
 //! A [`Worker`] owns one of each. It is moved on by [`Worker::poll_once`], one turn at a time, on
 //! whatever thread its owner chose; there is no thread, clock, lock, log or system call in this
-//! crate. The rings are behind [`QueuePort`]; the agent's port is an AF_XDP socket.
+//! crate. The rings are behind [`QueuePort`]: the agent's port is an AF_XDP socket, and
+//! [`sim::SimPort`] is the kernel's side in memory, seeded, with its corners.
 //!
 //! # A frame's way through a turn
 //!
@@ -35,6 +36,8 @@
 //! Steps 1 and 2 come first and depend on nothing: completions are reaped and the fill ring is
 //! refilled whether or not anything was received, because a queue that only sends receives nothing,
 //! and one whose fill ring is empty never will.
+//!
+//! A handler of one's own on the simulated port is in `examples/own_handler.rs`.
 #![forbid(unsafe_code)]
 
 pub mod handler;
@@ -42,6 +45,7 @@ pub mod handlers;
 pub mod port;
 pub mod publish;
 pub mod shutdown;
+pub mod sim;
 pub mod snapshot;
 pub mod worker;
 

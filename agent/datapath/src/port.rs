@@ -176,10 +176,7 @@ mod tests {
         let between_submit_and_release =
             Occupancy { rx: 3, fill: 7, lent_fill: 8, completion: 5, lent_tx: 4, quarantined: 1 };
         let places = PortPlaces::from(between_submit_and_release);
-        assert_eq!(
-            places,
-            PortPlaces { rx: 3, fill: 5, kernel: 0, tx: 0, completion: 4, quarantined: 1 }
-        );
+        assert_eq!(places, PortPlaces { rx: 3, fill: 5, kernel: 0, tx: 0, completion: 4, quarantined: 1 });
         assert_eq!((places.lent_fill(), places.lent_tx()), (8, 4));
     }
 

@@ -137,9 +137,9 @@ pub struct Snapshot {
     pub refused: RefusedCounts,
     /// What went through.
     pub traffic: Traffic,
-    /// Turns that moved at least one frame.
+    /// Turns with something to do.
     pub turns_busy: u64,
-    /// Turns that moved none.
+    /// Turns after which the worker might sleep: see [`Turn::is_idle`](crate::Turn::is_idle).
     pub turns_idle: u64,
     /// The time that the last turn was given: since whatever moment the caller counts from.
     pub last_turn: Duration,

@@ -50,9 +50,10 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// True if the turn moved no frame, so that the caller may sleep in `poll()`.
+    /// True if the turn moved no frame and the kernel does not want to be woken again, so that the
+    /// caller may sleep in `poll()`.
     pub fn is_idle(&self) -> bool {
-        self.completed + self.filled + self.received + self.transmitted == 0
+        self.completed + self.filled + self.received + self.transmitted == 0 && self.kick != Kick::Again
     }
 }
 

@@ -1,0 +1,166 @@
+//! [`Faulty`]: middleware that drops, delays and lies.
+
+use frame_pool::{Frame, RefusedCounts};
+
+use super::random::Random;
+use crate::port::{Kick, Packet, PortPlaces, QueuePort};
+
+/// Something untrue about one frame, that a broken kernel or driver might say on a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// The RX ring names another frame, perhaps one outside the UMEM.
+    RxWrongFrame,
+    /// The RX ring names the same frame twice.
+    RxTwice,
+    /// The RX ring's length reaches beyond the frame.
+    RxTooLong,
+    /// A frame is taken from the fill ring and never comes back.
+    RxSwallow,
+    /// The completion ring names another frame, perhaps one outside the UMEM.
+    CompletionWrongFrame,
+    /// The completion ring names the same frame twice.
+    CompletionTwice,
+    /// A sent frame is never completed.
+    CompletionSwallow,
+}
+
+impl Lie {
+    /// Every one.
+    pub const ALL: [Lie; 7] = [
+        Lie::RxWrongFrame,
+        Lie::RxTwice,
+        Lie::RxTooLong,
+        Lie::RxSwallow,
+        Lie::CompletionWrongFrame,
+        Lie::CompletionTwice,
+        Lie::CompletionSwallow,
+    ];
+
+    pub(super) fn is_about_receiving(self) -> bool {
+        matches!(self, Lie::RxWrongFrame | Lie::RxTwice | Lie::RxTooLong | Lie::RxSwallow)
+    }
+}
+
+/// A port whose kernel can be made to lie. A [`QueuePort`] trades in frames and could not itself
+/// lie about one; lies are told underneath, where there are addresses.
+pub trait Tamper {
+    /// The next frame to which it applies is lied about, once.
+    fn tell(&mut self, lie: Lie);
+}
+
+/// How often what goes wrong, in 256ths.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Calls that do nothing, or less than they could.
+    pub delay: u8,
+    /// Calls of `receive` in which one frame is dropped on the floor: the bug that
+    /// [`Snapshot::conserved`](crate::Snapshot::conserved) is there to find.
+    pub drop: u8,
+    /// Calls of `receive` before which the kernel begins to tell a [`Lie`].
+    pub lie: u8,
+}
+
+/// A port that is worse than the one inside.
+#[derive(Debug)]
+pub struct Faulty<P> {
+    inner: P,
+    rates: Rates,
+    random: Random,
+    dropped: u32,
+}
+
+impl<P> Faulty<P> {
+    /// Makes `inner` worse. The same seed gives the same faults.
+    pub fn new(inner: P, rates: Rates, seed: u64) -> Self {
+        Faulty { inner, rates, random: Random::new(seed ^ 0xfa17), dropped: 0 }
+    }
+
+    /// The port inside.
+    pub fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    /// The port inside.
+    pub fn inner_mut(&mut self) -> &mut P {
+        &mut self.inner
+    }
+
+    /// How often what goes wrong from now on.
+    pub fn set_rates(&mut self, rates: Rates) {
+        self.rates = rates;
+    }
+
+    /// Frames that were dropped on the floor so far.
+    pub fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    fn delayed(&mut self) -> bool {
+        self.random.chance(self.rates.delay)
+    }
+}
+
+impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
+    fn fill_room(&mut self) -> usize {
+        let room = self.inner.fill_room();
+        // More room than there is: another producer might have been quicker.
+        if self.delayed() { room + self.random.below(64) } else { room }
+    }
+
+    fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
+        if self.delayed() { 0 } else { self.inner.fill(frames) }
+    }
+
+    fn receive(&mut self, packets: &mut Vec<Packet>) -> usize {
+        if self.random.chance(self.rates.lie) {
+            let lie = Lie::ALL[self.random.below(Lie::ALL.len())];
+            self.inner.tell(lie);
+        }
+        if self.delayed() {
+            return 0;
+        }
+        let received = self.inner.receive(packets);
+        if received > 0 && self.random.chance(self.rates.drop) {
+            let _on_the_floor = packets.pop();
+            self.dropped += 1;
+            return received - 1;
+        }
+        received
+    }
+
+    fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
+        if self.delayed() { 0 } else { self.inner.transmit(packets) }
+    }
+
+    fn complete(&mut self, frames: &mut Vec<Frame>) -> usize {
+        if self.delayed() { 0 } else { self.inner.complete(frames) }
+    }
+
+    fn kick(&mut self) -> Kick {
+        if self.delayed() { Kick::Again } else { self.inner.kick() }
+    }
+
+    fn bytes<'a>(&'a self, packet: &'a Packet) -> &'a [u8] {
+        self.inner.bytes(packet)
+    }
+
+    fn bytes_mut<'a>(&'a mut self, packet: &'a mut Packet) -> &'a mut [u8] {
+        self.inner.bytes_mut(packet)
+    }
+
+    fn places(&mut self) -> PortPlaces {
+        self.inner.places()
+    }
+
+    fn refused(&self) -> RefusedCounts {
+        self.inner.refused()
+    }
+
+    fn close(&mut self) {
+        self.inner.close();
+    }
+
+    fn reclaim(&mut self, frames: &mut Vec<Frame>) -> u32 {
+        self.inner.reclaim(frames)
+    }
+}

@@ -1,0 +1,114 @@
+//! [`Ring`]: one of the four rings, with the published and the private index of each side.
+//!
+//! Both sides are in one struct, because the simulation is one thread. What is kept apart is what is
+//! apart in the kernel (`net/xdp/xsk_queue.h`): a side moves its own index as it works, and the other
+//! side sees that only when it is submitted or released. So a worker's turn can fall into the middle
+//! of a NAPI poll, when frames were taken from the fill ring and the ring does not show it yet.
+
+/// A ring of `T`, a power of two of slots, with free-running indices.
+#[derive(Clone, Debug)]
+pub(super) struct Ring<T> {
+    slots: Box<[T]>,
+    producer: u32,
+    consumer: u32,
+    producing: u32,
+    consuming: u32,
+}
+
+impl<T: Copy + Default> Ring<T> {
+    /// A ring of `size` slots, rounded up to a power of two. Its indices begin shortly before they
+    /// wrap, so that every simulation goes through that.
+    pub(super) fn new(size: u32) -> Self {
+        let size = size.next_power_of_two();
+        let start = u32::MAX - size / 2;
+        Ring {
+            slots: vec![T::default(); size as usize].into_boxed_slice(),
+            producer: start,
+            consumer: start,
+            producing: start,
+            consuming: start,
+        }
+    }
+
+    fn slot(&mut self, index: u32) -> &mut T {
+        let mask = self.slots.len() - 1;
+        &mut self.slots[index as usize & mask]
+    }
+
+    /// Slots that the producer may write.
+    pub(super) fn room(&self) -> u32 {
+        self.slots.len() as u32 - self.producing.wrapping_sub(self.consumer)
+    }
+
+    /// Writes an entry, unseen until it is [submitted](Self::submit). False if there is no room.
+    pub(super) fn put(&mut self, entry: T) -> bool {
+        let has_room = self.room() > 0;
+        if has_room {
+            *self.slot(self.producing) = entry;
+            self.producing = self.producing.wrapping_add(1);
+        }
+        has_room
+    }
+
+    /// `xskq_prod_submit()`: the consumer sees what was put.
+    pub(super) fn submit(&mut self) {
+        self.producer = self.producing;
+    }
+
+    /// The next entry, left where it is.
+    pub(super) fn peek(&mut self) -> Option<T> {
+        (self.producer != self.consuming).then(|| *self.slot(self.consuming))
+    }
+
+    /// The next entry, whose slot stays in use until it is [released](Self::release).
+    pub(super) fn take(&mut self) -> Option<T> {
+        let entry = self.peek()?;
+        self.consuming = self.consuming.wrapping_add(1);
+        Some(entry)
+    }
+
+    /// `__xskq_cons_release()`: the producer may write again what was taken.
+    pub(super) fn release(&mut self) {
+        self.consumer = self.consuming;
+    }
+
+    /// Entries by the published indices: what anyone else can know of the ring.
+    pub(super) fn len(&self) -> u32 {
+        self.producer.wrapping_sub(self.consumer)
+    }
+
+    /// Forgets every entry, as the ring's memory is gone when its socket closes.
+    pub(super) fn clear(&mut self) {
+        self.consumer = self.producing;
+        self.consuming = self.producing;
+        self.producer = self.producing;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_out_in_order_across_the_wrap_of_the_indices() {
+        let mut ring = Ring::new(4);
+        for n in 0..20_u32 {
+            assert!(ring.put(n) && ring.put(n + 100));
+            ring.submit();
+            assert_eq!((ring.take(), ring.take(), ring.take()), (Some(n), Some(n + 100), None));
+            ring.release();
+        }
+    }
+
+    #[test]
+    fn what_is_not_submitted_or_released_is_not_seen() {
+        let mut ring = Ring::new(2);
+        assert!(ring.put(1) && ring.put(2) && !ring.put(3));
+        assert_eq!((ring.len(), ring.peek()), (0, None));
+        ring.submit();
+        assert_eq!((ring.len(), ring.take()), (2, Some(1)));
+        assert_eq!((ring.len(), ring.room()), (2, 0), "taken, and its slot still in use");
+        ring.release();
+        assert_eq!((ring.len(), ring.room()), (1, 1));
+    }
+}

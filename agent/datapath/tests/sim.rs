@@ -1,0 +1,281 @@
+//! The worker on the simulated kernel, over many seeds.
+//!
+//! `UMEMD_SIM_SEEDS=n` runs the seeds from 0 to n (200 if unset), `UMEMD_SIM_SEED=n` runs that one:
+//! a failure prints it. After every step the law holds: each frame is in exactly one place.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{CHUNK, LONGEST, Recorder, lawful, packet, pool_and_port};
+use datapath::sim::{Faulty, Random, Rates, SimConfig, SimPort};
+use datapath::{PacketHandler, QueuePort, Snapshot, Worker, WorkerConfig};
+use frame_pool::Shutdown;
+
+/// Runs `scenario` with every seed that the environment asks for.
+fn for_each_seed(scenario: fn(u64)) {
+    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().expect(name));
+    let seeds = match number("UMEMD_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("UMEMD_SIM_SEEDS").unwrap_or(200),
+    };
+    for seed in seeds {
+        let _guard = PrintOnPanic(seed);
+        scenario(seed);
+    }
+}
+
+struct PrintOnPanic(u64);
+
+impl Drop for PrintOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with UMEMD_SIM_SEED={}", self.0);
+        }
+    }
+}
+
+/// A queue of random sizes, small enough for every ring to be empty and full now and then.
+fn random_sizes(random: &mut Random, seed: u64) -> (u32, SimConfig, WorkerConfig) {
+    let mut ring = || 1 << (3 + random.below(6));
+    let sim = SimConfig {
+        seed,
+        fill_ring: ring(),
+        rx_ring: ring(),
+        tx_ring: ring(),
+        completion_ring: ring(),
+        headroom: [0, 64, 192][random.below(3)],
+        old_kernel: random.chance(128),
+    };
+    let worker = WorkerConfig {
+        batch: 1 + random.below(80),
+        fill_target: 1 + random.below(300) as u32,
+        backlog: random.below(100),
+    };
+    (8 + random.below(500) as u32, sim, worker)
+}
+
+/// Packets of all lengths, none included, and now and then one too long.
+fn offer_some(random: &mut Random, port: &mut SimPort) {
+    for _ in 0..random.below(48) {
+        let len = match random.below(16) {
+            0 => random.below(2),
+            1 => LONGEST - 192 - 8 + random.below(CHUNK as usize / 4),
+            _ => 14 + random.below(200),
+        };
+        let packet = packet(random, len);
+        port.offer(packet);
+    }
+}
+
+fn steps<P: QueuePort, H: PacketHandler>(
+    worker: &mut Worker<P, H>,
+    random: &mut Random,
+    port: fn(&mut Worker<P, H>) -> &mut SimPort,
+    check: fn(&mut Worker<P, H>, Snapshot),
+) {
+    for _ in 0..120 {
+        offer_some(random, port(worker));
+        for _ in 0..random.below(4) {
+            port(worker).step();
+            let snapshot = worker.snapshot();
+            check(worker, snapshot);
+        }
+        for _ in 0..random.below(3) {
+            worker.poll_once(Duration::ZERO);
+            let snapshot = worker.published().read();
+            check(worker, snapshot);
+        }
+    }
+}
+
+/// Lets everything come to rest: nothing arrived waits, nothing sent is unfinished.
+fn settle<P: QueuePort, H: PacketHandler>(
+    worker: &mut Worker<P, H>,
+    port: fn(&mut Worker<P, H>) -> &mut SimPort,
+) {
+    for _ in 0..100_000 {
+        let sim = port(worker);
+        sim.set_busy(0);
+        sim.napi_poll(64);
+        sim.complete_sent(usize::MAX);
+        let arrived = sim.arrived();
+        let idle = worker.poll_once(Duration::ZERO).is_idle();
+        let places = worker.snapshot().places;
+        if idle && arrived + (places.tx + places.completion + places.user) as usize == 0 {
+            return;
+        }
+    }
+    panic!("does not come to rest: {:?}", worker.snapshot());
+}
+
+#[test]
+fn packets_arrive_and_leave_byte_for_byte_and_in_order() {
+    for_each_seed(|seed| {
+        let mut random = Random::new(!seed);
+        let (frames, sim, config) = random_sizes(&mut random, seed);
+        let mut worker = common::worker(frames, sim, Recorder::default(), config);
+        steps(&mut worker, &mut random, Worker::port_mut, |_, snapshot| lawful(&snapshot));
+        settle(&mut worker, Worker::port_mut);
+        check_against_the_kernel(&mut worker);
+        check_the_end(worker);
+    });
+}
+
+/// The handler saw what the kernel delivered, and what it wanted sent was sent but for what was counted.
+fn check_against_the_kernel(worker: &mut Worker<SimPort, Recorder>) {
+    let traffic = worker.snapshot().traffic;
+    let (handler, port) = (worker.handler(), worker.port());
+    assert!(
+        handler.seen == port.delivered(),
+        "received {} of {}",
+        handler.seen.len(),
+        port.delivered().len()
+    );
+    assert_eq!(traffic.rx_packets, handler.seen.len() as u64);
+    assert_eq!(traffic.rx_bytes, handler.seen.iter().map(|packet| packet.len() as u64).sum::<u64>());
+
+    let sent = port.sent();
+    assert_eq!(traffic.tx_packets, sent.len() as u64);
+    assert_eq!(traffic.tx_bytes, sent.iter().map(|packet| packet.len() as u64).sum::<u64>());
+    assert_eq!(traffic.completions, traffic.tx_packets);
+    assert_eq!(sent.len() as u64 + traffic.tx_full + traffic.tx_invalid, handler.to_send.len() as u64);
+    let mut wanted = handler.to_send.iter();
+    assert!(sent.iter().all(|packet| wanted.any(|wanted| wanted == packet)), "sent out of order, or changed");
+
+    let drops: u64 = traffic.drops().map(|(_, packets)| packets).sum();
+    assert_eq!(traffic.rx_packets, traffic.tx_packets + drops);
+    assert_eq!(port.statistics().tx_invalid_descs, 0);
+}
+
+/// Whatever was on its way, at the end every frame is in the slab.
+fn check_the_end(worker: Worker<SimPort, Recorder>) {
+    let published = worker.published();
+    let report = worker.finish(Duration::ZERO);
+    assert!(report.conserved, "{report:?}");
+    assert_eq!(report.snapshot.places.slab, report.snapshot.total);
+    assert_eq!(report.shutdown, Shutdown::Freed);
+    assert_eq!(report.snapshot.inflight, 0);
+    assert_eq!(published.read(), report.snapshot, "the last snapshot is published");
+}
+
+#[test]
+fn a_worker_ended_in_the_middle_of_everything_gets_every_frame_back() {
+    for_each_seed(|seed| {
+        let mut random = Random::new(!seed);
+        let (frames, sim, config) = random_sizes(&mut random, seed);
+        let mut worker = common::worker(frames, sim, Recorder::default(), config);
+        steps(&mut worker, &mut random, Worker::port_mut, |_, snapshot| lawful(&snapshot));
+        for _ in 0..random.below(5) {
+            worker.drain_once(Duration::ZERO);
+            lawful(&worker.published().read());
+        }
+        check_the_end(worker);
+    });
+}
+
+type OnFaulty = Worker<Faulty<SimPort>, Recorder>;
+
+fn on_faulty(seed: u64, random: &mut Random, rates: Rates) -> OnFaulty {
+    let (frames, sim, config) = random_sizes(random, seed);
+    let (pool, port) = pool_and_port(frames, sim);
+    Worker::new(pool, Faulty::new(port, rates, seed), Recorder::default(), config)
+}
+
+fn sim_of(worker: &mut OnFaulty) -> &mut SimPort {
+    worker.port_mut().inner_mut()
+}
+
+#[test]
+fn a_port_that_delays_delays_and_nothing_else() {
+    for_each_seed(|seed| {
+        let mut random = Random::new(!seed);
+        let mut worker = on_faulty(seed, &mut random, Rates { delay: 96, ..Rates::default() });
+        steps(&mut worker, &mut random, sim_of, |_, snapshot| lawful(&snapshot));
+        worker.port_mut().set_rates(Rates::default());
+        settle(&mut worker, sim_of);
+        let (handler, port) = (worker.handler(), worker.port().inner());
+        assert!(handler.seen == port.delivered());
+        let report = worker.finish(Duration::ZERO);
+        assert!(report.conserved && report.shutdown == Shutdown::Freed, "{report:?}");
+    });
+}
+
+#[test]
+fn a_kernel_that_lies_is_counted_and_harms_no_other_frame() {
+    for_each_seed(|seed| {
+        let mut random = Random::new(!seed);
+        let mut worker = on_faulty(seed, &mut random, Rates { delay: 16, lie: 128, drop: 0 });
+        steps(&mut worker, &mut random, sim_of, |_, snapshot| lawful(&snapshot));
+        let report = worker.finish(Duration::ZERO);
+        let Snapshot { places, total, .. } = report.snapshot;
+        assert!(report.conserved, "{report:?}");
+        assert_eq!(places.slab + places.quarantined, total, "{report:?}");
+        assert_eq!(u64::from(places.quarantined), report.snapshot.refused.wrong_ring);
+    });
+}
+
+#[test]
+fn lies_do_reach_the_ledger() {
+    let mut refused = [0; 4];
+    for seed in 0..100 {
+        let mut random = Random::new(!seed);
+        let mut worker = on_faulty(seed, &mut random, Rates { lie: 128, ..Rates::default() });
+        steps(&mut worker, &mut random, sim_of, |_, snapshot| lawful(&snapshot));
+        let counts = worker.snapshot().refused;
+        for (sum, count) in refused.iter_mut().zip([
+            counts.out_of_range,
+            counts.not_lent,
+            counts.wrong_ring,
+            counts.quarantined,
+        ]) {
+            *sum += count;
+        }
+        assert_eq!(counts.not_ours, 0);
+    }
+    assert!(refused.iter().all(|count| *count > 0), "a lie is never told: {refused:?}");
+}
+
+#[test]
+fn a_frame_dropped_on_the_floor_is_seen_at_once() {
+    for_each_seed(|seed| {
+        let mut random = Random::new(!seed);
+        let mut worker = on_faulty(seed, &mut random, Rates { drop: 16, ..Rates::default() });
+        steps(&mut worker, &mut random, sim_of, |worker, snapshot| {
+            let dropped = worker.port().dropped();
+            assert_eq!(snapshot.places.user - snapshot.held, dropped, "{snapshot:?}");
+            assert_eq!(snapshot.conserved(), dropped == 0);
+        });
+        let dropped = worker.port().dropped();
+        let report = worker.finish(Duration::ZERO);
+        assert_eq!(report.conserved, dropped == 0);
+        assert_eq!(report.pool.inflight(), dropped as i32);
+    });
+}
+
+#[test]
+fn the_seeds_reach_every_corner() {
+    let mut corners = std::collections::BTreeMap::new();
+    for seed in 0..60 {
+        let mut random = Random::new(!seed);
+        let (frames, sim, config) = random_sizes(&mut random, seed);
+        let mut worker = common::worker(frames, sim, Recorder::default(), config);
+        steps(&mut worker, &mut random, Worker::port_mut, |_, _| ());
+        settle(&mut worker, Worker::port_mut);
+        let (snapshot, kernel) = (worker.snapshot(), worker.port().statistics());
+        for (corner, times) in [
+            ("fill ring empty", kernel.rx_fill_ring_empty_descs),
+            ("rx ring full", kernel.rx_ring_full),
+            ("packet too long", kernel.rx_dropped - kernel.rx_fill_ring_empty_descs),
+            ("tx ring and backlog full", snapshot.traffic.tx_full),
+            ("kicked again", snapshot.traffic.kicks_again),
+            ("dropped by the handler", snapshot.traffic.handler_dropped),
+            ("nothing to send", snapshot.traffic.tx_invalid),
+            ("pool empty", snapshot.traffic.alloc_fail),
+            ("idle turn", snapshot.turns_idle),
+        ] {
+            *corners.entry(corner).or_insert(0) += times;
+        }
+    }
+    assert!(corners.values().all(|times| *times > 0), "{corners:?}");
+}
