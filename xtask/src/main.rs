@@ -25,7 +25,10 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     let (ours, theirs) = args::split(std::env::args_os().collect());
     let result = match Cli::parse_from(ours).command {
-        Command::Setup(install) => setup::run(install).map(|()| ExitCode::SUCCESS),
+        Command::Setup(install) => setup::run(install).map(|()| {
+            eprintln!("xtask: all that the build needs is there");
+            ExitCode::SUCCESS
+        }),
         Command::Build(install) => {
             setup::run(install).and_then(|()| compile::release()).map(|_| ExitCode::SUCCESS)
         }

@@ -40,7 +40,7 @@ impl Namespaces {
         let alive = Alive::declare(Path::new(LOCKS), pid)?;
         for name in stale(&names()?, pid, Path::new(LOCKS)) {
             eprintln!("xtask: removing {name}, left by a lab that was killed");
-            ip(&["netns", "delete", &name])?;
+            delete(&name)?;
         }
         // From here on Drop removes whatever is there, if a step fails.
         let lab = Self { near: format!("umemd-near-{pid}"), far: format!("umemd-far-{pid}"), _alive: alive };
@@ -80,9 +80,7 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in [&self.near, &self.far] {
-            if Path::new(NETNS).join(name).exists()
-                && let Err(error) = ip(&["netns", "delete", name])
-            {
+            if let Err(error) = delete(name) {
                 eprintln!("xtask: {error:#}");
             }
         }
@@ -146,6 +144,15 @@ fn names() -> Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).context(format!("cannot list {NETNS}")),
     }
+}
+
+/// Deletes a namespace, unless another lab that cleans up is faster. The veth pair goes with it.
+fn delete(name: &str) -> Result<()> {
+    let is_there = || Path::new(NETNS).join(name).exists();
+    if !is_there() {
+        return Ok(());
+    }
+    ip(&["netns", "delete", name]).or_else(|error| if is_there() { Err(error) } else { Ok(()) })
 }
 
 /// Turns IPv6 off where the kernel has it.

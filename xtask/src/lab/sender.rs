@@ -22,7 +22,7 @@ use crate::shell;
 const HEADERS: usize = 14 + 20 + 8;
 
 /// How often it says how much it has sent.
-const REPORT: Duration = Duration::from_millis(100);
+const REPORT: Duration = Duration::from_millis(20);
 
 /// At most so much is made up for after a pause, so that a busy machine does not turn pace into bursts
 /// that no ring holds.

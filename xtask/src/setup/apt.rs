@@ -92,8 +92,8 @@ fn candidate<'a>(policy: &'a str, package: &str) -> Option<&'a str> {
 /// The first pair of names that both have a version new enough for our crates.
 fn choose(policy: &str) -> Option<[&'static str; 2]> {
     let wanted = toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION"));
-    let new_enough = |name: &&str| candidate(policy, name).and_then(toolchain::parse_release) >= wanted;
-    RUST.into_iter().find(|names| names.iter().all(|name| new_enough(name)))
+    let release = |name| candidate(policy, name).and_then(toolchain::parse_release);
+    RUST.into_iter().find(|names| names.iter().all(|name| release(name) >= wanted))
 }
 
 /// The version of LLVM that `apt-cache depends` shows behind Debian's rustc.
