@@ -38,7 +38,7 @@ macro_rules! every_number_of_a_snapshot {
             pool.recycle.ring_full: u64, pool.recycle.released_refcnt: u64,
             pool.extras.alloc_fail: u64, pool.extras.slow_frames: u64,
             pool.extras.ring_full_frames: u64, pool.extras.foreign_put: u64,
-            pool.extras.double_put: u64, pool.extras.bad_addr: u64,
+            pool.extras.double_put: u64, pool.extras.bad_addr: u64, pool.extras.held_refused: u64,
             hold: u32, release: u32, inflight: i32,
             refused.out_of_range: u64, refused.not_lent: u64, refused.wrong_ring: u64,
             refused.quarantined: u64, refused.not_ours: u64,

@@ -229,7 +229,7 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
     /// nothing would be ever again.
     fn refill(&mut self) -> usize {
         let missing = self.fill_target.saturating_sub(self.lent.lent_fill()) as usize;
-        let running_dry = self.lent.fill + self.lent.kernel <= self.fill_target / 4;
+        let running_dry = self.lent.fill + self.lent.kernel <= self.fill_target / 2;
         if missing < self.batch && !running_dry {
             return 0;
         }
