@@ -1,6 +1,6 @@
 //! `AllocCache`: page_pool's `struct pp_alloc_cache`, the owner's private stack of hot frames.
 
-use crate::Frame;
+use crate::{Frame, refs::LastRight};
 
 /// A stack of at most `limit` frames; last in, first out, because the last one is still in the CPU's cache.
 ///
@@ -45,9 +45,9 @@ impl AllocCache {
     }
 
     /// Moves the first frames of `from` on top, in order, as far as there is room; says how many.
-    pub(crate) fn push_front_of(&mut self, from: &mut Vec<Frame>) -> usize {
+    pub(crate) fn push_front_of(&mut self, from: &mut Vec<impl LastRight>) -> usize {
         let count = from.len().min(self.room());
-        self.frames.extend(from.drain(..count));
+        self.frames.extend(from.drain(..count).map(LastRight::into_frame));
         count
     }
 

@@ -3,11 +3,14 @@
 use std::{cell::Cell, marker::PhantomData};
 
 use crate::{
-    AllocStats, ExtraStats, Frame, FrameLayout, PoolPlaces, PoolStats, PoolTag, RecycleStats, Recycler,
+    AllocStats, ExtraStats, Frame, FrameId, FrameLayout, FrameRef, PoolPlaces, PoolStats, PoolTag,
+    RecycleStats, Recycler,
     cache::AllocCache,
+    frag::FragState,
     provider::{MemoryProvider, NUMA_NO_NODE},
-    recycler::{Shared, from_ring},
+    refs::{LastRight, RefTable},
     ring::{PtrRing, RingConsumer},
+    shared::Shared,
     shutdown::ShutdownClock,
     sync::{Arc, Ordering, OwnLine},
 };
@@ -25,13 +28,29 @@ pub struct PoolConfig {
     pub refill: u32,
     /// The NUMA node that the pool prefers.
     pub nid: i32,
+    /// Frames that may be in the hands of [`HeldFrame`](crate::HeldFrame)s at once. 0 means a quarter of
+    /// the UMEM's frames, and at least one.
+    pub held_limit: u32,
+    /// What the length of a fragment is rounded up to, in bytes. The default is Linux 7.x's on 64 bits, 8.
+    pub frag_align: u32,
+    /// Which kernel's way of counting fragments to follow.
+    pub counting: Counting,
     /// Where `hold` and `release` start. Only a test of their wrap around needs another value than 0.
     pub first_count: u32,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { ring_size: 0, cache_size: 0, refill: 0, nid: NUMA_NO_NODE, first_count: 0 }
+        Self {
+            ring_size: 0,
+            cache_size: 0,
+            refill: 0,
+            nid: NUMA_NO_NODE,
+            held_limit: 0,
+            frag_align: 8,
+            counting: Counting::Current,
+            first_count: 0,
+        }
     }
 }
 
@@ -54,6 +73,16 @@ impl PoolConfig {
         };
         (cache as usize, refill.min(cache) as usize)
     }
+}
+
+/// Which kernel's way of counting fragments a pool follows. All else is the same in all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    /// Linux 6.13 and later: a drained frame that is used again at once counts `cached` and `fast`.
+    #[default]
+    Current,
+    /// Linux 6.7 to 6.12: it counts `fast`, and so does each fragment that needs no new frame.
+    Before6_13,
 }
 
 /// How far a pool's life has gone.
@@ -86,8 +115,14 @@ pub struct FramePool {
     refill: usize,
     phase: Phase,
     consumer: RingConsumer,
+    counting: Counting,
+    pub(crate) held_limit: u32,
+    pub(crate) frag: FragState,
     pub(crate) shutdown: ShutdownClock,
-    shared: Arc<Shared>,
+    /// The same as in `shared`, one step nearer.
+    tag: PoolTag,
+    pub(crate) refs: Arc<RefTable>,
+    pub(crate) shared: Arc<Shared>,
     _not_sync: PhantomData<Cell<()>>,
 }
 
@@ -97,9 +132,14 @@ impl FramePool {
         let refs = Arc::clone(provider.refs());
         let (cache_size, refill) = config.cache_and_refill(refs.layout().chunk_size());
         let (ring, consumer) = PtrRing::new(config.ring_size);
+        let tag = PoolTag::next();
+        let held_limit = match config.held_limit {
+            0 => (refs.layout().chunk_count() / 4).max(1),
+            limit => limit,
+        };
         let shared = Shared {
-            tag: PoolTag::next(),
-            refs,
+            tag,
+            refs: Arc::clone(&refs),
             ring,
             counters: OwnLine::default(),
             provider: provider as Arc<dyn MemoryProvider>,
@@ -118,7 +158,12 @@ impl FramePool {
             refill,
             phase: Phase::Live,
             consumer,
+            counting: config.counting,
+            held_limit,
+            frag: FragState::new(config.frag_align),
             shutdown: ShutdownClock::default(),
+            tag,
+            refs,
             shared: Arc::new(shared),
             _not_sync: PhantomData,
         }
@@ -157,9 +202,11 @@ impl FramePool {
     }
 
     /// `page_pool_recycle_direct()`: into the cache; from a full cache on to the ring.
+    ///
+    /// A frame of another pool is refused and counted (`foreign_put`); its own pool misses it from then on.
     #[inline]
     pub fn put_direct(&mut self, frame: Frame) {
-        if !self.shared.takes(&frame) {
+        if frame.home() != self.tag || !self.refs.is_sole(frame.id()) {
             return self.shared.put_odd(frame);
         }
         match self.cache.push(frame) {
@@ -173,17 +220,38 @@ impl FramePool {
     pub fn put_direct_bulk(&mut self, frames: &mut Vec<Frame>) {
         self.shared.put_odd_ones(frames);
         self.cached += self.cache.push_front_of(frames) as u64;
-        if !frames.is_empty() {
+        self.cache_refused_bulk(frames);
+    }
+
+    /// Gives all references of the bundle back; the last of a frame recycles it as
+    /// [`put_direct`](Self::put_direct) does.
+    #[inline]
+    pub fn put_ref_direct(&mut self, bundle: FrameRef) {
+        if let Some(frame) = self.shared.unref(bundle) {
+            self.put_direct(frame);
+        }
+    }
+
+    /// Gives all references of all bundles back, in order; what becomes idle is put in one bulk.
+    pub fn put_refs_direct_bulk(&mut self, bundles: &mut Vec<FrameRef>) {
+        self.shared.unref_bulk(bundles);
+        self.cached += self.cache.push_front_of(bundles) as u64;
+        self.cache_refused_bulk(bundles);
+    }
+
+    /// What the cache left over of a bulk goes to the ring.
+    fn cache_refused_bulk(&mut self, rights: &mut Vec<impl LastRight>) {
+        if !rights.is_empty() {
+            // After destroy the cache takes nothing (its size is 0) and the owner is as anybody else.
             if self.phase == Phase::Live {
-                self.cache_full += frames.len() as u64;
+                self.cache_full += rights.len() as u64;
             }
-            self.shared.put_ring_bulk(frames);
+            self.shared.put_ring_bulk(rights);
         }
     }
 
     #[cold]
     fn cache_refused(&mut self, frame: Frame) {
-        // After destroy the cache takes nothing (its size is 0) and the owner is as anybody else.
         if self.phase == Phase::Live {
             self.cache_full += 1;
         }
@@ -215,7 +283,7 @@ impl FramePool {
         let preferred = self.preferred_node();
         while self.cache.len() < self.refill {
             let Some(id) = self.consumer.consume(&self.shared.ring) else { break };
-            let frame = from_ring(id, self.shared.tag);
+            let frame = self.shared.from_ring(id);
             if self.has_nodes && self.shared.provider.node_of(id) != preferred {
                 self.alloc.waive += 1;
                 self.shared.release(1, &mut [frame].into_iter());
@@ -260,6 +328,7 @@ impl FramePool {
     /// The first half of `page_pool_destroy()`: no frame enters the cache any more, and none is handed out.
     pub(crate) fn end_allocation(&mut self) {
         self.phase = Phase::Draining;
+        self.free_frag();
         self.empty_cache();
         self.cache = AllocCache::new(0);
     }
@@ -282,7 +351,7 @@ impl FramePool {
     fn empty_ring(&mut self) {
         let (shared, consumer) = (&self.shared, &mut self.consumer);
         while let Some(id) = consumer.consume(&shared.ring) {
-            shared.release(1, &mut [from_ring(id, shared.tag)].into_iter());
+            shared.release(1, &mut [shared.from_ring(id)].into_iter());
         }
     }
 
@@ -293,12 +362,12 @@ impl FramePool {
 
     /// The pool's tag: its id.
     pub fn tag(&self) -> PoolTag {
-        self.shared.tag
+        self.tag
     }
 
     /// The layout of the UMEM.
     pub fn layout(&self) -> FrameLayout {
-        self.shared.refs.layout()
+        self.refs.layout()
     }
 
     /// The NUMA node that the pool prefers.
@@ -325,9 +394,10 @@ impl FramePool {
     /// All counters at this moment.
     pub fn stats(&self) -> PoolStats {
         let (recycle, extras) = self.shared.stats();
+        let (fast, cached) = self.frag.counted(self.counting);
         PoolStats {
-            alloc: self.alloc,
-            recycle: RecycleStats { cached: self.cached, cache_full: self.cache_full, ..recycle },
+            alloc: AllocStats { fast: self.alloc.fast + fast, ..self.alloc },
+            recycle: RecycleStats { cached: self.cached + cached, cache_full: self.cache_full, ..recycle },
             extras: ExtraStats { alloc_fail: self.alloc_fail, slow_frames: self.slow_frames, ..extras },
         }
     }
@@ -339,19 +409,43 @@ impl FramePool {
             slab: self.shared.provider.free(),
             cache: self.cache.len() as u32,
             ring: self.consumer.len(&self.shared.ring),
-            out: (allocs - self.cached - self.shared.returned()) as u32,
+            out: (allocs - self.cached - self.shared.returned() - self.frag.released) as u32,
             detached: self.shared.counters.detached.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// What a pool looks like inside, for tests and tools. Exact while no other thread returns frames.
+impl FramePool {
+    /// The frames in the cache, from the bottom to the one that is handed out next.
+    pub fn cache_frames(&self) -> impl Iterator<Item = FrameId> {
+        self.cache.frames().iter().map(Frame::id)
+    }
+
+    /// The frames in the ring, the oldest first.
+    pub fn ring_frames(&self) -> impl Iterator<Item = FrameId> {
+        self.consumer.peek(&self.shared.ring)
+    }
+
+    /// Slots of the ring.
+    pub fn ring_size(&self) -> u32 {
+        self.shared.ring.size()
+    }
+
+    /// Consumed slots of the ring that wait for their group before a put can use them.
+    pub fn ring_stale(&self) -> u32 {
+        self.consumer.stale()
     }
 }
 
 impl Drop for FramePool {
     /// The worker is gone: gives up every idle frame, and from now on late frames go to the provider.
     fn drop(&mut self) {
+        self.free_frag();
         self.empty_cache();
         self.shared.ring.close();
         while let Some(id) = self.consumer.consume_last(&self.shared.ring) {
-            self.shared.release(1, &mut [from_ring(id, self.shared.tag)].into_iter());
+            self.shared.release(1, &mut [self.shared.from_ring(id)].into_iter());
         }
     }
 }

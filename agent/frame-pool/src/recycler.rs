@@ -1,126 +1,10 @@
 //! Everyone else's side of a pool: how a frame comes home from another thread.
 
 use crate::{
-    ExtraStats, Frame, FrameId, PoolTag, RecycleStats,
-    provider::MemoryProvider,
-    refs::RefTable,
-    ring::PtrRing,
-    sync::{Arc, AtomicU32, AtomicU64, Ordering, OwnLine},
+    Frame, FramePin, FrameRef, MAX_REFS, PoolTag,
+    shared::Shared,
+    sync::{Arc, Ordering},
 };
-
-/// What the owner of a pool and its recyclers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) tag: PoolTag,
-    pub(crate) refs: Arc<RefTable>,
-    pub(crate) ring: PtrRing,
-    pub(crate) provider: Arc<dyn MemoryProvider>,
-    pub(crate) counters: OwnLine<SharedCounters>,
-}
-
-/// Counters that anyone may move. All but `release` are moved on rare paths only.
-#[derive(Debug, Default)]
-pub(crate) struct SharedCounters {
-    /// `pages_state_release_cnt`: frames given up by the pool, modulo 2^32.
-    pub(crate) release: AtomicU32,
-    pub(crate) detached: AtomicU32,
-    ring_full: AtomicU64,
-    ring_full_frames: AtomicU64,
-    released_refcnt: AtomicU64,
-    foreign_put: AtomicU64,
-    double_put: AtomicU64,
-    bad_addr: AtomicU64,
-}
-
-/// Counts without ordering anything.
-fn count(counter: &AtomicU64, n: usize) {
-    counter.fetch_add(n as u64, Ordering::Relaxed);
-}
-
-impl Shared {
-    /// `page_pool_recycle_in_ring()` and, if the ring refuses, the release that follows it.
-    pub(crate) fn put_ring(&self, frame: Frame) {
-        if !self.ring.produce(frame.id()) {
-            count(&self.counters.ring_full, 1);
-            count(&self.counters.ring_full_frames, 1);
-            self.release(1, &mut [frame].into_iter());
-        }
-    }
-
-    /// `page_pool_recycle_ring_bulk()`: in order; `ring_full` counts once, and what was refused leaves.
-    pub(crate) fn put_ring_bulk(&self, frames: &mut Vec<Frame>) {
-        let accepted = self.ring.produce_bulk(frames.iter().map(Frame::id));
-        let refused = frames.len() - accepted;
-        let mut rest = frames.drain(..).skip(accepted);
-        if refused > 0 {
-            count(&self.counters.ring_full, 1);
-            count(&self.counters.ring_full_frames, refused);
-            self.release(refused, &mut rest);
-        }
-    }
-
-    /// Whether the frame may be recycled by this pool, at once and by its sole holder.
-    #[inline]
-    pub(crate) fn takes(&self, frame: &Frame) -> bool {
-        frame.home() == self.tag && self.refs.is_sole(frame.id())
-    }
-
-    /// What becomes of a frame that [`takes`](Self::takes) refused: it is another pool's and is not
-    /// accepted, or it is ours and not recyclable and leaves the pool.
-    #[cold]
-    pub(crate) fn put_odd(&self, frame: Frame) {
-        if frame.home() != self.tag {
-            count(&self.counters.foreign_put, 1);
-            return;
-        }
-        count(&self.counters.released_refcnt, 1);
-        self.release(1, &mut [frame].into_iter());
-    }
-
-    /// Takes out of a bulk, in order, what the pool cannot recycle.
-    pub(crate) fn put_odd_ones(&self, frames: &mut Vec<Frame>) {
-        if !frames.iter().all(|frame| self.takes(frame)) {
-            for frame in frames.extract_if(.., |frame| !self.takes(frame)) {
-                self.put_odd(frame);
-            }
-        }
-    }
-
-    /// `page_pool_return_page()` for `n` frames that nobody else holds.
-    pub(crate) fn release(&self, n: usize, frames: &mut dyn Iterator<Item = Frame>) {
-        // Release: whoever sees the pool empty (`inflight`) sees what the last holders did before.
-        self.counters.release.fetch_add(n as u32, Ordering::Release);
-        self.provider.release(frames);
-    }
-
-    /// Frames that came back and did not go into the cache. With `cached` these are all returns.
-    pub(crate) fn returned(&self) -> u64 {
-        let counters = &self.counters;
-        self.ring.produced()
-            + counters.ring_full_frames.load(Ordering::Relaxed)
-            + counters.released_refcnt.load(Ordering::Relaxed)
-    }
-
-    /// The shared half of the statistics.
-    pub(crate) fn stats(&self) -> (RecycleStats, ExtraStats) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
-        let recycle = RecycleStats {
-            ring: self.ring.produced(),
-            ring_full: read(&counters.ring_full),
-            released_refcnt: read(&counters.released_refcnt),
-            ..RecycleStats::default()
-        };
-        let extras = ExtraStats {
-            ring_full_frames: read(&counters.ring_full_frames),
-            foreign_put: read(&counters.foreign_put),
-            double_put: read(&counters.double_put),
-            bad_addr: read(&counters.bad_addr),
-            ..ExtraStats::default()
-        };
-        (recycle, extras)
-    }
-}
 
 /// Brings frames home from any thread: through the pool's ring, or to the provider if that is full.
 ///
@@ -132,6 +16,8 @@ pub struct Recycler {
 
 impl Recycler {
     /// `page_pool_put_page(.., allow_direct = false)`: the ring takes the frame, or else the provider.
+    ///
+    /// A frame of another pool is refused and counted (`foreign_put`); its own pool misses it from then on.
     #[inline]
     pub fn put(&self, frame: Frame) {
         if self.shared.takes(&frame) {
@@ -147,6 +33,92 @@ impl Recycler {
         self.shared.put_ring_bulk(frames);
     }
 
+    /// `page_pool_fragment_page()`: exchanges the sole right for `n` references, by one store.
+    ///
+    /// # Errors
+    ///
+    /// The frame, if it is another pool's or if `n` is 0 or more than [`MAX_REFS`].
+    pub fn share(&self, frame: Frame, n: u32) -> Result<FrameRef, Frame> {
+        if frame.home() != self.shared.tag || n == 0 || n > MAX_REFS {
+            return Err(frame);
+        }
+        self.shared.refs.set(frame.id(), n);
+        Ok(FrameRef::of(frame.id(), frame.home(), n))
+    }
+
+    /// The sole right again, if no other reference and no pin is left. Costs a load.
+    ///
+    /// # Errors
+    ///
+    /// The references, if they are not all.
+    pub fn unshare(&self, bundle: FrameRef) -> Result<Frame, FrameRef> {
+        let alone =
+            bundle.home() == self.shared.tag && self.shared.refs.is_alone(bundle.id(), bundle.count());
+        if !alone {
+            return Err(bundle);
+        }
+        self.shared.refs.set(bundle.id(), 1);
+        Ok(Frame::of(bundle.id(), bundle.home()))
+    }
+
+    /// `page_pool_ref_page()`: adds `n` references to the bundle, by one atomic operation; `false`,
+    /// and nothing changed, if the frame is another pool's or would have more than twice [`MAX_REFS`].
+    pub fn charge(&self, bundle: &mut FrameRef, n: u32) -> bool {
+        let charged = bundle.home() == self.shared.tag && self.shared.refs.add(bundle.id(), n);
+        if charged {
+            bundle.charged(n);
+        }
+        charged
+    }
+
+    /// Gives all references of the bundle back; the last of a frame recycles it as [`put`](Self::put) does.
+    #[inline]
+    pub fn put_ref(&self, bundle: FrameRef) {
+        if let Some(frame) = self.shared.unref(bundle) {
+            self.put(frame);
+        }
+    }
+
+    /// Gives all references of all bundles back, in order; what becomes idle goes home in one bulk.
+    pub fn put_refs_bulk(&self, bundles: &mut Vec<FrameRef>) {
+        self.shared.unref_bulk(bundles);
+        self.shared.put_ring_bulk(bundles);
+    }
+
+    /// References to the frame of this bundle at this moment, those of the fragment allocator included.
+    pub fn ref_count(&self, bundle: &FrameRef) -> u32 {
+        self.shared.refs.count(bundle.id())
+    }
+
+    /// `get_page()`: a claim on the frame's memory that the pool does not count as a reference. `None` if
+    /// the frame is another pool's or has 63 pins already.
+    pub fn pin(&self, bundle: &FrameRef) -> Option<FramePin> {
+        let pinned = bundle.home() == self.shared.tag && self.shared.refs.pin(bundle.id());
+        pinned.then(|| FramePin::of(bundle.id(), bundle.home()))
+    }
+
+    /// `put_page()`: takes a pin off. A frame that has left the pool meanwhile reaches its provider with
+    /// the last one.
+    ///
+    /// # Errors
+    ///
+    /// The pin, if the frame is another pool's.
+    pub fn unpin(&self, pin: FramePin) -> Result<(), FramePin> {
+        if pin.home() != self.shared.tag {
+            return Err(pin);
+        }
+        self.shared.unpin(pin.id());
+        Ok(())
+    }
+
+    /// Marks a frame as not to be recycled, as the kernel does not recycle pages of its emergency reserves
+    /// (`page_is_pfmemalloc()`): it goes back to the provider with its last reference (`released_refcnt`).
+    pub fn set_pfmemalloc(&self, bundle: &FrameRef) {
+        if bundle.home() == self.shared.tag {
+            self.shared.refs.set_pfmemalloc(bundle.id());
+        }
+    }
+
     /// The pool whose frames this brings home.
     pub fn tag(&self) -> PoolTag {
         self.shared.tag
@@ -156,9 +128,9 @@ impl Recycler {
     pub fn release(&self) -> u32 {
         self.shared.counters.release.load(Ordering::Acquire)
     }
-}
 
-/// Rebuilds the right to a frame that came out of the ring; only the pool's owner and shutdown may.
-pub(crate) const fn from_ring(id: FrameId, tag: PoolTag) -> Frame {
-    Frame::of(id, tag)
+    /// Frames in the hands of [`HeldFrame`](crate::HeldFrame)s at this moment.
+    pub fn held(&self) -> u32 {
+        self.shared.counters.held.load(Ordering::Relaxed)
+    }
 }

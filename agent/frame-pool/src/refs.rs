@@ -4,15 +4,30 @@
 //! (`pp_ref_count`), everybody else's (`page_ref_count`), and the mark of the emergency reserves
 //! (`page_is_pfmemalloc()`). Here they share a word, so that the question of every put, "is this the last
 //! right, and may the frame be recycled?", is one load and one comparison with [`SOLE`].
+//!
+//! ```text
+//! 31          30        29 .. 24   23 .. 0
+//! pfmemalloc  detached  pins       references
+//! ```
 
 use crate::{
-    FrameId, FrameLayout,
+    Frame, FrameId, FrameLayout, PoolTag,
     sync::{AtomicU32, Ordering},
 };
 
 /// The word of a frame with one reference, no pin and no mark: of every idle frame, and of every frame
 /// whose holder is alone.
-pub(crate) const SOLE: u32 = 1;
+const SOLE: u32 = 1;
+const REFS: u32 = (1 << 24) - 1;
+const PIN: u32 = 1 << 24;
+const PINS: u32 = 0x3f << 24;
+/// Left its pool while pinned; the last pin brings it to the provider.
+const DETACHED: u32 = 1 << 30;
+const PFMEMALLOC: u32 = 1 << 31;
+
+/// The most references that a frame can be shared into at once, and what the fragment allocator charges a
+/// frame with (`BIAS_MAX`): half of what fits, to leave room for references that are added later.
+pub const MAX_REFS: u32 = (REFS + 1) / 2;
 
 /// The reference words of all frames of a UMEM; shared by all pools that one provider feeds.
 #[derive(Debug)]
@@ -32,10 +47,288 @@ impl RefTable {
         self.layout
     }
 
-    /// Whether the only right to this frame is the caller's, and the frame may be recycled.
+    /// The word of a frame; frames are made from this table's layout, so there is one.
+    fn word(&self, id: FrameId) -> &AtomicU32 {
+        &self.words[id.index()]
+    }
+
+    /// Whether the only right to this frame is the caller's, and the frame may be recycled
+    /// (`__page_pool_page_can_be_recycled()`).
     #[inline]
     pub(crate) fn is_sole(&self, id: FrameId) -> bool {
         // Acquire: the bytes that former holders wrote must be seen by whoever gets the frame next.
         self.words.get(id.index()).is_some_and(|word| word.load(Ordering::Acquire) == SOLE)
+    }
+
+    /// `page_pool_fragment_page()`: the sole holder turns its reference into `n`, by one store.
+    pub(crate) fn set(&self, id: FrameId, n: u32) {
+        let word = self.word(id);
+        // A sole holder is alone: nobody can pin the frame meanwhile, and no pin is left.
+        word.store(word.load(Ordering::Relaxed) & PFMEMALLOC | n, Ordering::Relaxed);
+    }
+
+    /// `page_pool_ref_page()`: `n` more references for one who has one already; `false` if they would not
+    /// fit.
+    pub(crate) fn add(&self, id: FrameId, n: u32) -> bool {
+        let add = |word: u32| (n <= REFS - (word & REFS)).then(|| word + n);
+        self.word(id).fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// `page_pool_unref_page()`: gives `n` references back; whether they were the last. If so, the frame
+    /// has one reference again and the caller is its sole holder.
+    ///
+    /// Whoever holds all of them pays a load and, for more than one, a store.
+    #[inline]
+    pub(crate) fn unref(&self, id: FrameId, n: u32) -> bool {
+        let word = self.word(id);
+        // Acquire and Release: what the other holders did to the bytes is done before the last one acts.
+        let seen = word.load(Ordering::Acquire);
+        if seen & REFS == n {
+            if n > 1 && seen & PINS == 0 {
+                word.store(seen & PFMEMALLOC | SOLE, Ordering::Relaxed);
+            } else if n > 1 {
+                word.fetch_sub(n - 1, Ordering::Relaxed);
+            }
+            return true;
+        }
+        let last = word.fetch_sub(n, Ordering::AcqRel) & REFS == n;
+        if last {
+            word.fetch_add(1, Ordering::Relaxed);
+        }
+        last
+    }
+
+    /// References at this moment.
+    pub(crate) fn count(&self, id: FrameId) -> u32 {
+        self.word(id).load(Ordering::Acquire) & REFS
+    }
+
+    /// Whether the holder of `n` references is alone, without pins.
+    pub(crate) fn is_alone(&self, id: FrameId, n: u32) -> bool {
+        self.word(id).load(Ordering::Acquire) & !PFMEMALLOC == n
+    }
+
+    /// `get_page()`; `false` if the frame has as many pins as can be counted.
+    pub(crate) fn pin(&self, id: FrameId) -> bool {
+        let add = |word: u32| (word & PINS != PINS).then(|| word + PIN);
+        self.word(id).fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// `put_page()`: whether this was the last pin of a detached frame, which is now the caller's.
+    pub(crate) fn unpin(&self, id: FrameId) -> bool {
+        let ours = self.word(id).fetch_sub(PIN, Ordering::AcqRel) & (DETACHED | PINS) == DETACHED | PIN;
+        if ours {
+            self.reset(id);
+        }
+        ours
+    }
+
+    /// Pins at this moment.
+    pub(crate) fn pins(&self, id: FrameId) -> u32 {
+        (self.word(id).load(Ordering::Acquire) & PINS) / PIN
+    }
+
+    /// The sole holder leaves the frame to those who pin it; whether nobody did any more, so that it is
+    /// still the caller's.
+    pub(crate) fn detach(&self, id: FrameId) -> bool {
+        let ours = self.word(id).fetch_or(DETACHED, Ordering::AcqRel) & PINS == 0;
+        if ours {
+            self.reset(id);
+        }
+        ours
+    }
+
+    /// The frame leaves its pool: its mark goes.
+    pub(crate) fn reset(&self, id: FrameId) {
+        self.word(id).store(SOLE, Ordering::Relaxed);
+    }
+
+    /// Marks a frame as not to be recycled.
+    pub(crate) fn set_pfmemalloc(&self, id: FrameId) {
+        self.word(id).fetch_or(PFMEMALLOC, Ordering::Relaxed);
+    }
+}
+
+/// A shared right to one frame: one or more references in one hand.
+///
+/// Its bytes may be read, and sent, but not written. As in page_pool, references are counted where the
+/// frame is and not where they are held: splitting a bundle costs nothing, so a holder that will hand out
+/// many references asks for them at once ([`Recycler::share`], one store) and gives the unused ones back
+/// at once. That is the kernel's bias.
+///
+/// Neither `Clone` nor `Copy`, and without a destructor, as a [`Frame`] is. [`Recycler::charge`] adds
+/// references, [`Recycler::put_ref`] gives all of a bundle back; the last one recycles the frame.
+///
+/// [`Recycler::share`]: crate::Recycler::share
+/// [`Recycler::charge`]: crate::Recycler::charge
+/// [`Recycler::put_ref`]: crate::Recycler::put_ref
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a reference that is not put keeps its frame for ever"]
+pub struct FrameRef {
+    id: FrameId,
+    home: PoolTag,
+    count: u32,
+}
+
+impl FrameRef {
+    /// `count` references. Callers must have counted them.
+    pub(crate) const fn of(id: FrameId, home: PoolTag, count: u32) -> Self {
+        Self { id, home, count }
+    }
+
+    /// The frame's name.
+    pub const fn id(&self) -> FrameId {
+        self.id
+    }
+
+    /// The pool that the references must go back to.
+    pub const fn home(&self) -> PoolTag {
+        self.home
+    }
+
+    /// References in this bundle, at least one.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Takes `n` references out of the bundle, which keeps at least one; no atomic operation.
+    pub const fn split(&mut self, n: u32) -> Option<Self> {
+        if n == 0 || n >= self.count {
+            return None;
+        }
+        self.count -= n;
+        Some(Self { id: self.id, home: self.home, count: n })
+    }
+
+    /// Puts another bundle of the same frame into this one, or gives it back.
+    ///
+    /// # Errors
+    ///
+    /// `other`, if it is a right to another frame.
+    pub fn merge(&mut self, other: Self) -> Result<(), Self> {
+        if (other.id, other.home) == (self.id, self.home) {
+            self.count += other.count;
+            Ok(())
+        } else {
+            Err(other)
+        }
+    }
+
+    /// Notes references that were added to the frame's count.
+    pub(crate) const fn charged(&mut self, n: u32) {
+        self.count += n;
+    }
+}
+
+/// A claim on a frame's memory from outside the pool, as `get_page()` makes: while it lasts the frame
+/// cannot be recycled, and if its last reference goes, it leaves the pool (`released_refcnt`).
+///
+/// For those who export a frame to where nobody counts for them. Ends by
+/// [`Recycler::unpin`](crate::Recycler::unpin), also after the frame has left the pool.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a pin that is not taken off keeps its frame for ever"]
+pub struct FramePin {
+    id: FrameId,
+    home: PoolTag,
+}
+
+impl FramePin {
+    /// A pin. Callers must have counted it.
+    pub(crate) const fn of(id: FrameId, home: PoolTag) -> Self {
+        Self { id, home }
+    }
+
+    /// The frame's name.
+    pub const fn id(&self) -> FrameId {
+        self.id
+    }
+
+    /// The pool whose frame this was when it was pinned.
+    pub const fn home(&self) -> PoolTag {
+        self.home
+    }
+}
+
+/// A right that is the last one to its frame; lets bulks of frames and of references share their code.
+pub(crate) trait LastRight {
+    fn id(&self) -> FrameId;
+    fn into_frame(self) -> Frame;
+}
+
+impl LastRight for Frame {
+    fn id(&self) -> FrameId {
+        Frame::id(self)
+    }
+
+    fn into_frame(self) -> Frame {
+        self
+    }
+}
+
+impl LastRight for FrameRef {
+    fn id(&self) -> FrameId {
+        self.id
+    }
+
+    fn into_frame(self) -> Frame {
+        Frame::of(self.id, self.home)
+    }
+}
+
+#[cfg(all(test, not(frame_pool_loom)))]
+mod tests {
+    use super::*;
+
+    const ID: FrameId = FrameId(0);
+
+    fn table() -> RefTable {
+        RefTable::new(FrameLayout::new(4096, 1).unwrap())
+    }
+
+    #[test]
+    fn the_last_reference_makes_a_sole_holder_again() {
+        let refs = table();
+        refs.set(ID, 3);
+        assert!(!refs.is_sole(ID));
+        assert!(refs.add(ID, 2));
+        assert!(!refs.unref(ID, 1));
+        assert!(!refs.unref(ID, 3));
+        assert!(refs.unref(ID, 1));
+        assert!(refs.is_sole(ID));
+        refs.set(ID, 7);
+        assert!(refs.unref(ID, 7));
+        assert!(refs.is_sole(ID));
+    }
+
+    #[test]
+    fn too_many_references_are_refused() {
+        let refs = table();
+        refs.set(ID, MAX_REFS);
+        assert!(!refs.add(ID, MAX_REFS));
+        assert!(refs.add(ID, MAX_REFS - 1));
+        assert!(!refs.add(ID, 1));
+        assert_eq!((refs.count(ID), refs.pins(ID)), (REFS, 0));
+    }
+
+    #[test]
+    fn pins_and_marks_survive_references() {
+        let refs = table();
+        assert!(refs.pin(ID));
+        refs.set_pfmemalloc(ID);
+        assert!(refs.add(ID, 4));
+        assert!(refs.unref(ID, 5));
+        assert!(!refs.is_sole(ID));
+        assert_eq!((refs.count(ID), refs.pins(ID)), (1, 1));
+        assert!(!refs.detach(ID));
+        assert!(refs.unpin(ID));
+        assert!(refs.is_sole(ID));
+    }
+
+    #[test]
+    fn as_many_pins_as_can_be_counted() {
+        let refs = table();
+        assert_eq!((0..200).filter(|_| refs.pin(ID)).count(), 63);
+        assert_eq!((0..63).filter(|_| refs.unpin(ID)).count(), 0);
+        assert!(refs.is_sole(ID));
     }
 }

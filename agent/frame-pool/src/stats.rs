@@ -64,6 +64,8 @@ pub struct ExtraStats {
     pub double_put: u64,
     /// Returns refused because the address is not in the UMEM.
     pub bad_addr: u64,
+    /// Frames that were not given away because as many are held as the pool allows.
+    pub held_refused: u64,
 }
 
 /// Where the frames are, seen from one pool. Each field is counted on its own; that they add up to the
