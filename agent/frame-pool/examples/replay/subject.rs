@@ -1,0 +1,331 @@
+//! The pool under test, driven by the operations of a trace.
+//!
+//! A handle of the trace is a bundle of references. Where it is the only right to its frame it is turned
+//! into the frame before it is put, so that both ways home are compared.
+
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
+
+use frame_pool::{
+    Counting, Frame, FrameId, FrameLayout, FramePin, FramePool, FrameRef, MAX_REFS, MemoryProvider, Phase,
+    PoolConfig, RETRY_INTERVAL, Recycler,
+};
+use serde_json::{Map, Value, json};
+
+use crate::{allocator::PageAllocator, trace::Fault};
+
+/// Frames that no trace needs all at once: the ring holds at most 16384.
+const FRAMES: u32 = 1 << 17;
+
+pub(crate) struct Subject {
+    pool: FramePool,
+    recycler: Recycler,
+    allocator: Arc<PageAllocator>,
+    handles: HashMap<String, FrameRef>,
+    made: usize,
+    /// References of the handles on a frame, all together.
+    user_refs: HashMap<FrameId, u32>,
+    /// Foreign references by page, which outlive the frame's stay in the pool.
+    pins: HashMap<u64, Vec<FramePin>>,
+    now: Duration,
+}
+
+/// The value of a field that every trace must have.
+pub(crate) fn field<'a>(line: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Fault> {
+    line.get(name).ok_or_else(|| Fault::Format(format!("field `{name}` is missing")))
+}
+
+pub(crate) fn number(line: &Map<String, Value>, name: &str) -> Result<i64, Fault> {
+    field(line, name)?.as_i64().ok_or_else(|| Fault::Format(format!("`{name}` is not a number")))
+}
+
+fn optional(line: &Map<String, Value>, name: &str) -> Result<Option<i64>, Fault> {
+    if field(line, name)?.is_null() { Ok(None) } else { number(line, name).map(Some) }
+}
+
+fn flag(line: &Map<String, Value>, name: &str) -> Result<bool, Fault> {
+    field(line, name)?.as_bool().ok_or_else(|| Fault::Format(format!("`{name}` is not a boolean")))
+}
+
+fn text(line: &Map<String, Value>, name: &str) -> Result<String, Fault> {
+    let text = field(line, name)?.as_str();
+    text.map(str::to_owned).ok_or_else(|| Fault::Format(format!("`{name}` is not a string")))
+}
+
+/// Whether the kernel of this version counts fragments the old way.
+fn counting(kernel: &str) -> Result<Counting, Fault> {
+    let mut parts = kernel.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 13) => Ok(Counting::Before6_13),
+        (Some(Ok(_)), Some(Ok(_))) => Ok(Counting::Current),
+        _ => Err(Fault::Format(format!("`{kernel}` is not a kernel version"))),
+    }
+}
+
+impl Subject {
+    pub(crate) fn new(header: &Map<String, Value>) -> Result<Self, Fault> {
+        if number(header, "order")? != 0 {
+            return Err(Fault::Format("a frame is one chunk: only traces of order 0 can be replayed".into()));
+        }
+        let layout = FrameLayout::new(number(header, "page_size")? as u32, FRAMES)
+            .map_err(|error| Fault::Format(error.to_string()))?;
+        let cap = optional(header, "page_cap")?.map(|cap| cap as u64);
+        let allocator = PageAllocator::new(layout, cap, number(header, "local_nid")? as i32);
+        let config = PoolConfig {
+            ring_size: number(header, "pool_size")? as u32,
+            cache_size: number(header, "cache_size")? as u32,
+            refill: number(header, "cache_refill")? as u32,
+            nid: number(header, "nid")? as i32,
+            frag_align: number(header, "frag_align")? as u32,
+            counting: counting(&text(header, "kernel")?)?,
+            first_count: number(header, "counter_init")? as u32,
+            ..PoolConfig::default()
+        };
+        let pool = FramePool::new(config, Arc::clone(&allocator));
+        Fault::compare("ring_size", field(header, "ring_size")?, &json!(pool.ring_size()))?;
+        Ok(Self {
+            recycler: pool.recycler(),
+            pool,
+            allocator,
+            handles: HashMap::new(),
+            made: 0,
+            user_refs: HashMap::new(),
+            pins: HashMap::new(),
+            now: Duration::ZERO,
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.pool.phase()
+    }
+
+    /// Whether the handle that a line names is alive.
+    pub(crate) fn knows(&self, handle: &Value) -> bool {
+        match handle {
+            Value::Array(handles) => handles.iter().all(|handle| self.knows(handle)),
+            handle => handle.as_str().is_some_and(|handle| self.handles.contains_key(handle)),
+        }
+    }
+
+    /// Performs the operation of a line; its outputs and the state after it.
+    pub(crate) fn perform(&mut self, line: &Map<String, Value>) -> Result<Map<String, Value>, Fault> {
+        self.now += RETRY_INTERVAL;
+        let mut out = Map::new();
+        let mut say = |name: &str, value: Value| out.insert(name.to_owned(), value);
+        let op = text(line, "op")?;
+        match op.as_str() {
+            "create" => {}
+            "alloc" => {
+                let frame = self.pool.alloc();
+                let bundle = frame.map(|frame| self.recycler.share(frame, 1).expect("it is this pool's"));
+                say("page", bundle.as_ref().map_or(Value::Null, |it| json!(self.allocator.page(it.id()))));
+                say("ret", bundle.map_or(Value::Null, |bundle| json!(self.new_handle(bundle))));
+            }
+            "frag_alloc" => match self.pool.alloc_frag(number(line, "size")? as u32) {
+                Some(piece) => {
+                    say("page", json!(self.allocator.page(piece.right.id())));
+                    say("offset", json!(piece.offset));
+                    say("ret", json!(self.new_handle(piece.right)));
+                }
+                None => {
+                    ["ret", "page", "offset"].map(|name| say(name, Value::Null)).into_iter().for_each(drop)
+                }
+            },
+            "put" | "unref" => {
+                let n = if op == "put" { 1 } else { number(line, "n")? as u32 };
+                let bundle = self.take(&text(line, "h")?, n)?;
+                let id = bundle.id();
+                say("page", json!(self.allocator.page(id)));
+                let direct = flag(line, "direct")?;
+                match (self.recycler.unshare(bundle), direct) {
+                    (Ok(frame), true) => self.pool.put_direct(frame),
+                    (Ok(frame), false) => self.recycler.put(frame),
+                    (Err(bundle), true) => self.pool.put_ref_direct(bundle),
+                    (Err(bundle), false) => self.recycler.put_ref(bundle),
+                }
+                say("refs", json!(self.user_refs(id)));
+            }
+            "put_bulk" => {
+                let direct = flag(line, "direct")?;
+                let handles = field(line, "h")?.as_array().map(Vec::as_slice).unwrap_or_default();
+                let handles: Vec<_> = handles.iter().filter_map(Value::as_str).collect();
+                let bundles =
+                    handles.iter().map(|handle| self.take(handle, 1)).collect::<Result<Vec<_>, _>>()?;
+                let pages: Vec<_> = bundles.iter().map(|bundle| self.allocator.page(bundle.id())).collect();
+                say("pages", json!(pages));
+                self.put_bulk(bundles, direct);
+            }
+            "fragment" | "ref" => {
+                let (n, name) = (number(line, "n")? as u32, text(line, "h")?);
+                let mut bundle = self.handles.remove(&name).ok_or_else(Fault::no_handle)?;
+                let id = bundle.id();
+                let added = if op == "ref" {
+                    let charged = self.recycler.charge(&mut bundle, n);
+                    charged.then_some(n).ok_or_else(|| Fault::Format("too many references".into()))?
+                } else {
+                    let shared = |_| Fault::Format("`fragment` of a page with several references".into());
+                    let frame = self.recycler.unshare(bundle).map_err(shared)?;
+                    bundle = self.recycler.share(frame, n).expect("it is this pool's");
+                    n - 1
+                };
+                self.handles.insert(name, bundle);
+                *self.user_refs.entry(id).or_default() += added;
+                say("page", json!(self.allocator.page(id)));
+                say("refs", json!(self.user_refs(id)));
+            }
+            "get_page" => {
+                let bundle = self.handles.get(&text(line, "h")?).ok_or_else(Fault::no_handle)?;
+                let page = self.allocator.page(bundle.id());
+                let pins = self.pins.entry(page).or_default();
+                pins.push(self.recycler.pin(bundle).ok_or_else(|| Fault::Format("too many pins".into()))?);
+                say("page", json!(page));
+                say("foreign", json!(pins.len()));
+            }
+            "put_page" => {
+                let pins = self.pins.entry(number(line, "page")? as u64).or_default();
+                let pin =
+                    pins.pop().ok_or_else(|| Fault::Format("the page has no foreign reference".into()))?;
+                self.recycler.unpin(pin).expect("it is this pool's");
+                say("foreign", json!(pins.len()));
+            }
+            "set_pfmemalloc" => {
+                let bundle = self.handles.get(&text(line, "h")?).ok_or_else(Fault::no_handle)?;
+                self.recycler.set_pfmemalloc(bundle);
+                say("page", json!(self.allocator.page(bundle.id())));
+            }
+            "update_nid" => self.pool.update_nid(number(line, "nid")? as i32),
+            "set_alloc_nid" => {
+                self.allocator.ledger().alloc_nid = optional(line, "nid")?.map(|nid| nid as i32)
+            }
+            "set_local_nid" => self.allocator.ledger().local_nid = number(line, "nid")? as i32,
+            "set_page_cap" => self.allocator.ledger().page_cap = optional(line, "cap")?.map(|cap| cap as u64),
+            "destroy" => drop(self.pool.destroy(self.now)),
+            "retry" => drop(self.pool.retry(self.now)),
+            _ => return Err(Fault::Format(format!("operation `{op}` is unknown"))),
+        }
+        self.state(&mut out);
+        self.check_laws()?;
+        Ok(out)
+    }
+
+    /// Puts as frames, if all of them can be, or else as references.
+    fn put_bulk(&mut self, bundles: Vec<FrameRef>, direct: bool) {
+        let rights: Vec<_> = bundles.into_iter().map(|bundle| self.recycler.unshare(bundle)).collect();
+        if rights.iter().all(Result::is_ok) {
+            let mut frames: Vec<Frame> = rights.into_iter().flatten().collect();
+            if direct {
+                self.pool.put_direct_bulk(&mut frames)
+            } else {
+                self.recycler.put_bulk(&mut frames)
+            }
+            return;
+        }
+        let share = |frame| self.recycler.share(frame, 1).expect("it is this pool's");
+        let mut bundles: Vec<_> = rights.into_iter().map(|right| right.map_or_else(|it| it, share)).collect();
+        if direct {
+            self.pool.put_refs_direct_bulk(&mut bundles);
+        } else {
+            self.recycler.put_refs_bulk(&mut bundles);
+        }
+    }
+
+    fn new_handle(&mut self, bundle: FrameRef) -> String {
+        let name = format!("h{}", self.made);
+        self.made += 1;
+        *self.user_refs.entry(bundle.id()).or_default() += bundle.count();
+        self.handles.insert(name.clone(), bundle);
+        name
+    }
+
+    fn handle(&mut self, name: &str) -> Result<&mut FrameRef, Fault> {
+        self.handles.get_mut(name).ok_or_else(Fault::no_handle)
+    }
+
+    /// Takes `n` references out of a handle, which dies with its last one.
+    fn take(&mut self, name: &str, n: u32) -> Result<FrameRef, Fault> {
+        let handle = self.handle(name)?;
+        let bundle = match handle.split(n) {
+            Some(bundle) => bundle,
+            None if handle.count() == n => self.handles.remove(name).ok_or_else(Fault::no_handle)?,
+            None => return Err(Fault::Format(format!("{name} has fewer than {n} references"))),
+        };
+        if let Some(refs) = self.user_refs.get_mut(&bundle.id()) {
+            *refs -= n;
+        }
+        Ok(bundle)
+    }
+
+    fn user_refs(&self, id: FrameId) -> u32 {
+        self.user_refs.get(&id).copied().unwrap_or(0)
+    }
+
+    /// The state fields of a trace's line.
+    fn state(&mut self, out: &mut Map<String, Value>) {
+        let (stats, places) = (self.pool.stats(), self.pool.places());
+        let (alloc, recycle) = (stats.alloc, stats.recycle);
+        let pages = |ids: &mut dyn Iterator<Item = FrameId>| -> Vec<u64> {
+            ids.map(|id| self.allocator.page(id)).collect()
+        };
+        let (cache_ids, ring_ids) =
+            (pages(&mut self.pool.cache_frames()), pages(&mut self.pool.ring_frames()));
+        let frag = self.pool.frag_page().map_or(
+            Value::Null,
+            |page| json!({"page": self.allocator.page(page.id), "off": page.offset, "users": page.users}),
+        );
+        let phase = match self.pool.phase() {
+            Phase::Live => "live",
+            Phase::Draining => "draining",
+            Phase::Freed => "freed",
+        };
+        let mut ledger = self.allocator.ledger();
+        let (released, disconnected) = (mem::take(&mut ledger.released), mem::take(&mut ledger.disconnected));
+        let state = json!({
+            "alloc": {
+                "fast": alloc.fast,
+                "slow": alloc.slow,
+                "slow_high_order": alloc.slow_high_order,
+                "empty": alloc.empty,
+                "refill": alloc.refill,
+                "waive": alloc.waive,
+            },
+            "recycle": {
+                "cached": recycle.cached,
+                "cache_full": recycle.cache_full,
+                "ring": recycle.ring,
+                "ring_full": recycle.ring_full,
+                "released_refcnt": recycle.released_refcnt,
+            },
+            "hold": self.pool.hold(),
+            "release": self.pool.release(),
+            "inflight": self.pool.inflight(),
+            "cache": places.cache,
+            "ring": places.ring,
+            "ring_stale": self.pool.ring_stale(),
+            "frag": frag,
+            "phase": phase,
+            "released": released,
+            "disconnected": disconnected,
+            "cache_ids": cache_ids,
+            "ring_ids": ring_ids,
+        });
+        if let Value::Object(state) = state {
+            out.extend(state);
+        }
+    }
+
+    /// What holds after every operation, whatever the trace says: the places add up, what is out is what
+    /// handles and the fragment allocator have, and the pool counts the references that the handles hold.
+    fn check_laws(&self) -> Result<(), Fault> {
+        let (places, frag) = (self.pool.places(), self.pool.frag_page());
+        Fault::compare("(sum of places)", &json!(FRAMES), &json!(places.total()))?;
+        Fault::compare("(slab)", &json!(self.allocator.free()), &json!(places.slab))?;
+        let used = self.user_refs.values().filter(|&&refs| refs > 0).count();
+        let idle_frag = frag.is_some_and(|page| self.user_refs(page.id) == 0);
+        Fault::compare("(out)", &json!(used + usize::from(idle_frag)), &json!(places.out))?;
+        for handle in self.handles.values() {
+            let bias = frag.filter(|page| page.id == handle.id()).map_or(0, |page| MAX_REFS - page.users);
+            let counted = self.recycler.ref_count(handle) - bias;
+            Fault::compare("(references)", &json!(self.user_refs(handle.id())), &json!(counted))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! The format of a golden trace, and the comparison line by line.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use frame_pool::Phase;
+use serde_json::{Map, Value};
+
+use crate::subject::{Subject, field};
+
+/// Why a line cannot be replayed as recorded.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The line is not what the format allows, or asks for what a pool cannot do.
+    Format(String),
+    /// A field differs.
+    Differs { field: String, expected: String, got: String },
+}
+
+impl Fault {
+    pub(crate) fn compare(field: &str, expected: &Value, got: &Value) -> Result<(), Self> {
+        if expected == got {
+            return Ok(());
+        }
+        let (field, expected, got) = (field.to_owned(), expected.to_string(), got.to_string());
+        Err(Self::Differs { field, expected, got })
+    }
+
+    pub(crate) fn no_handle() -> Self {
+        Self::Format("the handle is unknown".into())
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Format(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Fault {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Format(error.to_string())
+    }
+}
+
+/// The first difference of a file.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    file: PathBuf,
+    line: usize,
+    fault: Fault,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        match &self.fault {
+            Fault::Format(what) => write!(f, "{what}"),
+            Fault::Differs { field, expected, got } => write!(f, "{field}: expected {expected}, got {got}"),
+        }
+    }
+}
+
+/// Replays one file, line by line, up to the first difference.
+pub(crate) fn replay(file: &Path) -> Result<(), Failure> {
+    let mut line = 0;
+    replay_lines(file, &mut line).map_err(|fault| Failure { file: file.to_owned(), line, fault })
+}
+
+fn replay_lines(file: &Path, line_number: &mut usize) -> Result<(), Fault> {
+    let mut lines = BufReader::new(File::open(file)?).lines();
+    let mut next = || -> Result<Option<Map<String, Value>>, Fault> {
+        *line_number += 1;
+        lines.next().map(|line| Ok(serde_json::from_str(&line?)?)).transpose()
+    };
+    let header = next()?.ok_or_else(|| Fault::Format("the file is empty".into()))?;
+    let may_misuse = field(&header, "misuse")? == &Value::Bool(true);
+    let mut subject = Subject::new(&header)?;
+    let mut misused = false;
+    while let Some(line) = next()? {
+        misused |= may_misuse && is_misuse(&subject, &line);
+        if misused {
+            expect_refusal(&mut subject, &line)?;
+        } else {
+            let got = subject.perform(&line)?;
+            compare(&line, &got)?;
+        }
+    }
+    if may_misuse && subject.phase() == Phase::Draining {
+        return Err(Fault::Format("the misuse keeps the pool from being freed".into()));
+    }
+    Ok(())
+}
+
+/// Fields that only say what to do.
+const INPUTS: [&str; 7] = ["op", "h", "n", "direct", "size", "nid", "cap"];
+
+/// Every field of the line that is not an input must be what the subject says.
+fn compare(line: &Map<String, Value>, got: &Map<String, Value>) -> Result<(), Fault> {
+    let create = line.get("op").is_some_and(|op| op == "create");
+    for (name, expected) in line {
+        let input = INPUTS.contains(&name.as_str()) || create && (name == "pool_size" || name == "order");
+        match got.get(name) {
+            Some(Value::Object(got)) => match expected.as_object() {
+                Some(expected) => compare(expected, got)?,
+                None => Fault::compare(name, expected, &Value::Object(got.clone()))?,
+            },
+            Some(got) => Fault::compare(name, expected, got)?,
+            None if input || line.get("op").is_some_and(|op| op == "put_page") && name == "page" => {}
+            None => return Err(Fault::Format(format!("field `{name}` is unknown"))),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a line asks a destroyed pool for a frame, or gives it one as if it lived, or names a handle
+/// that only such a line can have made.
+fn is_misuse(subject: &Subject, line: &Map<String, Value>) -> bool {
+    let op = line.get("op").and_then(Value::as_str).unwrap_or_default();
+    let direct = line.get("direct") == Some(&Value::Bool(true));
+    let unknown = line.get("h").is_some_and(|handle| !subject.knows(handle));
+    let late = subject.phase() != Phase::Live && (op == "alloc" || op == "frag_alloc" || direct);
+    late || unknown
+}
+
+/// From the first misuse on the recording is of what nobody should do. The subject refuses it: a
+/// destroyed pool gives nothing out, and takes frames back so that it can be freed.
+fn expect_refusal(subject: &mut Subject, line: &Map<String, Value>) -> Result<(), Fault> {
+    if line.get("h").is_some_and(|handle| !subject.knows(handle)) {
+        return Ok(()); // A right that was never given out.
+    }
+    let got = subject.perform(line)?;
+    if subject.phase() != Phase::Live {
+        Fault::compare("cache", &Value::from(0), &got["cache"])?;
+        if let Some(handle) = got.get("ret") {
+            Fault::compare("ret", &Value::Null, handle)?;
+        }
+    }
+    Ok(())
+}
