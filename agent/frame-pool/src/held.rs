@@ -103,7 +103,7 @@ impl FramePool {
 
     /// Takes one of the places for held frames, if there is one. Only the owner gives frames away, so
     /// nobody can take it between the look and the addition.
-    fn may_hold(&self) -> bool {
+    pub(crate) fn may_hold(&self) -> bool {
         let counters = &self.shared.counters;
         let free = counters.held.load(Ordering::Relaxed) < self.held_limit;
         if free {
@@ -114,7 +114,7 @@ impl FramePool {
         free
     }
 
-    /// Frames in the hands of [`HeldFrame`]s at this moment.
+    /// Frames given away at this moment, as [`HeldFrame`]s or as numbers.
     pub fn held(&self) -> u32 {
         self.shared.counters.held.load(Ordering::Relaxed)
     }

@@ -7,7 +7,7 @@
 
 use std::{error, fmt};
 
-use crate::{Frame, FrameAddr, FrameId, FrameLayout, PoolTag};
+use crate::{Frame, FrameAddr, FrameId, FrameLayout, FrameRef, PoolTag};
 
 /// What a frame is lent for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,18 @@ pub enum Refused {
     WrongRing,
     /// The frame is in quarantine already.
     Quarantined,
+    /// The frame is lent as one of several references: [`Ledger::settle_any`] takes it. Nothing changed.
+    Shared,
+}
+
+/// The right that came back.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a right that is not put is lost"]
+pub enum Settled {
+    /// The sole right.
+    Sole(Frame),
+    /// One reference of several.
+    Shared(FrameRef),
 }
 
 impl fmt::Display for Refused {
@@ -38,6 +50,7 @@ impl fmt::Display for Refused {
             Self::NotLent => "the frame is not lent to the kernel",
             Self::WrongRing => "the frame is lent to another ring; it is in quarantine now",
             Self::Quarantined => "the frame is in quarantine",
+            Self::Shared => "the frame is lent as a shared one",
         })
     }
 }
@@ -67,18 +80,23 @@ impl RefusedCounts {
     }
 }
 
-/// One frame's entry: where it is in the low two bits, the tag of its pool above; 0 if it is not lent.
+/// One frame's entry: where it is in the low two bits, whether it is shared in the third, and the tag of
+/// its pool above; 0 if it is not lent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Entry(u32);
 
 impl Entry {
     const NOT_LENT: Self = Self(0);
+    const PLACE: u32 = 3;
     const QUARANTINED: u32 = 3;
+    const SHARED: u32 = 4;
 
+    #[inline]
     fn lent(lent: Lent, tag: PoolTag) -> Self {
-        Self(tag.number() << 2 | Self::place(lent))
+        Self(tag.number() << 3 | Self::place(lent))
     }
 
+    #[inline]
     fn place(lent: Lent) -> u32 {
         match lent {
             Lent::Fill => 1,
@@ -86,14 +104,31 @@ impl Entry {
         }
     }
 
-    /// The pool of a frame that is lent for `lent`.
+    /// The pool of a frame that is lent for `lent` by its sole holder.
     #[inline]
-    fn tag_if(self, lent: Lent) -> Option<PoolTag> {
-        if self.0 & 3 == Self::place(lent) { PoolTag::from_number(self.0 >> 2) } else { None }
+    fn tag_if_sole(self, lent: Lent) -> Option<PoolTag> {
+        let sole = self.0 & (Self::SHARED | Self::PLACE) == Self::place(lent);
+        if sole { PoolTag::from_number(self.0 >> 3) } else { None }
+    }
+
+    /// The pool of a frame that is lent for `lent` as one of several references.
+    fn tag_if_shared(self, lent: Lent) -> Option<PoolTag> {
+        let shared = self.0 & (Self::SHARED | Self::PLACE) == Self::SHARED | Self::place(lent);
+        if shared { PoolTag::from_number(self.0 >> 3) } else { None }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0 >> 3, self.0 & 7)
     }
 }
 
 /// Which frames of one UMEM are lent to which of one socket's rings.
+///
+/// # Invariants
+///
+/// `lent` counts the entries by place; an entry is not 0 only while the ledger has the right to its frame.
 #[derive(Debug)]
 pub struct Ledger {
     layout: FrameLayout,
@@ -101,12 +136,6 @@ pub struct Ledger {
     lent: [u32; 2],
     quarantined: u32,
     refused: RefusedCounts,
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0 >> 2, self.0 & 3)
-    }
 }
 
 impl Ledger {
@@ -130,6 +159,24 @@ impl Ledger {
         id
     }
 
+    /// Exchanges one reference to a shared frame for its name, to be put on the TX ring: sending reads the
+    /// bytes as any other holder does.
+    ///
+    /// # Errors
+    ///
+    /// The bundle, if it is more than one reference, if the frame is lent already, or if it is not of this
+    /// UMEM.
+    pub fn lend_ref(&mut self, bundle: FrameRef) -> Result<FrameId, FrameRef> {
+        match self.entries.get_mut(bundle.id().index()) {
+            Some(entry) if *entry == Entry::NOT_LENT && bundle.count() == 1 => {
+                *entry = Entry(Entry::lent(Lent::Tx, bundle.home()).0 | Entry::SHARED);
+                self.lent[Lent::Tx as usize] += 1;
+                Ok(bundle.id())
+            }
+            _ => Err(bundle),
+        }
+    }
+
     /// Exchanges an address that a kernel ring gave back, at any offset in its frame, for the right.
     ///
     /// # Errors
@@ -138,26 +185,49 @@ impl Ledger {
     /// ring goes into quarantine.
     #[inline]
     pub fn settle(&mut self, lent: Lent, addr: FrameAddr) -> Result<Frame, Refused> {
-        let Some(id) = self.layout.frame_of(addr) else {
-            self.refused.out_of_range += 1;
-            return Err(Refused::OutOfRange);
-        };
+        let id = self.frame_of(addr)?;
         let entry = &mut self.entries[id.index()];
-        match entry.tag_if(lent) {
+        match entry.tag_if_sole(lent) {
             Some(tag) => {
                 *entry = Entry::NOT_LENT;
                 self.lent[lent as usize] -= 1;
                 Ok(Frame::of(id, tag))
             }
+            None if entry.tag_if_shared(lent).is_some() => Err(Refused::Shared),
             None => Err(self.refuse(id)),
         }
+    }
+
+    /// As [`settle`](Self::settle), also for frames that were lent by [`lend_ref`](Self::lend_ref).
+    ///
+    /// # Errors
+    ///
+    /// As `settle`.
+    pub fn settle_any(&mut self, lent: Lent, addr: FrameAddr) -> Result<Settled, Refused> {
+        let id = self.frame_of(addr)?;
+        let entry = &mut self.entries[id.index()];
+        match entry.tag_if_shared(lent) {
+            Some(tag) => {
+                *entry = Entry::NOT_LENT;
+                self.lent[lent as usize] -= 1;
+                Ok(Settled::Shared(FrameRef::of(id, tag, 1)))
+            }
+            None => self.settle(lent, addr).map(Settled::Sole),
+        }
+    }
+
+    #[inline]
+    fn frame_of(&mut self, addr: FrameAddr) -> Result<FrameId, Refused> {
+        let id = self.layout.frame_of(addr);
+        self.refused.out_of_range += u64::from(id.is_none());
+        id.ok_or(Refused::OutOfRange)
     }
 
     #[cold]
     fn refuse(&mut self, id: FrameId) -> Refused {
         let entry = &mut self.entries[id.index()];
         let counts = &mut self.refused;
-        match entry.0 & 3 {
+        match entry.0 & Entry::PLACE {
             0 => {
                 counts.not_lent += 1;
                 Refused::NotLent
@@ -192,17 +262,33 @@ impl Ledger {
     }
 
     /// After the kernel has let go of the UMEM's rings: hands over every lent frame and says how many.
-    /// Those in quarantine stay there.
+    /// Those in quarantine stay there, and those lent by reference wait for
+    /// [`reclaim_refs`](Self::reclaim_refs).
     pub fn reclaim_all(&mut self, mut home: impl FnMut(Frame)) -> u32 {
+        self.reclaim(Entry::tag_if_sole, |id, tag| home(Frame::of(id, tag)))
+    }
+
+    /// As [`reclaim_all`](Self::reclaim_all), for the references that are lent.
+    pub fn reclaim_refs(&mut self, mut home: impl FnMut(FrameRef)) -> u32 {
+        self.reclaim(Entry::tag_if_shared, |id, tag| home(FrameRef::of(id, tag, 1)))
+    }
+
+    fn reclaim(
+        &mut self,
+        tag_if: impl Fn(Entry, Lent) -> Option<PoolTag>,
+        mut home: impl FnMut(FrameId, PoolTag),
+    ) -> u32 {
         let mut count = 0;
         for (index, entry) in (0..).zip(&mut self.entries) {
-            if let Some(tag) = entry.tag_if(Lent::Fill).or(entry.tag_if(Lent::Tx)) {
-                *entry = Entry::NOT_LENT;
-                home(Frame::of(FrameId(index), tag));
-                count += 1;
+            for lent in [Lent::Fill, Lent::Tx] {
+                if let Some(tag) = tag_if(*entry, lent) {
+                    *entry = Entry::NOT_LENT;
+                    self.lent[lent as usize] -= 1;
+                    home(FrameId(index), tag);
+                    count += 1;
+                }
             }
         }
-        self.lent = [0; 2];
         count
     }
 }
@@ -246,5 +332,30 @@ mod tests {
         let mut home = Vec::new();
         assert_eq!(ledger.reclaim_all(|frame| home.push(frame.id())), 1);
         assert_eq!((home, ledger.lent(Lent::Fill), ledger.quarantined()), (vec![right], 0, 1));
+    }
+
+    #[test]
+    fn a_shared_frame_is_sent_as_one_more_reference() {
+        let (layout, mut pool, a, _b) = two_frames();
+        let mut ledger = Ledger::new(layout);
+        let mut kept = pool.recycler().share(a, 3).unwrap();
+        let (sent, again) = (kept.split(1).unwrap(), kept.split(1).unwrap());
+        let id = ledger.lend_ref(sent).unwrap();
+        let again = ledger.lend_ref(again).unwrap_err();
+        let addr = layout.addr_of(id);
+        assert_eq!(ledger.settle(Lent::Tx, addr), Err(Refused::Shared));
+        let Ok(Settled::Shared(sent)) = ledger.settle_any(Lent::Tx, addr) else { panic!("not a reference") };
+        for bundle in [sent, again, kept] {
+            assert_eq!(pool.places().out, 2);
+            pool.put_ref_direct(bundle);
+        }
+        assert_eq!((pool.places().out, ledger.lent(Lent::Tx)), (1, 0));
+
+        let frame = pool.alloc().unwrap();
+        let bundle = pool.recycler().share(frame, 1).unwrap();
+        ledger.lend_ref(bundle).unwrap();
+        assert_eq!(ledger.reclaim_all(|frame| panic!("{frame:?} is shared")), 0);
+        assert_eq!(ledger.reclaim_refs(|bundle| pool.put_ref_direct(bundle)), 1);
+        assert_eq!((pool.places().out, ledger.lent(Lent::Tx)), (1, 0));
     }
 }

@@ -16,6 +16,7 @@ mod shared;
 mod shutdown;
 mod stats;
 mod sync;
+mod token;
 
 pub use frag::{FragPage, Fragment};
 pub use frame::{Frame, PoolTag};
@@ -28,3 +29,4 @@ pub use recycler::Recycler;
 pub use refs::{FramePin, FrameRef, MAX_REFS, RefTable};
 pub use shutdown::{RETRY_INTERVAL, Shutdown, Stalled, WARN_INTERVAL};
 pub use stats::{AllocStats, ExtraStats, PoolPlaces, PoolStats, RecycleStats};
+pub use token::{BadToken, Token};

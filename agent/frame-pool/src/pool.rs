@@ -13,6 +13,7 @@ use crate::{
     shared::Shared,
     shutdown::ShutdownClock,
     sync::{Arc, Ordering, OwnLine},
+    token::TokenBits,
 };
 
 /// The sizes of a pool. The default is the kernel's in everything.
@@ -141,6 +142,7 @@ impl FramePool {
             tag,
             refs: Arc::clone(&refs),
             ring,
+            tokens: TokenBits::new(refs.layout().chunk_count()),
             counters: OwnLine::default(),
             provider: provider as Arc<dyn MemoryProvider>,
         };
@@ -283,7 +285,7 @@ impl FramePool {
         let preferred = self.preferred_node();
         while self.cache.len() < self.refill {
             let Some(id) = self.consumer.consume(&self.shared.ring) else { break };
-            let frame = self.shared.from_ring(id);
+            let frame = self.shared.own(id);
             if self.has_nodes && self.shared.provider.node_of(id) != preferred {
                 self.alloc.waive += 1;
                 self.shared.release(1, &mut [frame].into_iter());
@@ -351,7 +353,7 @@ impl FramePool {
     fn empty_ring(&mut self) {
         let (shared, consumer) = (&self.shared, &mut self.consumer);
         while let Some(id) = consumer.consume(&shared.ring) {
-            shared.release(1, &mut [shared.from_ring(id)].into_iter());
+            shared.release(1, &mut [shared.own(id)].into_iter());
         }
     }
 
@@ -445,7 +447,7 @@ impl Drop for FramePool {
         self.empty_cache();
         self.shared.ring.close();
         while let Some(id) = self.consumer.consume_last(&self.shared.ring) {
-            self.shared.release(1, &mut [self.shared.from_ring(id)].into_iter());
+            self.shared.release(1, &mut [self.shared.own(id)].into_iter());
         }
     }
 }

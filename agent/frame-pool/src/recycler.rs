@@ -129,7 +129,7 @@ impl Recycler {
         self.shared.counters.release.load(Ordering::Acquire)
     }
 
-    /// Frames in the hands of [`HeldFrame`](crate::HeldFrame)s at this moment.
+    /// Frames given away at this moment, as [`HeldFrame`](crate::HeldFrame)s or as numbers.
     pub fn held(&self) -> u32 {
         self.shared.counters.held.load(Ordering::Relaxed)
     }

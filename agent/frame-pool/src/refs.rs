@@ -27,7 +27,7 @@ const PFMEMALLOC: u32 = 1 << 31;
 
 /// The most references that a frame can be shared into at once, and what the fragment allocator charges a
 /// frame with (`BIAS_MAX`): half of what fits, to leave room for references that are added later.
-pub const MAX_REFS: u32 = (REFS + 1) / 2;
+pub const MAX_REFS: u32 = 1 << 23;
 
 /// The reference words of all frames of a UMEM; shared by all pools that one provider feeds.
 #[derive(Debug)]

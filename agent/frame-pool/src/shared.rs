@@ -6,6 +6,7 @@ use crate::{
     refs::{LastRight, RefTable},
     ring::PtrRing,
     sync::{Arc, AtomicU32, AtomicU64, Ordering, OwnLine},
+    token::TokenBits,
 };
 
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub(crate) struct Shared {
     pub(crate) tag: PoolTag,
     pub(crate) refs: Arc<RefTable>,
     pub(crate) ring: PtrRing,
+    pub(crate) tokens: TokenBits,
     pub(crate) provider: Arc<dyn MemoryProvider>,
     pub(crate) counters: OwnLine<SharedCounters>,
 }
@@ -24,15 +26,15 @@ pub(crate) struct SharedCounters {
     pub(crate) release: AtomicU32,
     /// Frames that left the pool and are still pinned.
     pub(crate) detached: AtomicU32,
-    /// Frames in the hands of [`HeldFrame`](crate::HeldFrame)s.
+    /// Frames given away, as [`HeldFrame`](crate::HeldFrame)s or as numbers.
     pub(crate) held: AtomicU32,
     pub(crate) held_refused: AtomicU64,
     ring_full: AtomicU64,
     ring_full_frames: AtomicU64,
     released_refcnt: AtomicU64,
-    foreign_put: AtomicU64,
-    double_put: AtomicU64,
-    bad_addr: AtomicU64,
+    pub(crate) foreign_put: AtomicU64,
+    pub(crate) double_put: AtomicU64,
+    pub(crate) bad_addr: AtomicU64,
 }
 
 /// Counts without ordering anything.
@@ -42,7 +44,7 @@ pub(crate) fn count(counter: &AtomicU64, n: usize) {
 
 impl Shared {
     /// The right to a frame that came out of the ring, which holds this pool's frames only.
-    pub(crate) fn from_ring(&self, id: FrameId) -> Frame {
+    pub(crate) fn own(&self, id: FrameId) -> Frame {
         Frame::of(id, self.tag)
     }
 
