@@ -43,6 +43,9 @@ const STEER: &str = "udp dst port 7";
 /// A umemd that is not ready by then never will be.
 const START: Duration = Duration::from_secs(30);
 
+/// A umemd that has not said by then where it listens does not say it: UMEMD_LOG may silence it.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// A umemd that has not ended by then hangs: its own deadlines are shorter.
 const STOP: Duration = Duration::from_secs(30);
 
@@ -66,7 +69,7 @@ pub(crate) fn run(options: &Lab) -> Result<ExitCode> {
 
     let args = umemd_args(options, &namespaces.near);
     let mut agent = Agent::start(&options.umemd, &args, options.show.json, events, inbox)?;
-    let Some(address) = wait_until_ready(&mut agent)? else {
+    let Some(address) = wait_until_ready(&mut agent, &args)? else {
         return finish(&mut agent);
     };
 
@@ -129,13 +132,16 @@ fn umemd_args(options: &Lab, near: &str) -> Vec<OsString> {
 }
 
 /// Waits until umemd says that it is ready, and returns its address; `None` if it is to end instead.
-fn wait_until_ready(agent: &mut Agent) -> Result<Option<String>> {
-    let deadline = Instant::now() + START;
+fn wait_until_ready(agent: &mut Agent, args: &[OsString]) -> Result<Option<String>> {
+    let start = Instant::now();
     let mut address: Option<String> = None;
-    while Instant::now() < deadline {
+    while start.elapsed() < START {
         match agent.wake(Instant::now() + Duration::from_millis(20)) {
             Wake::Signal | Wake::Ended => return Ok(None),
             Wake::Listening(at) => address = Some(at),
+            Wake::Timeout if address.is_none() && start.elapsed() > QUIET => {
+                address = Some(listen_flag(args))
+            }
             Wake::Timeout => {}
         }
         if let Some(at) = address.as_deref().filter(|at| scrape::is_ready(at)) {
@@ -143,10 +149,19 @@ fn wait_until_ready(agent: &mut Agent) -> Result<Option<String>> {
         }
     }
     agent.kill();
-    match address {
-        Some(at) => bail!("umemd listens on {at}, but /readyz did not say 200 within {} s", START.as_secs()),
-        None => bail!("umemd did not say within {} s that it is listening", START.as_secs()),
-    }
+    let at = address.unwrap_or_else(|| listen_flag(args));
+    bail!("umemd did not become ready within {} s: http://{at}/readyz does not say 200", START.as_secs())
+}
+
+/// Where umemd is told to listen.
+fn listen_flag(args: &[OsString]) -> String {
+    let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    let given = args
+        .iter()
+        .zip(args.iter().skip(1))
+        .find_map(|(flag, value)| (*flag == "--listen").then_some(*value));
+    let joined = || args.iter().find_map(|arg| arg.strip_prefix("--listen="));
+    given.or_else(joined).unwrap_or("127.0.0.1:19478").to_owned()
 }
 
 /// Ends umemd: SIGTERM, and SIGKILL if a second signal comes or it takes too long.
@@ -209,6 +224,14 @@ mod tests {
             text(umemd_args(&lab(&["--json", "--", "--steer", "all", "--handler=reflect"]), "near")),
             "run --netns near --iface near0 --json --steer all --handler=reflect"
         );
+    }
+
+    #[test]
+    fn a_silent_umemd_is_asked_where_it_was_told_to_listen() {
+        let listen = |args: &[&str]| listen_flag(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(listen(&["run", "--json"]), "127.0.0.1:19478");
+        assert_eq!(listen(&["run", "--listen", "[::1]:7", "--json"]), "[::1]:7");
+        assert_eq!(listen(&["run", "--listen=127.0.0.1:7"]), "127.0.0.1:7");
     }
 
     #[test]

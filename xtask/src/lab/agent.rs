@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Event, report};
+use super::Event;
+use super::report::Reports;
 
 /// How often a child's end is looked for: no event says it.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -145,8 +146,9 @@ impl Drop for Agent {
 /// umemd's JSON lines to our stdout, each with what was sent so far.
 fn pass_on_reports(lines: BufReader<impl std::io::Read>, sent: &AtomicU64, events: &Sender<Event>) {
     let mut listened = true;
+    let mut reports = Reports::default();
     for line in lines.lines().map_while(Result::ok) {
-        let line = report::with_sent(&line, sent.load(Ordering::Relaxed));
+        let line = reports.with_sent(&line, sent.load(Ordering::Relaxed));
         if listened && writeln!(std::io::stdout().lock(), "{line}").is_err() {
             // umemd must not find a broken pipe before it is told to end: read on, for nobody.
             listened = false;

@@ -90,7 +90,13 @@ impl Plan {
                     }
                     None if offers.rustup => {
                         last = Some(Step::RustSrc);
-                        "rustup component add rust-src".to_owned()
+                        let rustup = "rustup component add rust-src";
+                        // The lists may be old or not there yet: then apt is asked again first.
+                        if offers.apt {
+                            format!("apt if its lists have it, or {rustup}")
+                        } else {
+                            rustup.to_owned()
+                        }
                     }
                     None => {
                         plan.by_hand.push("rustc with libstd-rust-dev-bpf, or rustup".to_owned());
