@@ -123,9 +123,12 @@ impl QueuePort for SimPort {
     #[inline]
     fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
         let count = frames.len().min(self.fill_room());
-        for frame in frames.drain(frames.len() - count..).rev() {
-            let id = self.ledger.lend(frame, Lent::Fill);
-            self.fill.put(self.layout.addr_of(id).0);
+        let layout = self.layout;
+        let mut frames = frames.drain(frames.len() - count..);
+        for slots in self.fill.put_slices(count) {
+            for (slot, frame) in slots.iter_mut().zip(&mut frames) {
+                *slot = layout.addr_of(self.ledger.lend(frame, Lent::Fill)).0;
+            }
         }
         self.fill.submit();
         count
@@ -134,13 +137,17 @@ impl QueuePort for SimPort {
     #[inline]
     fn receive(&mut self, packets: &mut Vec<Packet>) -> usize {
         let before = packets.len();
-        while packets.len() < packets.capacity() {
-            let Some(desc) = self.rx.take() else { break };
-            let Ok(frame) = self.ledger.settle(Lent::Fill, FrameAddr(desc.addr)) else { continue };
-            // INVARIANT: the data end inside the chunk, whatever the descriptor says.
-            let offset = self.layout.offset_of(FrameAddr(desc.addr));
-            let len = desc.len.min(self.layout.chunk_size() - offset);
-            packets.push(Packet { frame, offset, len });
+        let count = (packets.capacity() - before).min(self.rx.waiting() as usize);
+        let layout = self.layout;
+        for descs in self.rx.take_slices(count) {
+            for desc in descs {
+                let addr = FrameAddr(desc.addr);
+                let Ok(frame) = self.ledger.settle(Lent::Fill, addr) else { continue };
+                // INVARIANT: the data end inside the chunk, whatever the descriptor says.
+                let offset = layout.offset_of(addr);
+                let len = desc.len.min(layout.chunk_size() - offset);
+                packets.push(Packet { frame, offset, len });
+            }
         }
         self.rx.release();
         packets.len() - before
@@ -150,10 +157,13 @@ impl QueuePort for SimPort {
     fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
         let room = if self.kernel.closed { 0 } else { self.tx.room() as usize };
         let count = packets.len().min(room);
-        for packet in packets.drain(..count) {
-            let id = self.ledger.lend(packet.frame, Lent::Tx);
-            let addr = self.layout.addr_of(id).0 + u64::from(packet.offset);
-            self.tx.put(Desc { addr, len: packet.len });
+        let layout = self.layout;
+        let mut packets = packets.drain(..count);
+        for slots in self.tx.put_slices(count) {
+            for (slot, Packet { frame, offset, len }) in slots.iter_mut().zip(&mut packets) {
+                let addr = layout.addr_of(self.ledger.lend(frame, Lent::Tx)).0 + u64::from(offset);
+                *slot = Desc { addr, len };
+            }
         }
         self.tx.submit();
         count
@@ -162,10 +172,12 @@ impl QueuePort for SimPort {
     #[inline]
     fn complete(&mut self, frames: &mut Vec<Frame>) -> usize {
         let before = frames.len();
-        while frames.len() < frames.capacity() {
-            let Some(addr) = self.completion.take() else { break };
-            let Ok(frame) = self.ledger.settle(Lent::Tx, FrameAddr(addr)) else { continue };
-            frames.push(frame);
+        let count = (frames.capacity() - before).min(self.completion.waiting() as usize);
+        for addrs in self.completion.take_slices(count) {
+            for addr in addrs {
+                let Ok(frame) = self.ledger.settle(Lent::Tx, FrameAddr(*addr)) else { continue };
+                frames.push(frame);
+            }
         }
         self.completion.release();
         frames.len() - before

@@ -2,41 +2,53 @@
 
 /// A one's complement sum that is still being added to.
 ///
-/// The sum is kept in the machine's byte order: RFC 1071 section 2 (B) shows that folding gives the
-/// same bytes either way, so whole words can be added as they lie in memory.
+/// It is kept in the machine's byte order, and whole words are added as they lie in memory: RFC 1071
+/// sections 2 (B) and (C) show that folding them in the end gives the same bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum(u64);
 
 impl Sum {
+    #[inline]
+    fn word(self, word: u64) -> Sum {
+        let (sum, carry) = self.0.overflowing_add(word);
+        // End-around carry. It cannot carry again: a sum that overflowed is at most 2^64 - 2.
+        Sum(sum + u64::from(carry))
+    }
+
     /// Adds bytes that begin at an even distance from the start of what is summed.
     #[inline]
     pub(super) fn bytes(mut self, bytes: &[u8]) -> Sum {
-        let (words, rest) = bytes.as_chunks::<4>();
+        let (words, mut rest) = bytes.as_chunks::<8>();
         for word in words {
-            self.0 += u64::from(u32::from_ne_bytes(*word));
+            self = self.word(u64::from_ne_bytes(*word));
         }
-        if !rest.is_empty() {
-            // An odd or short end counts as if it was followed by zeros.
-            let mut last = [0; 4];
-            last[..rest.len()].copy_from_slice(rest);
-            self.0 += u64::from(u32::from_ne_bytes(last));
+        // Fewer than eight are left: at most one word of each size.
+        if let Some((word, behind)) = rest.split_first_chunk() {
+            self = self.word(u64::from(u32::from_ne_bytes(*word)));
+            rest = behind;
+        }
+        if let Some((word, behind)) = rest.split_first_chunk() {
+            self = self.word(u64::from(u16::from_ne_bytes(*word)));
+            rest = behind;
+        }
+        if let [last] = *rest {
+            // An odd byte counts as if it was followed by a zero.
+            self = self.word(u64::from(u16::from_ne_bytes([last, 0])));
         }
         self
     }
 
     /// Adds one 16 bit number that is not in memory.
     #[inline]
-    pub(super) fn number(mut self, number: u16) -> Sum {
-        self.0 += u64::from(u16::from_ne_bytes(number.to_be_bytes()));
-        self
+    pub(super) fn number(self, number: u16) -> Sum {
+        self.word(u64::from(number.to_be()))
     }
 
     /// The checksum as it goes into a header.
     #[inline]
     pub(super) fn finish(self) -> [u8; 2] {
+        // Each fold halves what is above the low 16 bits: 64 -> 33 -> 17 -> 17 -> 16.
         let mut sum = self.0;
-        // A frame has fewer than 2^16 words of 32 bits, so the sum fits in 48 bits, and each fold
-        // halves what is above the low 16: 48 -> 33 -> 18 -> 17 -> 16.
         sum = (sum & 0xffff_ffff) + (sum >> 32);
         sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
         sum = (sum & 0xffff) + (sum >> 16);
@@ -75,6 +87,8 @@ mod tests {
     fn carries_of_carries_are_folded() {
         let ones = vec![0xff; 65_536];
         assert_eq!(Sum::default().bytes(&ones).finish(), [0, 0]);
+        assert_eq!(Sum(u64::MAX).number(1).finish(), (!1_u16).to_be_bytes());
+        assert_eq!(Sum(u64::MAX - 1).number(0xffff).finish(), Sum(u64::MAX - 1).finish());
         assert_eq!(Sum::default().bytes(&ones).number(1).finish(), (!1_u16).to_be_bytes());
     }
 }

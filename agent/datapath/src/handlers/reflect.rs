@@ -33,7 +33,9 @@ impl PacketHandler for Reflect {
         let Some((ethernet, payload)) = frame.split_first_chunk_mut::<ETHERNET>() else {
             return Verdict::Drop;
         };
-        swap::<6>(ethernet, 0, 6);
+        if let Some(macs) = pair_at::<6>(ethernet, 0) {
+            macs.swap(0, 1);
+        }
         match [ethernet[12], ethernet[13]] {
             ETHERTYPE_IPV4 => reflect_ipv4(payload),
             ETHERTYPE_IPV6 => reflect_ipv6(payload),
@@ -56,13 +58,12 @@ fn reflect_ipv4(packet: &mut [u8]) -> Option<()> {
     }
     // Behind `total_len` there may be padding up to Ethernet's 60 bytes.
     let (header, udp) = packet.get_mut(..total_len)?.split_at_mut_checked(header_len)?;
-    let datagram = Datagram::of(udp)?;
-    swap::<4>(header, 12, 16);
+    let addresses = pair_at::<4>(header, 12)?;
+    let mut datagram = Datagram::of(udp)?;
+    datagram.swap(addresses);
     // RFC 768: all zeros say that the sender made no checksum.
-    if datagram.checksum() != [0, 0] {
-        datagram.reflect(&header[12..20]);
-    } else {
-        datagram.swap_ports();
+    if datagram.has_checksum() {
+        datagram.make_checksum(addresses);
     }
     Some(())
 }
@@ -75,9 +76,10 @@ fn reflect_ipv6(packet: &mut [u8]) -> Option<()> {
         return None;
     }
     let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let datagram = Datagram::of(payload.get_mut(..payload_len)?)?;
-    swap::<16>(header, 8, 24);
-    datagram.reflect(&header[8..40]);
+    let addresses = pair_at::<16>(header, 8)?;
+    let mut datagram = Datagram::of(payload.get_mut(..payload_len)?)?;
+    datagram.swap(addresses);
+    datagram.make_checksum(addresses);
     Some(())
 }
 
@@ -85,49 +87,56 @@ fn reflect_ipv6(packet: &mut [u8]) -> Option<()> {
 ///
 /// # Invariants
 ///
-/// There are at least [`UDP`] bytes, and as many as the header's length field says.
-struct Datagram<'a>(&'a mut [u8]);
+/// Together they have as many bytes as the header's length field says.
+struct Datagram<'a> {
+    header: &'a mut [u8; UDP],
+    data: &'a [u8],
+}
 
 impl<'a> Datagram<'a> {
     #[inline]
     fn of(payload: &'a mut [u8]) -> Option<Self> {
-        let header: &[u8; UDP] = payload.first_chunk()?;
+        let (header, rest) = payload.split_first_chunk_mut::<UDP>()?;
         let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
-        // INVARIANT: less than a header is refused here, more than there is by `get_mut`.
-        (len >= UDP).then(|| payload.get_mut(..len).map(Self))?
+        // INVARIANT: less than a header is refused by `checked_sub`, more than there is by `get`.
+        let data = rest.get(..len.checked_sub(UDP)?)?;
+        Some(Self { header, data })
     }
 
     #[inline]
-    fn checksum(&self) -> [u8; 2] {
-        [self.0[6], self.0[7]]
+    fn has_checksum(&self) -> bool {
+        self.header[6..] != [0, 0]
     }
 
+    /// Swaps the addresses and the ports.
     #[inline]
-    fn swap_ports(self) -> &'a mut [u8] {
-        swap::<2>(self.0, 0, 2);
-        self.0
+    fn swap<const N: usize>(&mut self, addresses: &mut [[u8; N]; 2]) {
+        addresses.swap(0, 1);
+        if let Some(ports) = pair_at::<2>(self.header, 0) {
+            ports.swap(0, 1);
+        }
     }
 
-    /// Swaps the ports and makes the checksum, with both addresses as its pseudo header.
+    /// Makes the checksum, with the addresses as part of its pseudo header.
     #[inline]
-    fn reflect(self, addresses: &[u8]) {
-        let udp = self.swap_ports();
-        udp[6..8].fill(0);
+    fn make_checksum<const N: usize>(self, addresses: &[[u8; N]; 2]) {
+        let header = self.header;
+        header[6..].fill(0);
         // The length is 16 bits in the header and no more in IPv6's 32 of the pseudo header.
-        let len = u16::from_be_bytes([udp[4], udp[5]]);
-        let sum = Sum::default().number(u16::from(PROTOCOL_UDP)).number(len).bytes(addresses).bytes(udp);
+        let len = u16::from_be_bytes([header[4], header[5]]);
+        let pseudo =
+            Sum::default().number(u16::from(PROTOCOL_UDP)).number(len).bytes(addresses.as_flattened());
         // RFC 768: a sum that comes out as zero is sent as its other zero.
-        let checksum = match sum.finish() {
+        let checksum = match pseudo.bytes(header).bytes(self.data).finish() {
             [0, 0] => [0xff, 0xff],
             checksum => checksum,
         };
-        udp[6..8].copy_from_slice(&checksum);
+        header[6..].copy_from_slice(&checksum);
     }
 }
 
-/// Swaps the `N` bytes at `a` with the `N` bytes at `b`, which lies right behind.
+/// The two fields of `N` bytes that begin at `start`, or `None` if there are fewer bytes.
 #[inline]
-fn swap<const N: usize>(bytes: &mut [u8], a: usize, b: usize) {
-    let (front, back) = bytes.split_at_mut(b);
-    front[a..a + N].swap_with_slice(&mut back[..N]);
+fn pair_at<const N: usize>(bytes: &mut [u8], start: usize) -> Option<&mut [[u8; N]; 2]> {
+    bytes.get_mut(start..)?.as_chunks_mut().0.first_chunk_mut()
 }

@@ -30,6 +30,7 @@ impl<T: Copy + Default> Ring<T> {
         }
     }
 
+    #[inline]
     fn slot(&mut self, index: u32) -> &mut T {
         let mask = self.slots.len() - 1;
         &mut self.slots[index as usize & mask]
@@ -72,6 +73,32 @@ impl<T: Copy + Default> Ring<T> {
         self.consumer = self.consuming;
     }
 
+    /// Entries that the consumer may take.
+    #[inline]
+    pub(super) fn waiting(&self) -> u32 {
+        self.producer.wrapping_sub(self.consuming)
+    }
+
+    /// [Takes](Self::take) `count` entries, of which there must be as many, as one or two slices.
+    #[inline]
+    pub(super) fn take_slices(&mut self, count: usize) -> [&[T]; 2] {
+        let start = self.consuming as usize & (self.slots.len() - 1);
+        self.consuming = self.consuming.wrapping_add(count as u32);
+        let (wrapped, straight) = self.slots.split_at(start);
+        let first = count.min(straight.len());
+        [&straight[..first], &wrapped[..count - first]]
+    }
+
+    /// [Puts](Self::put) `count` entries, for which there must be room, into one or two slices.
+    #[inline]
+    pub(super) fn put_slices(&mut self, count: usize) -> [&mut [T]; 2] {
+        let start = self.producing as usize & (self.slots.len() - 1);
+        self.producing = self.producing.wrapping_add(count as u32);
+        let (wrapped, straight) = self.slots.split_at_mut(start);
+        let first = count.min(straight.len());
+        [&mut straight[..first], &mut wrapped[..count - first]]
+    }
+
     /// Entries by the published indices: what anyone else can know of the ring.
     pub(super) fn len(&self) -> u32 {
         self.producer.wrapping_sub(self.consumer)
@@ -96,6 +123,20 @@ mod tests {
             assert!(ring.put(n) && ring.put(n + 100));
             ring.submit();
             assert_eq!((ring.take(), ring.take(), ring.take()), (Some(n), Some(n + 100), None));
+            ring.release();
+        }
+    }
+
+    #[test]
+    fn slices_are_the_entries_in_order_across_both_wraps() {
+        let mut ring = Ring::new(8);
+        for n in (0..60_u32).step_by(3) {
+            let slots = ring.put_slices(3).into_iter().flatten();
+            slots.zip(n..).for_each(|(slot, entry)| *slot = entry);
+            ring.submit();
+            assert_eq!((ring.waiting(), ring.room()), (3, 5));
+            let taken: Vec<u32> = ring.take_slices(3).into_iter().flatten().copied().collect();
+            assert_eq!(taken, [n, n + 1, n + 2]);
             ring.release();
         }
     }
