@@ -4,9 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use frame_pool::{FrameLayout, LayoutError};
 use thiserror::Error;
-use umemd_common::rule::Rule;
 
-use crate::{ebpf::Mode, steer::RuleError};
+use crate::{
+    ebpf::Mode,
+    steer::{RuleError, RuleSet},
+};
 
 /// Everything that `umemd run` was asked to do.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub struct RunConfig {
     /// Queues to serve; `None`: all active ones.
     pub queues: Option<Vec<u32>>,
     /// The compiled rules, in the order given.
-    pub rules: Vec<Rule>,
+    pub rules: RuleSet,
     /// What to do with the frames.
     pub handler: Handler,
     /// Where the XDP program runs.

@@ -104,3 +104,37 @@ impl QueueView {
         self.snapshot.traffic.drops().chain(kernel)
     }
 }
+
+/// One device with two queues of 4096 frames each, at rest.
+#[cfg(test)]
+pub(crate) fn fixture() -> Observation {
+    let info = DeviceInfo {
+        name: "eth0".into(),
+        driver: "mvneta".into(),
+        mode: "native",
+        zero_copy: false,
+        program_id: 7,
+    };
+    let queue = |queue| QueueView {
+        queue,
+        cpu: 1,
+        frame_size: 2048,
+        snapshot: Snapshot {
+            total: 4096,
+            places: Places { slab: 1984, cache: 64, fill: 2048, ..Places::default() },
+            ..Snapshot::default()
+        },
+        xsk: Some(XdpStatistics {
+            rx_dropped: 0,
+            rx_invalid_descs: 0,
+            tx_invalid_descs: 0,
+            rx_ring_full: Some(0),
+            rx_fill_ring_empty_descs: Some(0),
+            tx_ring_empty_descs: Some(0),
+        }),
+        steered: true,
+        failed_open: 0,
+    };
+    let device = DeviceView { info: Arc::new(info), decisions: [1, 2, 3, 4, 5], queues: vec![queue(0), queue(1)] };
+    Observation { at: Duration::from_secs(1), devices: vec![device] }
+}

@@ -139,3 +139,52 @@ fn verdict(action: Action) -> &'static str {
         Action::Pass => "pass",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::fixture;
+
+    fn series<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+        text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).collect()
+    }
+
+    #[test]
+    fn every_metric_of_the_tree_is_there_once_per_queue() {
+        let text = render(fixture()).unwrap();
+        for metric in PER_QUEUE {
+            let suffix = if metric.kind == Kind::Counter { "_total" } else { "" };
+            let lines = series(&text, &format!("{}{suffix}", metric.name));
+            assert_eq!(lines.len(), 2, "{}: {lines:?}", metric.name);
+            assert!(lines[1].contains("device=\"eth0\",queue=\"1\""), "{}", lines[1]);
+            assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn frames_by_state_sum_to_the_capacity() {
+        let text = render(fixture()).unwrap();
+        let value = |line: &&str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+        let frames: u64 = series(&text, "umemd_pool_frames").iter().map(value).sum();
+        let capacity: u64 = series(&text, "umemd_pool_capacity_frames").iter().map(value).sum();
+        assert_eq!((frames, capacity), (8192, 8192));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_has_no_series() {
+        let mut observation = fixture();
+        observation.devices[0].queues[0].xsk = None;
+        let text = render(observation).unwrap();
+        assert_eq!(series(&text, "umemd_xsk_rx_dropped_total").len(), 1);
+    }
+
+    #[test]
+    fn decisions_name_their_verdict() {
+        let text = render(fixture()).unwrap();
+        assert!(
+            text.contains("umemd_xdp_verdicts_total{device=\"eth0\",verdict=\"redirect\",reason=\"steered\"} 1\n"),
+            "{text}"
+        );
+    }
+}

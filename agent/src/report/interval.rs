@@ -134,3 +134,66 @@ fn millis(duration: Duration) -> f64 {
 fn round(ratio: f64) -> f64 {
     (ratio * 1e6).round() / 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::fixture;
+
+    #[test]
+    fn an_interval_is_the_difference_and_frames_are_where_they_are_now() {
+        let (earlier, mut later) = (fixture(), fixture());
+        later.at += Duration::from_millis(500);
+        let snapshot = &mut later.devices[0].queues[0].snapshot;
+        snapshot.traffic.rx_packets += 100;
+        snapshot.traffic.rx_bytes += 6000;
+        snapshot.traffic.handler_dropped += 100;
+        snapshot.pool.alloc.fast += 90;
+        snapshot.pool.alloc.slow += 10;
+        snapshot.pool.recycle.cached += 80;
+        snapshot.pool.recycle.ring += 15;
+
+        let interval = Interval::between(Kind::Interval, &earlier, &later);
+        assert_eq!((interval.rx_packets, interval.rx_bytes, interval.tx_packets), (100, 6000, 0));
+        assert_eq!(interval.duration_s, 0.5);
+        assert_eq!(interval.per_second(interval.rx_packets), 200.0);
+        assert_eq!(interval.drops["handler_dropped"], 100);
+        assert_eq!(interval.drops["xsk_rx_dropped"], 0);
+        assert_eq!(interval.recycle_ratio, Some(0.95));
+        assert_eq!(interval.frames["total"], 2 * 4096);
+        let by_place: u64 = interval.frames.iter().filter(|(name, _)| **name != "total").map(|(_, n)| n).sum();
+        assert_eq!(by_place, 2 * 4096);
+        assert!(interval.conserved);
+    }
+
+    #[test]
+    fn no_allocation_is_no_ratio() {
+        let interval = Interval::between(Kind::Summary, &fixture(), &fixture());
+        assert_eq!(interval.recycle_ratio, None);
+        assert_eq!(interval.per_second(interval.rx_packets), 0.0);
+    }
+
+    #[test]
+    fn a_frame_in_no_place_breaks_the_law() {
+        let mut lost = fixture();
+        lost.devices[0].queues[1].snapshot.places.slab -= 1;
+        assert!(!Interval::between(Kind::Interval, &fixture(), &lost).conserved);
+    }
+
+    #[test]
+    fn the_json_has_the_fields_of_schema_1_in_order() {
+        let interval = Interval::between(Kind::Summary, &fixture(), &fixture());
+        let line = super::super::json::line(&interval);
+        let keys = [
+            "type", "schema", "device", "mode", "copy", "duration_s", "rx_packets", "tx_packets", "rx_bytes",
+            "tx_bytes", "drops", "recycle_ratio", "frames", "conserved",
+        ];
+        let mut at = 0;
+        for key in keys {
+            let found = line[at..].find(&format!("\"{key}\":"));
+            at += found.unwrap_or_else(|| panic!("no {key} after byte {at}: {line}"));
+        }
+        assert!(line.starts_with("{\"type\":\"summary\",\"schema\":1,\"device\":\"eth0\",\"mode\":\"native\""), "{line}");
+        assert!(line.ends_with("}\n"));
+    }
+}

@@ -209,9 +209,9 @@ impl QueuePort for XskPort {
     }
 
     fn bytes_mut<'a>(&'a mut self, packet: &'a mut Packet) -> &'a mut [u8] {
-        // SAFETY: in bounds by the first invariant; the borrow ends in this statement.
         let (start, length) = {
             let descriptor = &mut self.descriptors[packet.frame.id().index()];
+            // SAFETY: as for the slice below, which outlives this borrow.
             let mut data = unsafe { self.umem.data_mut(descriptor) };
             let bytes = data.contents_mut();
             (bytes.as_mut_ptr(), bytes.len())
