@@ -1,0 +1,381 @@
+//! The lock-out guard: would these rules take frames that keep this machine reachable?
+//!
+//! It asks with the key that such a frame will have, and with the program's own [`decide`].
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use procfs::ProcError;
+use procfs::net::{TcpNetEntry, TcpState};
+use procfs::process::Process;
+use thiserror::Error;
+use umemd_common::decision::Action;
+use umemd_common::packet::{
+    ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, field,
+};
+use umemd_common::{Key, decide};
+
+use super::RuleSet;
+
+/// What the guard has to know of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceFacts {
+    /// The addresses that are reached through it, on whichever device above it they are.
+    pub local_addresses: Vec<IpAddr>,
+    /// Whether a default route of this machine leaves by it.
+    pub carries_default_route: bool,
+}
+
+/// An established TCP connection to a local listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// This machine's end.
+    pub local: SocketAddr,
+    /// The other one.
+    pub remote: SocketAddr,
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = if self.local.port() == 22 { "ssh" } else { "tcp" };
+        write!(f, "{service} {} <- {}", self.local, self.remote)
+    }
+}
+
+/// What a machine needs to keep its place in its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Finds IPv4 neighbours, the router among them.
+    Arp,
+    /// Finds IPv6 neighbours and the router: ICMPv6 types 133 to 137.
+    NeighbourDiscovery,
+    /// Keeps the IPv4 address: UDP from port 67 to 68.
+    Dhcp,
+    /// Keeps the IPv6 address: UDP from port 547 to 546.
+    Dhcp6,
+}
+
+impl fmt::Display for Upkeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arp => "ARP, without which no IPv4 neighbour is found",
+            Self::NeighbourDiscovery => {
+                "neighbour discovery (ICMPv6), without which no IPv6 neighbour is found"
+            }
+            Self::Dhcp => "DHCP, without which the IPv4 address is lost",
+            Self::Dhcp6 => "DHCPv6, without which the IPv6 address is lost",
+        })
+    }
+}
+
+/// What would be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Somebody who is connected.
+    Connection(Connection),
+    /// The machine itself.
+    Upkeep(Upkeep),
+}
+
+/// A rule, and what it would cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockOut {
+    /// The rule, as it was given.
+    pub rule: String,
+    /// What it takes away from the stack.
+    pub cut: Cut,
+}
+
+impl fmt::Display for LockOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cut {
+            Cut::Connection(connection) => write!(f, "{connection}")?,
+            Cut::Upkeep(upkeep) => write!(f, "{upkeep}")?,
+        }
+        write!(f, " (by `{}`)", self.rule)
+    }
+}
+
+/// Why rules are refused.
+#[derive(Debug, Error)]
+pub enum LockOutError {
+    /// They cut something off.
+    #[error("the rules would cut off{}\nnarrow the rule, or pass --force if nobody needs that", list(.0))]
+    LockedOut(Vec<LockOut>),
+    /// Nobody can say whether they do.
+    #[error(
+        "cannot see who is connected, and so not whether the rules would cut them off; --force goes on without"
+    )]
+    Unknown {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Enough to recognise oneself in.
+const SHOWN: usize = 8;
+
+fn list(lock_outs: &[LockOut]) -> String {
+    let mut text: String = lock_outs.iter().take(SHOWN).map(|lock_out| format!("\n  {lock_out}")).collect();
+    if lock_outs.len() > SHOWN {
+        text += &format!("\n  and {} more", lock_outs.len() - SHOWN);
+    }
+    text
+}
+
+/// Refuses rules that would cut off what is connected through this interface, or what keeps it connected.
+///
+/// # Errors
+///
+/// [`LockOutError`] names each connection and the rule that would take its frames.
+pub fn refuse_lock_out(rules: &RuleSet, facts: &InterfaceFacts) -> Result<(), LockOutError> {
+    let connections = connections_on(facts).map_err(|source| LockOutError::Unknown { source })?;
+    let lock_outs = check(rules, &connections, facts.carries_default_route);
+    if lock_outs.is_empty() { Ok(()) } else { Err(LockOutError::LockedOut(lock_outs)) }
+}
+
+/// All that these rules would cut off.
+///
+/// Neighbours have to be found where somebody is connected, or where the default route leaves by; there the
+/// addresses have to be kept, too.
+#[must_use]
+pub fn check(rules: &RuleSet, connections: &[Connection], carries_default_route: bool) -> Vec<LockOut> {
+    let connected = |v6: bool| connections.iter().any(|connection| connection.local.is_ipv6() == v6);
+    let upkeep = [
+        (Upkeep::Arp, carries_default_route || connected(false)),
+        (Upkeep::NeighbourDiscovery, carries_default_route || connected(true)),
+        (Upkeep::Dhcp, carries_default_route),
+        (Upkeep::Dhcp6, carries_default_route),
+    ];
+    let needed = upkeep.into_iter().filter(|(_, needed)| *needed).map(|(upkeep, _)| Cut::Upkeep(upkeep));
+    connections
+        .iter()
+        .map(|connection| Cut::Connection(*connection))
+        .chain(needed)
+        .filter_map(|cut| {
+            let rule = taken_by(rules, &key_of(cut))?.to_owned();
+            Some(LockOut { rule, cut })
+        })
+        .collect()
+}
+
+/// The rule by which a frame with this key would not reach the stack.
+fn taken_by<'a>(rules: &'a RuleSet, key: &Key) -> Option<&'a str> {
+    match decide(key, rules.iter()).action() {
+        Action::Pass => None,
+        Action::Redirect => rules.first_match(key),
+    }
+}
+
+/// The key of the frames that must keep arriving.
+fn key_of(cut: Cut) -> Key {
+    let ether = |ether_proto| Key { fields: field::ETHER_PROTO, ether_proto, ..Key::default() };
+    let ip = |ether_proto, ip_proto| {
+        let ether = ether(ether_proto);
+        Key { fields: ether.fields | field::IP_PROTO, ip_proto, ..ether }
+    };
+    let ports = |ip: Key, src_port, dst_port| Key {
+        fields: ip.fields | field::SRC_PORT | field::DST_PORT,
+        src_port,
+        dst_port,
+        ..ip
+    };
+    match cut {
+        Cut::Connection(Connection { local, remote }) => {
+            let ether_proto = if local.is_ipv4() { ETH_P_IP } else { ETH_P_IPV6 };
+            ports(ip(ether_proto, IPPROTO_TCP), remote.port(), local.port())
+        }
+        Cut::Upkeep(Upkeep::Arp) => ether(ETH_P_ARP),
+        Cut::Upkeep(Upkeep::NeighbourDiscovery) => ip(ETH_P_IPV6, IPPROTO_ICMPV6),
+        Cut::Upkeep(Upkeep::Dhcp) => ports(ip(ETH_P_IP, IPPROTO_UDP), 67, 68),
+        Cut::Upkeep(Upkeep::Dhcp6) => ports(ip(ETH_P_IPV6, IPPROTO_UDP), 547, 546),
+    }
+}
+
+/// The established TCP connections to local listeners at the interface's addresses, in this thread's network
+/// namespace (`/proc/thread-self/net/tcp` and `tcp6`, proc_pid_net(5)).
+///
+/// # Errors
+///
+/// When `/proc` cannot be read.
+pub fn connections_on(facts: &InterfaceFacts) -> io::Result<Vec<Connection>> {
+    // Not /proc/net, which is the main thread's: only this thread may have entered the namespace.
+    let this_thread = Path::new("/proc").join(std::fs::read_link("/proc/thread-self")?);
+    let this_thread = Process::new_with_root(this_thread).map_err(io_error)?;
+    let mut sockets = this_thread.tcp().map_err(io_error)?;
+    match this_thread.tcp6() {
+        Ok(v6) => sockets.extend(v6),
+        // A kernel without IPv6 has no such table.
+        Err(ProcError::NotFound(_)) => {}
+        Err(error) => return Err(io_error(error)),
+    }
+    Ok(select(&sockets, facts))
+}
+
+fn io_error(error: ProcError) -> io::Error {
+    match error {
+        ProcError::Io(source, _) => source,
+        other => io::Error::other(other),
+    }
+}
+
+/// Those of these sockets that are connections as [`connections_on`] means them.
+fn select(sockets: &[TcpNetEntry], facts: &InterfaceFacts) -> Vec<Connection> {
+    let listeners: HashSet<SocketAddr> = sockets
+        .iter()
+        .filter(|socket| socket.state == TcpState::Listen)
+        .map(|socket| canonical(socket.local_address))
+        .collect();
+    let listens = |local: SocketAddr| {
+        let at = |ip: IpAddr| listeners.contains(&SocketAddr::new(ip, local.port()));
+        at(local.ip())
+            || (local.is_ipv4() && at(Ipv4Addr::UNSPECIFIED.into()))
+            // Takes IPv4 as well, unless it said IPV6_V6ONLY, which the table does not show.
+            || at(Ipv6Addr::UNSPECIFIED.into())
+    };
+    sockets
+        .iter()
+        .filter(|socket| socket.state == TcpState::Established)
+        .map(|socket| Connection {
+            local: canonical(socket.local_address),
+            remote: canonical(socket.remote_address),
+        })
+        .filter(|connection| {
+            facts.local_addresses.contains(&connection.local.ip()) && listens(connection.local)
+        })
+        .collect()
+}
+
+/// An IPv4 connection of an IPv6 socket (`::ffff:10.0.0.1`) is one of IPv4 on the wire.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::steer::compile;
+
+    fn connection(local: &str, remote: &str) -> Connection {
+        Connection { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
+    }
+
+    fn check_one(rule: &str, connections: &[Connection], carries_default_route: bool) -> Vec<String> {
+        let rules = compile(&[rule]).unwrap();
+        check(&rules, connections, carries_default_route).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_connection_is_cut_off_by_what_matches_its_frames_and_by_nothing_else() {
+        let v4 = [connection("10.0.0.5:22", "10.0.0.9:51514")];
+        let named = "ssh 10.0.0.5:22 <- 10.0.0.9:51514";
+        for rule in [
+            "all",
+            "ip",
+            "tcp",
+            "port 22",
+            "tcp dst port 22",
+            "src port 51514",
+            "ip proto 6",
+            "ether proto 0x800",
+            "udp or tcp",
+        ] {
+            let cut = check_one(rule, &v4, false);
+            assert_eq!(cut[0], format!("{named} (by `{rule}`)"));
+        }
+        for rule in ["udp", "ip6", "src port 22", "dst port 51514", "tcp port 80", "ip6 and tcp", "icmp"] {
+            assert_eq!(check_one(rule, &v4, false), [""; 0], "{rule}");
+        }
+
+        let v6 = [connection("[fd00::5]:8443", "[fd00::9]:40000")];
+        assert_eq!(check_one("ip6", &v6, false)[0], "tcp [fd00::5]:8443 <- [fd00::9]:40000 (by `ip6`)");
+        assert_eq!(check_one("tcp port 8443", &v6, false).len(), 1);
+        assert_eq!(check_one("ip", &v6, false), [""; 0]);
+    }
+
+    #[test]
+    fn the_rule_that_takes_the_frame_is_named_among_others() {
+        let rules = compile(&["udp port 7", "tcp", "all"]).unwrap();
+        let cut = check(&rules, &[connection("10.0.0.5:22", "10.0.0.9:51514")], false);
+        assert_eq!(cut.iter().map(|lock_out| lock_out.rule.as_str()).collect::<Vec<_>>(), ["tcp", "all"]);
+    }
+
+    #[test]
+    fn what_keeps_the_machine_in_its_network_counts_where_the_default_route_leaves() {
+        let upkeep = |rule: &str| -> Vec<Cut> {
+            assert_eq!(check_one(rule, &[], false), [""; 0], "{rule}, without a default route");
+            check(&compile(&[rule]).unwrap(), &[], true).into_iter().map(|lock_out| lock_out.cut).collect()
+        };
+        assert_eq!(upkeep("arp"), [Cut::Upkeep(Upkeep::Arp)]);
+        assert_eq!(upkeep("icmp6"), [Cut::Upkeep(Upkeep::NeighbourDiscovery)]);
+        assert_eq!(upkeep("udp port 68"), [Cut::Upkeep(Upkeep::Dhcp)]);
+        assert_eq!(upkeep("udp dst port 546"), [Cut::Upkeep(Upkeep::Dhcp6)]);
+        assert_eq!(upkeep("udp").len(), 2);
+        assert_eq!(upkeep("ip6").len(), 2);
+        assert_eq!(upkeep("all").len(), 4);
+        assert_eq!(upkeep("udp dst port 7"), []);
+        assert_eq!(upkeep("icmp"), []);
+        assert_eq!(upkeep("tcp port 22"), []);
+    }
+
+    #[test]
+    fn neighbours_of_a_connection_have_to_be_found() {
+        let v4 = [connection("10.0.0.5:22", "10.0.0.9:51514")];
+        assert_eq!(check_one("arp", &v4, false).len(), 1);
+        assert_eq!(check_one("icmp6", &v4, false), [""; 0]);
+        assert_eq!(check_one("icmp6", &[connection("[fd00::5]:22", "[fd00::9]:1")], false).len(), 1);
+    }
+
+    #[test]
+    fn the_error_names_each_connection_and_the_way_out() {
+        let rules = compile(&["tcp"]).unwrap();
+        let many: Vec<Connection> =
+            (1..=20).map(|port| connection("10.0.0.5:22", &format!("10.0.0.9:{port}"))).collect();
+        let text = LockOutError::LockedOut(check(&rules, &many, false)).to_string();
+        assert!(text.contains("ssh 10.0.0.5:22 <- 10.0.0.9:1 (by `tcp`)"), "{text}");
+        assert!(text.contains("and 12 more") && text.contains("--force"), "{text}");
+    }
+
+    /// A listener, a connection to it, and its other end.
+    fn connect(address: &str) -> (TcpListener, TcpStream, TcpStream) {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (listener, client, server)
+    }
+
+    #[test]
+    fn real_connections_are_found_at_the_side_of_the_listener() {
+        let facts = |ip: &str| InterfaceFacts {
+            local_addresses: vec![ip.parse().unwrap()],
+            carries_default_route: false,
+        };
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let Ok(_) = TcpListener::bind(address) else {
+                eprintln!("skipped: cannot listen at {address}");
+                continue;
+            };
+            let (listener, client, server) = connect(address);
+            let ours = Connection {
+                local: canonical(server.local_addr().unwrap()),
+                remote: canonical(server.peer_addr().unwrap()),
+            };
+            let theirs = Connection { local: client.local_addr().unwrap(), remote: ours.local };
+            let found = connections_on(&facts("127.0.0.1")).unwrap();
+            assert!(found.contains(&ours), "{address}: {ours} among {found:?}");
+            assert!(!found.contains(&theirs), "{address}: {theirs} has no listener");
+            assert!(!connections_on(&facts("192.0.2.1")).unwrap().contains(&ours));
+
+            let rules = compile(&[format!("tcp dst port {}", ours.local.port())]).unwrap();
+            assert!(matches!(refuse_lock_out(&rules, &facts("127.0.0.1")), Err(LockOutError::LockedOut(_))));
+            drop(listener);
+            assert!(!connections_on(&facts("127.0.0.1")).unwrap().contains(&ours), "nobody listens any more");
+        }
+    }
+}
