@@ -181,6 +181,8 @@ impl Published {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     /// A snapshot whose numbers are all different, or all `same`.
@@ -220,14 +222,19 @@ mod tests {
 
     #[test]
     fn readers_never_see_two_turns_mixed() {
-        const TURNS: u64 = 200_000;
+        const READERS: usize = 2;
+        const ENCOUNTERS: usize = 30;
         let mut publisher = Publisher::new();
+        let finished = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            for _ in 0..3 {
-                let reader = publisher.reader();
+            for _ in 0..READERS {
+                let (reader, finished) = (publisher.reader(), &finished);
                 scope.spawn(move || {
-                    let mut last = 0;
-                    while last < TURNS {
+                    // Counted even if an assertion fails, so that the writer ends.
+                    let _count = CountOnDrop(finished);
+                    let (mut last, mut encounters) = (0, 0);
+                    while encounters < ENCOUNTERS {
+                        encounters += usize::from(reader.try_read().is_none());
                         let seen = reader.read();
                         assert_eq!(seen, snapshot(Some(seen.turns_busy)), "torn");
                         assert!(seen.turns_busy >= last, "back in time");
@@ -235,10 +242,22 @@ mod tests {
                     }
                 });
             }
-            for turn in 1..=TURNS {
+            let mut turn = 0;
+            while finished.load(Ordering::Relaxed) < READERS {
+                turn += 1;
                 publisher.publish(&snapshot(Some(turn)));
+                // Now and then long enough for a reader to be through.
+                (0..turn % 64).for_each(|_| std::hint::spin_loop());
             }
         });
+    }
+
+    struct CountOnDrop<'a>(&'a AtomicUsize);
+
+    impl Drop for CountOnDrop<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[test]
