@@ -1,7 +1,8 @@
 //! The right to a frame, as opposed to its name.
 
 use std::{
-    num::NonZeroU32,
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -27,8 +28,11 @@ impl PoolTag {
     pub(crate) const NOBODY: Self = Self(NonZeroU32::MAX);
 
     /// The tag with this number, if it can be one.
-    pub(crate) fn from_number(number: u32) -> Option<Self> {
-        NonZeroU32::new(number).map(Self)
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
     }
 
     /// The tag as a number, for messages and metrics: the pool's id.
@@ -43,37 +47,56 @@ impl PoolTag {
 /// user, and by a [`Ledger`](crate::Ledger) for a frame that the kernel gave back. So safe code can
 /// neither forge nor duplicate a right. A `Frame` has no destructor, as the pool that must have it back
 /// is not inside: one that is dropped stays `out` for ever.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 #[must_use = "a frame that is neither put nor lent is lost"]
-pub struct Frame {
-    id: FrameId,
-    home: PoolTag,
-}
+pub struct Frame(
+    /// The pool's tag in the upper half, the index in the lower: one register, and none of it for `None`.
+    NonZeroU64,
+);
 
 impl Frame {
     /// A frame of nobody. Callers must hold the right that this makes.
     pub(crate) const fn unowned(id: FrameId) -> Self {
-        Self { id, home: PoolTag::NOBODY }
+        Self::of(id, PoolTag::NOBODY)
     }
 
     /// A frame of the pool with this tag. Callers must hold the right that this makes.
+    #[inline]
     pub(crate) const fn of(id: FrameId, home: PoolTag) -> Self {
-        Self { id, home }
+        let tag = NonZeroU64::new((home.number() as u64) << 32).expect("a tag is not zero");
+        Self(tag.saturating_add(id.0 as u64))
     }
 
     /// The frame's name.
+    #[inline]
     pub const fn id(&self) -> FrameId {
-        self.id
+        FrameId(self.0.get() as u32)
     }
 
     /// The pool that the frame must go back to.
+    #[inline]
     pub const fn home(&self) -> PoolTag {
-        self.home
+        match PoolTag::from_number((self.0.get() >> 32) as u32) {
+            Some(tag) => tag,
+            None => PoolTag::NOBODY, // No frame is made with the tag 0.
+        }
+    }
+
+    /// Whether it is a frame of the pool with this tag.
+    #[inline]
+    pub(crate) const fn is_of(&self, home: PoolTag) -> bool {
+        (self.0.get() >> 32) as u32 == home.number()
     }
 
     /// Takes possession of a frame that a provider delivered.
     pub(crate) const fn settle_at(&mut self, home: PoolTag) {
-        self.home = home;
+        *self = Self::of(self.id(), home);
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("id", &self.id()).field("home", &self.home()).finish()
     }
 }
 

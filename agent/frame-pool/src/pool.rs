@@ -208,7 +208,7 @@ impl FramePool {
     /// A frame of another pool is refused and counted (`foreign_put`); its own pool misses it from then on.
     #[inline]
     pub fn put_direct(&mut self, frame: Frame) {
-        if frame.home() != self.tag || !self.refs.is_sole(frame.id()) {
+        if !frame.is_of(self.tag) || !self.refs.is_sole(frame.id()) {
             return self.shared.put_odd(frame);
         }
         match self.cache.push(frame) {
@@ -275,27 +275,37 @@ impl FramePool {
         None
     }
 
-    /// `page_pool_refill_alloc_cache()`: moves the oldest frames of the ring, up to a refill. A frame of
-    /// the wrong node ends it and is given up.
+    /// `page_pool_refill_alloc_cache()`: moves the oldest frames of the ring into the cache, up to a
+    /// refill.
     fn refill_from_ring(&mut self) -> Option<Frame> {
         if self.consumer.is_empty(&self.shared.ring) {
             self.alloc.empty += 1;
             return None;
         }
-        let preferred = self.preferred_node();
-        while self.cache.len() < self.refill {
-            let Some(id) = self.consumer.consume(&self.shared.ring) else { break };
-            let frame = self.shared.own(id);
-            if self.has_nodes && self.shared.provider.node_of(id) != preferred {
-                self.alloc.waive += 1;
-                self.shared.release(1, &mut [frame].into_iter());
-                break;
-            }
-            self.cache.stack().push(frame);
+        let tag = self.tag;
+        if self.has_nodes {
+            self.refill_from_node();
+        } else {
+            let room = self.refill - self.cache.len();
+            self.consumer.consume_bulk(&self.shared.ring, room, self.cache.stack(), tag);
         }
         let frame = self.cache.pop()?;
         self.alloc.refill += 1;
         Some(frame)
+    }
+
+    /// As far as the ring has frames of the preferred node. One of another node ends it and is given up.
+    fn refill_from_node(&mut self) {
+        let preferred = self.preferred_node();
+        while self.cache.len() < self.refill {
+            let Some(id) = self.consumer.consume(&self.shared.ring) else { return };
+            let frame = Frame::of(id, self.tag);
+            if self.shared.provider.node_of(id) != preferred {
+                self.alloc.waive += 1;
+                return self.shared.release(1, &mut [frame].into_iter());
+            }
+            self.cache.stack().push(frame);
+        }
     }
 
     /// `__page_pool_alloc_pages_slow()`: a batch from the provider.

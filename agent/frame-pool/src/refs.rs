@@ -60,6 +60,17 @@ impl RefTable {
         self.words.get(id.index()).is_some_and(|word| word.load(Ordering::Acquire) == SOLE)
     }
 
+    /// Whether all frames are of the pool with this tag, and each [`is_sole`](Self::is_sole).
+    #[inline]
+    pub(crate) fn are_sole_frames_of(&self, home: PoolTag, frames: &[Frame]) -> bool {
+        // A slice of its own, or else each Acquire would make the compiler look it up again.
+        let words = &self.words[..];
+        frames.iter().all(|frame| {
+            let word = words.get(frame.id().index());
+            frame.is_of(home) && word.is_some_and(|word| word.load(Ordering::Acquire) == SOLE)
+        })
+    }
+
     /// `page_pool_fragment_page()`: the sole holder turns its reference into `n`, by one store.
     pub(crate) fn set(&self, id: FrameId, n: u32) {
         let word = self.word(id);

@@ -21,7 +21,8 @@
 //! is in the kernel: the consumer takes the slow way and finds them later.
 
 use crate::{
-    FrameId,
+    Frame, FrameId, PoolTag,
+    refs::LastRight,
     sync::{AtomicU32, AtomicU64, Ordering, OwnLine, yield_now},
 };
 
@@ -34,7 +35,7 @@ const CLOSED: u64 = 1 << 63;
 /// Slots in a cache line of the kernel's ring of pointers, times two (`__ptr_ring_set_size`).
 const GROUP: u32 = 16;
 
-/// Counts slots: the lap in the upper half, the slot in the lower, because the size of a ring need not be
+/// A position: the lap in the upper half, the slot in the lower, because the size of a ring need not be
 /// a power of two and a division per put would be slow. 2^31 laps are never finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cursor(u64);
@@ -50,13 +51,26 @@ impl Cursor {
     }
 
     /// The cursor `n` slots further, for `n` at most `size`.
+    #[inline]
     fn advance(self, n: u32, size: u32) -> Self {
         let slot = self.slot() + n;
-        let lap = self.0 >> 32;
         if slot < size {
-            Self(lap << 32 | u64::from(slot))
+            Self(self.0 + u64::from(n))
         } else {
-            Self((lap + 1) << 32 | u64::from(slot - size))
+            Self(((self.0 >> 32) + 1) << 32 | u64::from(slot - size))
+        }
+    }
+
+    /// Slots that a producer at this cursor may fill, while those from `head` on are not free.
+    ///
+    /// A cursor behind the head is one that another producer has moved meanwhile: to claim from it will
+    /// fail, whatever is answered.
+    #[inline]
+    fn room(self, head: Self, size: u32) -> u32 {
+        if self.0 >> 32 == head.0 >> 32 {
+            size - self.slot().saturating_sub(head.slot())
+        } else {
+            head.slot().saturating_sub(self.slot())
         }
     }
 }
@@ -97,40 +111,50 @@ impl PtrRing {
     }
 
     /// Appends one frame; `false` if the ring is full or closed.
+    #[inline]
     pub(crate) fn produce(&self, id: FrameId) -> bool {
-        self.produce_bulk([id].into_iter()) == 1
+        match self.claim(1) {
+            Some((first, _)) => {
+                self.slots[first.slot() as usize].store(id.0, Ordering::Release); // (C)
+                true
+            }
+            None => false,
+        }
     }
 
     /// Appends as many of the frames as there is room for, in order, and says how many that was.
     #[inline]
-    pub(crate) fn produce_bulk(&self, ids: impl ExactSizeIterator<Item = FrameId>) -> usize {
+    pub(crate) fn produce_bulk(&self, rights: &[impl LastRight]) -> usize {
+        let Some((first, count)) = self.claim(rights.len()) else { return 0 };
+        let (before, from) = self.slots.split_at(first.slot() as usize);
+        let (to_end, from_start) = rights[..count].split_at(count.min(from.len()));
+        for (slots, rights) in [(from, to_end), (before, from_start)] {
+            for (slot, right) in slots.iter().zip(rights) {
+                slot.store(right.id().0, Ordering::Release); // (C)
+            }
+        }
+        count
+    }
+
+    /// Claims up to `wanted` slots: the first, and how many. `None` if the ring is full or closed.
+    #[inline]
+    fn claim(&self, wanted: usize) -> Option<(Cursor, usize)> {
         let size = self.size();
-        let wanted = ids.len().min(size as usize) as u32;
         let mut tail = self.tail.load(Ordering::Acquire);
-        let (mut cursor, count) = loop {
-            if tail & CLOSED != 0 {
-                return 0;
-            }
+        loop {
             let cursor = Cursor(tail);
-            let head = Cursor(self.head.load(Ordering::Acquire)); // (A)
-            // A tail that another producer has moved meanwhile may lie behind the head; it fails below.
-            let used = cursor.count(size).saturating_sub(head.count(size));
-            let count = wanted.min(size.saturating_sub(used as u32));
-            if count == 0 {
-                return 0;
+            let room = cursor.room(Cursor(self.head.load(Ordering::Acquire)), size); // (A)
+            let count = wanted.min(room as usize);
+            if count == 0 || tail & CLOSED != 0 {
+                return None;
             }
-            let next = cursor.advance(count, size).0;
+            let next = cursor.advance(count as u32, size).0;
             // (B)
             match self.tail.compare_exchange_weak(tail, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => break (cursor, count),
+                Ok(_) => return Some((cursor, count)),
                 Err(now) => tail = now,
             }
-        };
-        for id in ids.take(count as usize) {
-            self.slots[cursor.slot() as usize].store(id.0, Ordering::Release); // (C)
-            cursor = cursor.advance(1, size);
         }
-        count as usize
     }
 
     /// Refuses every frame from now on. Those already claimed still arrive.
@@ -163,6 +187,30 @@ impl RingConsumer {
             self.free_group(ring, slot);
         }
         Some(FrameId(id))
+    }
+
+    /// Takes up to `max` of the oldest frames, in order, and puts them at the end of `to` as frames of the
+    /// pool with this tag. As `consume` so many times, but faster.
+    pub(crate) fn consume_bulk(&mut self, ring: &PtrRing, max: usize, to: &mut Vec<Frame>, tag: PoolTag) {
+        let mut left = max;
+        while left > 0 {
+            // Up to where the group is complete, or the array ends.
+            let (first, wanted) = (self.next.slot() as usize, left.min((self.group - self.stale) as usize));
+            let slots = &ring.slots[first..ring.slots.len().min(first + wanted)];
+            let filled = slots.iter().take_while(|slot| slot.load(Ordering::Acquire) != EMPTY).count(); // (E)
+            // Only the consumer empties a slot, so what was filled still is.
+            let frame = |slot: &AtomicU32| Frame::of(FrameId(slot.load(Ordering::Relaxed)), tag);
+            to.extend(slots[..filled].iter().map(frame));
+            if filled == 0 {
+                return;
+            }
+            self.next = self.next.advance(filled as u32, ring.size());
+            self.stale += filled as u32;
+            if self.stale == self.group || self.next.slot() == 0 {
+                self.free_group(ring, (first + filled) as u32 - 1);
+            }
+            left -= filled;
+        }
     }
 
     /// `__ptr_ring_zero_tail()`: gives the consumed slots, of which `last` is the last, to the producers.
@@ -215,6 +263,10 @@ impl RingConsumer {
 mod tests {
     use super::*;
 
+    fn frames(ids: std::ops::Range<u32>) -> Vec<Frame> {
+        ids.map(|id| Frame::unowned(FrameId(id))).collect()
+    }
+
     fn fill(ring: &PtrRing, ids: std::ops::Range<u32>) -> usize {
         ids.filter(|&id| ring.produce(FrameId(id))).count()
     }
@@ -224,7 +276,7 @@ mod tests {
         let (ring, mut consumer) = PtrRing::new(3);
         for round in 0..10 {
             let base = round * 2;
-            assert_eq!(ring.produce_bulk([FrameId(base), FrameId(base + 1)].into_iter()), 2);
+            assert_eq!(ring.produce_bulk(&frames(base..base + 2)), 2);
             assert_eq!(consumer.len(&ring), 2);
             assert_eq!(consumer.consume(&ring), Some(FrameId(base)));
             assert_eq!(consumer.consume(&ring), Some(FrameId(base + 1)));
@@ -236,10 +288,10 @@ mod tests {
     #[test]
     fn a_full_ring_refuses_and_takes_what_fits() {
         let (ring, mut consumer) = PtrRing::new(4);
-        assert_eq!(ring.produce_bulk((0..6).map(FrameId).collect::<Vec<_>>().into_iter()), 4);
+        assert_eq!(ring.produce_bulk(&frames(0..6)), 4);
         assert!(!ring.produce(FrameId(9)));
         assert_eq!(consumer.consume(&ring), Some(FrameId(0)));
-        assert_eq!(ring.produce_bulk([FrameId(7), FrameId(8)].into_iter()), 1);
+        assert_eq!(ring.produce_bulk(&frames(7..9)), 1);
         let left: Vec<_> = consumer.peek(&ring).map(|id| id.0).collect();
         assert_eq!(left, [1, 2, 3, 7]);
     }
@@ -270,6 +322,24 @@ mod tests {
         assert_eq!((consumer.stale(), fill(&ring, 40..80)), (7, 32));
         consumer.consume(&ring).unwrap();
         assert_eq!((consumer.stale(), fill(&ring, 80..120)), (0, 8));
+    }
+
+    #[test]
+    fn a_bulk_is_as_many_single_frames() {
+        let tag = PoolTag::next();
+        for (size, max) in [(5, 3), (40, 7), (40, 64), (64, 20), (100, 64)] {
+            let ((one, mut single), (many, mut bulk)) = (PtrRing::new(size), PtrRing::new(size));
+            for round in 0..50 {
+                let ids = frames(round * 100..round * 100 + round % 70);
+                let accepted = ids.iter().take_while(|frame| one.produce(frame.id())).count();
+                assert_eq!(many.produce_bulk(&ids), accepted);
+                let expected: Vec<_> = (0..max).map_while(|_| single.consume(&one)).collect();
+                let mut got = Vec::new();
+                bulk.consume_bulk(&many, max, &mut got, tag);
+                assert_eq!(got.iter().map(Frame::id).collect::<Vec<_>>(), expected);
+                assert_eq!((bulk.next, bulk.stale), (single.next, single.stale));
+            }
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Shared {
     /// Whether the frame may be recycled by this pool.
     #[inline]
     pub(crate) fn takes(&self, frame: &Frame) -> bool {
-        frame.home() == self.tag && self.refs.is_sole(frame.id())
+        frame.is_of(self.tag) && self.refs.is_sole(frame.id())
     }
 
     /// `page_pool_recycle_in_ring()` and, if the ring refuses, the release that follows it.
@@ -71,7 +71,7 @@ impl Shared {
 
     /// `page_pool_recycle_ring_bulk()`: in order; `ring_full` counts once, and what was refused leaves.
     pub(crate) fn put_ring_bulk(&self, rights: &mut Vec<impl LastRight>) {
-        let accepted = self.ring.produce_bulk(rights.iter().map(LastRight::id));
+        let accepted = self.ring.produce_bulk(rights);
         let refused = rights.len() - accepted;
         let mut rest = rights.drain(..).skip(accepted).map(LastRight::into_frame);
         if refused > 0 {
@@ -85,7 +85,7 @@ impl Shared {
     /// accepted, or it is ours and not recyclable and leaves the pool.
     #[cold]
     pub(crate) fn put_odd(&self, frame: Frame) {
-        if frame.home() == self.tag {
+        if frame.is_of(self.tag) {
             count(&self.counters.released_refcnt, 1);
             self.disconnect(frame);
         } else {
@@ -94,11 +94,17 @@ impl Shared {
     }
 
     /// Takes out of a bulk, in order, what the pool cannot recycle.
+    #[inline]
     pub(crate) fn put_odd_ones(&self, frames: &mut Vec<Frame>) {
-        if !frames.iter().all(|frame| self.takes(frame)) {
-            for frame in frames.extract_if(.., |frame| !self.takes(frame)) {
-                self.put_odd(frame);
-            }
+        if !self.refs.are_sole_frames_of(self.tag, frames) {
+            self.remove_odd_ones(frames);
+        }
+    }
+
+    #[cold]
+    fn remove_odd_ones(&self, frames: &mut Vec<Frame>) {
+        for frame in frames.extract_if(.., |frame| !self.takes(frame)) {
+            self.put_odd(frame);
         }
     }
 

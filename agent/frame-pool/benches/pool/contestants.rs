@@ -105,15 +105,15 @@ impl Contestant {
         match (self, case.threads) {
             (Self::Pool, 1) => pool_one_thread(case),
             (Self::Pool, _) => pool_two_threads(case),
+            // One frame at a time also where the others move bulks: this is the floor, not a rival.
             (Self::Vec, _) => {
                 let mut stack: Vec<u32> = (0..case.frames).collect();
-                let mut hand = Vec::with_capacity(case.batch);
                 Box::new(move |frames| {
-                    rounds(frames, case.batch, |n| {
-                        hand.extend((0..n).map_while(|_| stack.pop()));
-                        black_box(&mut hand);
-                        hand.drain(..).for_each(|id| stack.push(id));
-                    });
+                    for _ in 0..frames {
+                        if let Some(id) = black_box(stack.pop()) {
+                            stack.push(id);
+                        }
+                    }
                 })
             }
             (Self::VecSlices, _) => {
