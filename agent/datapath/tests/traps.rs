@@ -235,7 +235,7 @@ fn a_full_rx_ring_parks_frames_with_the_kernel() {
     assert_eq!(worker.snapshot().places.kernel, 0, "used first");
 }
 
-/// kernel.md 3.8's rule against it: no more frames out for receiving than the RX ring has slots.
+/// The rule against it: no more frames out for receiving than the RX ring has slots.
 #[test]
 fn a_fill_target_of_the_rx_rings_size_keeps_it_from_overflowing() {
     let config = WorkerConfig { fill_target: 8, ..WorkerConfig::default() };
