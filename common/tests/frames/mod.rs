@@ -145,7 +145,7 @@ pub(crate) fn table() -> Vec<Case> {
         ),
         case(
             "udp4, last fragment",
-            ethernet(ETH_P_IP, &ipv4(5, 0x1f00, IPPROTO_UDP, &to_7)),
+            ethernet(ETH_P_IP, &ipv4(5, 0x1000, IPPROTO_UDP, &to_7)),
             ip(ETH_P_IP, IPPROTO_UDP),
             Unmatched,
         ),
