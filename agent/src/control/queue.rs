@@ -73,7 +73,9 @@ impl Queue {
 
     /// Starts the thread.
     pub(super) fn start(&self, interface: &str, epoch: Instant) -> Result<()> {
-        if let Some(worker) = self.waiting.take() {
+        if let Some(mut worker) = self.waiting.take() {
+            // The first turn lends the kernel its frames. What is steered before that finds none and is dropped.
+            worker.poll_once(epoch.elapsed());
             // Linux cuts a thread's name after 15 bytes; an interface's has up to 15.
             let name = format!("{interface}/{}", self.number);
             let running = worker::spawn(name, worker, self.cpu, epoch)
