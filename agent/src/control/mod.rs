@@ -46,8 +46,8 @@ pub enum Outcome {
 /// Runs until told to stop: attaches, moves frames, reports, detaches.
 ///
 /// The order matters. What can be refused is refused before anything is touched; the listener is bound before
-/// the network namespace changes; sockets are in the map before the program is attached, so that no frame is
-/// steered to nowhere; threads come last.
+/// the network namespace changes; a queue's socket comes into the program's map last, when the kernel has frames
+/// for it, so that no frame is steered to nowhere.
 pub fn run(config: RunConfig) -> Result<Outcome> {
     preflight::check(&config)?;
     let listener = metrics::bind(config.listen)
@@ -64,6 +64,8 @@ pub fn run(config: RunConfig) -> Result<Outcome> {
         let signals = Signals::listen().context("cannot listen for signals")?;
         let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
         let agent = Rc::new(Agent { devices, started: Instant::now() });
+        // Before the first frame is allocated: at the end all of them are home, and the two are compared.
+        let start = agent.observe();
         for device in &agent.devices {
             device.start_workers(agent.started)?;
             if config.log_program && let Some(log) = device.take_log() {
@@ -73,7 +75,7 @@ pub fn run(config: RunConfig) -> Result<Outcome> {
         let pages = Rc::clone(&agent);
         tokio::task::spawn_local(metrics::serve(listener, move |path| pages.page(path)));
         log::info!("listening on {endpoint}");
-        agent.serve(&config, signals, &endpoint).await
+        agent.serve(&config, signals, &endpoint, start).await
     }))
 }
 
@@ -85,8 +87,14 @@ struct Agent {
 
 impl Agent {
     /// Reports and watches until a signal, the end of `--duration`, or the death of a worker; then shuts down.
-    async fn serve(&self, config: &RunConfig, mut signals: Signals, endpoint: &str) -> Result<Outcome> {
-        let mut reporter = Reporter::new(io::stdout(), config.json, self.observe());
+    async fn serve(
+        &self,
+        config: &RunConfig,
+        mut signals: Signals,
+        endpoint: &str,
+        start: Observation,
+    ) -> Result<Outcome> {
+        let mut reporter = Reporter::new(io::stdout(), config.json, start);
         let infos: Vec<_> = self.devices.iter().map(Device::info).collect();
         reporter.banner(&infos, endpoint);
 
