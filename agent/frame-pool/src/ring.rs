@@ -32,6 +32,9 @@ const EMPTY: u32 = u32::MAX;
 /// Set in `tail` when no more frames may enter.
 const CLOSED: u64 = 1 << 63;
 
+/// One lap further.
+const LAP: u64 = 1 << 32;
+
 /// Slots in a cache line of the kernel's ring of pointers, times two (`__ptr_ring_set_size`).
 const GROUP: u32 = 16;
 
@@ -47,7 +50,7 @@ impl Cursor {
 
     /// Entries before this one since the ring was made.
     fn count(self, size: u32) -> u64 {
-        (self.0 >> 32) * u64::from(size) + u64::from(self.slot())
+        self.0 / LAP * u64::from(size) + u64::from(self.slot())
     }
 
     /// The cursor `n` slots further, for `n` at most `size`.
@@ -57,7 +60,7 @@ impl Cursor {
         if slot < size {
             Self(self.0 + u64::from(n))
         } else {
-            Self(((self.0 >> 32) + 1) << 32 | u64::from(slot - size))
+            Self((self.0 / LAP + 1) * LAP + u64::from(slot - size))
         }
     }
 
@@ -67,7 +70,7 @@ impl Cursor {
     /// fail, whatever is answered.
     #[inline]
     fn room(self, head: Self, size: u32) -> u32 {
-        if self.0 >> 32 == head.0 >> 32 {
+        if self.0 / LAP == head.0 / LAP {
             size - self.slot().saturating_sub(head.slot())
         } else {
             head.slot().saturating_sub(self.slot())
@@ -113,13 +116,21 @@ impl PtrRing {
     /// Appends one frame; `false` if the ring is full or closed.
     #[inline]
     pub(crate) fn produce(&self, id: FrameId) -> bool {
-        match self.claim(1) {
-            Some((first, _)) => {
-                self.slots[first.slot() as usize].store(id.0, Ordering::Release); // (C)
-                true
+        let mut tail = self.tail.load(Ordering::Acquire);
+        loop {
+            let head = self.head.load(Ordering::Acquire); // (A)
+            if tail == head + LAP || tail & CLOSED != 0 {
+                return false;
             }
-            None => false,
+            let next = Cursor(tail).advance(1, self.size()).0;
+            // (B)
+            match self.tail.compare_exchange_weak(tail, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => tail = now,
+            }
         }
+        self.slots[Cursor(tail).slot() as usize].store(id.0, Ordering::Release); // (C)
+        true
     }
 
     /// Appends as many of the frames as there is room for, in order, and says how many that was.
@@ -176,15 +187,12 @@ impl RingConsumer {
     /// Takes the oldest frame.
     #[inline]
     pub(crate) fn consume(&mut self, ring: &PtrRing) -> Option<FrameId> {
-        let slot = self.next.slot();
-        let id = ring.slots[slot as usize].load(Ordering::Acquire); // (E)
+        let id = ring.slots[self.next.slot() as usize].load(Ordering::Acquire); // (E)
         if id == EMPTY {
             return None;
         }
-        self.next = self.next.advance(1, ring.size());
-        self.stale += 1;
-        if self.stale == self.group || self.next.slot() == 0 {
-            self.free_group(ring, slot);
+        if self.consumed(ring, 1) {
+            self.publish(ring);
         }
         Some(FrameId(id))
     }
@@ -192,35 +200,46 @@ impl RingConsumer {
     /// Takes up to `max` of the oldest frames, in order, and puts them at the end of `to` as frames of the
     /// pool with this tag. As `consume` so many times, but faster.
     pub(crate) fn consume_bulk(&mut self, ring: &PtrRing, max: usize, to: &mut Vec<Frame>, tag: PoolTag) {
-        let mut left = max;
+        let (mut left, mut freed) = (max, false);
         while left > 0 {
             // Up to where the group is complete, or the array ends.
             let (first, wanted) = (self.next.slot() as usize, left.min((self.group - self.stale) as usize));
             let slots = &ring.slots[first..ring.slots.len().min(first + wanted)];
             let filled = slots.iter().take_while(|slot| slot.load(Ordering::Acquire) != EMPTY).count(); // (E)
+            if filled == 0 {
+                break;
+            }
             // Only the consumer empties a slot, so what was filled still is.
             let frame = |slot: &AtomicU32| Frame::of(FrameId(slot.load(Ordering::Relaxed)), tag);
             to.extend(slots[..filled].iter().map(frame));
-            if filled == 0 {
-                return;
-            }
-            self.next = self.next.advance(filled as u32, ring.size());
-            self.stale += filled as u32;
-            if self.stale == self.group || self.next.slot() == 0 {
-                self.free_group(ring, (first + filled) as u32 - 1);
-            }
+            freed |= self.consumed(ring, filled as u32);
             left -= filled;
+        }
+        if freed {
+            self.publish(ring);
         }
     }
 
-    /// `__ptr_ring_zero_tail()`: gives the consumed slots, of which `last` is the last, to the producers.
-    fn free_group(&mut self, ring: &PtrRing, last: u32) {
-        let first = last + 1 - self.stale;
-        for slot in &ring.slots[first as usize..=last as usize] {
-            slot.store(EMPTY, Ordering::Relaxed); // (F)
+    /// Moves on by `n` slots, and empties them if that completes their group or reaches the end of the
+    /// array (`__ptr_ring_zero_tail()`); whether it did.
+    #[inline]
+    fn consumed(&mut self, ring: &PtrRing, n: u32) -> bool {
+        let end = (self.next.slot() + n) as usize;
+        self.next = self.next.advance(n, ring.size());
+        self.stale += n;
+        let complete = self.stale == self.group || self.next.slot() == 0;
+        if complete {
+            for slot in &ring.slots[end - self.stale as usize..end] {
+                slot.store(EMPTY, Ordering::Relaxed); // (F)
+            }
+            self.stale = 0;
         }
-        ring.head.store(self.next.0, Ordering::Release); // (G)
-        self.stale = 0;
+        complete
+    }
+
+    /// Gives the emptied slots to the producers.
+    fn publish(&self, ring: &PtrRing) {
+        ring.head.store(self.next.0 - u64::from(self.stale), Ordering::Release); // (G)
     }
 
     /// Whether the next look would find nothing.

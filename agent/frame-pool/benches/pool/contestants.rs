@@ -2,10 +2,7 @@
 
 use std::{
     hint::black_box,
-    sync::{
-        Arc, Mutex,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, Mutex},
     thread,
 };
 
@@ -273,26 +270,35 @@ fn hand_over<T: Send + 'static>(
     mut take: impl FnMut(&mut Vec<T>) + 'static,
     mut give: impl FnMut(&mut Vec<T>) + Send + 'static,
 ) -> Run {
-    let (full, full_end): (Sender<Vec<T>>, Receiver<Vec<T>>) = channel();
-    let (empty_end, empty) = channel();
+    let full = Arc::new(ArrayQueue::<Vec<T>>::new(PARCELS));
+    let empty = Arc::new(ArrayQueue::<Vec<T>>::new(PARCELS));
     for _ in 0..PARCELS {
-        empty_end.send(Vec::with_capacity(PARCEL)).expect("the other end is here");
+        drop(empty.push(Vec::with_capacity(PARCEL)));
     }
+    let (their_full, their_empty) = (Arc::clone(&full), Arc::clone(&empty));
     thread::spawn(move || {
-        for mut parcel in full_end {
+        // Until the owner is gone.
+        while Arc::strong_count(&their_full) > 1 {
+            let Some(mut parcel) = their_full.pop() else {
+                thread::yield_now();
+                continue;
+            };
             give(&mut parcel);
-            if empty_end.send(parcel).is_err() {
-                return;
-            }
+            drop(their_empty.push(parcel));
         }
     });
     Box::new(move |frames| {
         for _ in 0..frames / PARCEL as u64 {
-            let mut parcel = empty.recv().expect("the thread lives as long as its parcels come");
+            let mut parcel = loop {
+                match empty.pop() {
+                    Some(parcel) => break parcel,
+                    None => thread::yield_now(),
+                }
+            };
             while parcel.len() < PARCEL {
                 take(&mut parcel);
             }
-            full.send(parcel).expect("the thread lives as long as its parcels come");
+            drop(full.push(parcel));
         }
     })
 }
