@@ -10,25 +10,24 @@
 //! that was killed go with the next one.
 
 mod agent;
+mod lines;
 mod net;
 mod report;
 mod scrape;
 pub(crate) mod sender;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use anyhow::{Result, bail, ensure};
 
 use crate::cli::Lab;
-use crate::lab::agent::{Agent, Wake};
+use crate::lab::agent::Agent;
 use crate::lab::net::Namespaces;
 use crate::lab::sender::RunningSender;
+use crate::lab::watch::{Signals, Wake, Watch};
 use crate::shell;
 
 /// Where umemd attaches.
@@ -49,49 +48,28 @@ const QUIET: Duration = Duration::from_secs(3);
 /// A umemd that has not ended by then hangs: its own deadlines are shorter.
 const STOP: Duration = Duration::from_secs(30);
 
-/// What the lab hears of.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// SIGINT, SIGTERM or SIGHUP came.
-    Signal,
-    /// Nobody reads our stdout any more.
-    NobodyListens,
-    /// umemd serves HTTP there.
-    Listening(String),
-}
-
 /// Builds the lab, runs umemd in it, and takes it down. The exit code is umemd's.
 pub(crate) fn run(options: &Lab) -> Result<ExitCode> {
     ensure!(shell::is_root(), "the lab needs root; `cargo xtask run` asks its --runner for it");
-    let (events, inbox) = mpsc::channel();
-    listen_to_signals(events.clone())?;
+    let signals = Signals::catch()?;
     let namespaces = Namespaces::create()?;
 
     let args = umemd_args(options, &namespaces.near);
-    let mut agent = Agent::start(&options.umemd, &args, options.show.json, events, inbox)?;
-    let Some(address) = wait_until_ready(&mut agent, &args)? else {
-        return finish(&mut agent);
+    let mut watch = Watch::new(signals, Agent::start(&options.umemd, &args, options.show.json)?);
+    let Some(address) = wait_until_ready(&mut watch, &args)? else {
+        return finish(&mut watch);
     };
 
-    let mut sender = RunningSender::start(&namespaces.far, DESTINATION, &options.traffic, agent.sent())?;
-    let end = options.show.duration.map(|duration| Instant::now() + duration);
-    let broken = loop {
-        match agent.wake(end.unwrap_or_else(far_away).min(Instant::now() + Duration::from_millis(200))) {
-            Wake::Signal | Wake::Ended => break None,
-            Wake::Listening(_) => {}
-            Wake::Timeout if end.is_some_and(|end| Instant::now() >= end) => break None,
-            Wake::Timeout => {
-                if let Some(error) = sender.failure() {
-                    break Some(error);
-                }
-            }
-        }
-    };
+    watch.sender = Some(RunningSender::start(&namespaces.far, DESTINATION, &options.traffic)?);
+    let broken = flow(&mut watch, options.show.duration);
 
     // In this order: what is still on its way when umemd detaches is sent but never received.
-    let sent = sender.stop();
-    let received = if agent.has_ended() { None } else { scrape::settled(&address, sent) };
-    let code = finish(&mut agent)?;
+    if let Some(sender) = &mut watch.sender {
+        sender.stop();
+    }
+    let sent = watch.sent();
+    let received = if watch.agent.has_ended() { None } else { scrape::settled(&address, sent) };
+    let code = finish(&mut watch)?;
     if let Some(error) = broken {
         return Err(error);
     }
@@ -102,6 +80,25 @@ pub(crate) fn run(options: &Lab) -> Result<ExitCode> {
         }
     }
     Ok(code)
+}
+
+/// Lets frames flow until it is time, we are told to end, or umemd or the sender ended; the latter is an error.
+fn flow(watch: &mut Watch, duration: Option<Duration>) -> Option<anyhow::Error> {
+    let end = duration.map(|duration| Instant::now() + duration);
+    loop {
+        let glance = Instant::now() + Duration::from_millis(200);
+        match watch.wake(end.map_or(glance, |end| end.min(glance))) {
+            Wake::End | Wake::Ended => return None,
+            Wake::Listening(_) => {}
+            Wake::Timeout if end.is_some_and(|end| Instant::now() >= end) => return None,
+            Wake::Timeout => {
+                let failure = watch.sender.as_mut().and_then(RunningSender::failure);
+                if failure.is_some() {
+                    return failure;
+                }
+            }
+        }
+    }
 }
 
 /// The arguments with which another xtask, as root, runs the same lab.
@@ -132,12 +129,12 @@ fn umemd_args(options: &Lab, near: &str) -> Vec<OsString> {
 }
 
 /// Waits until umemd says that it is ready, and returns its address; `None` if it is to end instead.
-fn wait_until_ready(agent: &mut Agent, args: &[OsString]) -> Result<Option<String>> {
+fn wait_until_ready(watch: &mut Watch, args: &[OsString]) -> Result<Option<String>> {
     let start = Instant::now();
     let mut address: Option<String> = None;
     while start.elapsed() < START {
-        match agent.wake(Instant::now() + Duration::from_millis(20)) {
-            Wake::Signal | Wake::Ended => return Ok(None),
+        match watch.wake(Instant::now() + Duration::from_millis(20)) {
+            Wake::End | Wake::Ended => return Ok(None),
             Wake::Listening(at) => address = Some(at),
             Wake::Timeout if address.is_none() && start.elapsed() > QUIET => {
                 address = Some(listen_flag(args))
@@ -148,7 +145,7 @@ fn wait_until_ready(agent: &mut Agent, args: &[OsString]) -> Result<Option<Strin
             return Ok(Some(at.to_owned()));
         }
     }
-    agent.kill();
+    watch.agent.kill();
     let at = address.unwrap_or_else(|| listen_flag(args));
     bail!("umemd did not become ready within {} s: http://{at}/readyz does not say 200", START.as_secs())
 }
@@ -165,34 +162,26 @@ fn listen_flag(args: &[OsString]) -> String {
 }
 
 /// Ends umemd: SIGTERM, and SIGKILL if a second signal comes or it takes too long.
-fn finish(agent: &mut Agent) -> Result<ExitCode> {
-    agent.terminate();
+fn finish(watch: &mut Watch) -> Result<ExitCode> {
+    watch.agent.terminate();
     let deadline = Instant::now() + STOP;
     loop {
-        match agent.wake(deadline) {
-            Wake::Ended => return agent.exit_code(),
+        match watch.wake(deadline) {
+            Wake::Ended => {
+                let sent = watch.sent();
+                return watch.agent.exit_code(sent);
+            }
             Wake::Listening(_) => {}
-            Wake::Signal => {
-                agent.kill();
+            Wake::End => {
+                watch.agent.kill();
                 bail!("killed by a second signal");
             }
             Wake::Timeout => {
-                agent.kill();
+                watch.agent.kill();
                 bail!("umemd did not end within {} s of SIGTERM: killed", STOP.as_secs());
             }
         }
     }
-}
-
-fn listen_to_signals(events: Sender<Event>) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot handle signals")?;
-    thread::spawn(move || signals.forever().all(|_| events.send(Event::Signal).is_ok()));
-    Ok(())
-}
-
-/// No end: an hour is looked at again.
-fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
 }
 
 #[cfg(test)]

@@ -4,17 +4,19 @@
 //! because the lab says stop or is no more, it prints its last total and ends.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::UdpSocket;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::lines::Lines;
 use crate::cli::{LabSend, Traffic};
 use crate::shell;
 
@@ -35,13 +37,13 @@ const BATCH: u64 = 64;
 pub(crate) struct RunningSender {
     child: Child,
     life_line: Option<ChildStdin>,
-    totals: Option<JoinHandle<()>>,
-    sent: Arc<AtomicU64>,
+    totals: Option<Lines<ChildStdout>>,
+    sent: u64,
 }
 
 impl RunningSender {
-    /// Starts it in namespace `netns`; its total is in `sent` from then on.
-    pub(crate) fn start(netns: &str, to: &str, traffic: &Traffic, sent: Arc<AtomicU64>) -> Result<Self> {
+    /// Starts it in namespace `netns`.
+    pub(crate) fn start(netns: &str, to: &str, traffic: &Traffic) -> Result<Self> {
         let xtask = std::env::current_exe().context("cannot find the running xtask")?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
@@ -50,16 +52,25 @@ impl RunningSender {
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the lab's sender")?;
         let life_line = child.stdin.take();
-        let totals = child.stdout.take().map(|stdout| {
-            let sent = Arc::clone(&sent);
-            thread::spawn(move || {
-                let totals = BufReader::new(stdout).lines().map_while(Result::ok);
-                totals
-                    .filter_map(|line| line.parse().ok())
-                    .for_each(|total| sent.store(total, Ordering::Relaxed));
-            })
-        });
-        Ok(Self { child, life_line, totals, sent })
+        let totals = child.stdout.take().map(Lines::new);
+        Ok(Self { child, life_line, totals, sent: 0 })
+    }
+
+    /// How many datagrams its socket took, as far as it was heard.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Readable when there is a newer total.
+    pub(crate) fn totals_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.totals.as_ref().map(|totals| totals.as_fd())
+    }
+
+    /// Hears it.
+    pub(crate) fn read_totals(&mut self) {
+        if let Some(total) = Lines::read(&mut self.totals).iter().rev().find_map(|line| line.parse().ok()) {
+            self.sent = total;
+        }
     }
 
     /// What went wrong, if it ended by itself.
@@ -68,14 +79,13 @@ impl RunningSender {
         Some(anyhow!("the lab's sender ended by itself ({status})"))
     }
 
-    /// Ends it, and returns how many datagrams its socket took.
-    pub(crate) fn stop(&mut self) -> u64 {
+    /// Ends it, and hears its last total.
+    pub(crate) fn stop(&mut self) {
         self.life_line = None;
-        let _ = self.child.wait();
-        if let Some(totals) = self.totals.take() {
-            let _ = totals.join();
+        while self.totals.is_some() {
+            self.read_totals();
         }
-        self.sent.load(Ordering::Relaxed)
+        let _ = self.child.wait();
     }
 }
 
