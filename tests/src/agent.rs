@@ -1,0 +1,311 @@
+//! [`Agent`]: a running `umemd`; killed, then waited for, when it is dropped.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{
+    exit::Exit,
+    http::{self, Response},
+    metrics::Metrics,
+    wait::{PATIENCE, wait_until},
+};
+
+/// What the agent logs once its listener serves, in front of the address.
+const LISTENING: &str = "umemd: info: listening on http://";
+/// What the watchdog takes to give up a worker, and twice as much.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A command line of `umemd run --json`, not yet started.
+#[derive(Clone, Debug)]
+pub struct AgentCommand {
+    prefix: Vec<OsString>,
+    listen: String,
+    args: Vec<OsString>,
+}
+
+impl Default for AgentCommand {
+    fn default() -> Self {
+        Self { prefix: Vec::new(), listen: "127.0.0.1:0".into(), args: Vec::new() }
+    }
+}
+
+impl AgentCommand {
+    /// Without `--iface` and `--steer`, listening on a port that the kernel chooses.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Listens there instead.
+    #[must_use]
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// Starts it by another program, which has to turn itself into it.
+    #[must_use]
+    pub fn under<T: Into<OsString>>(mut self, prefix: impl IntoIterator<Item = T>) -> Self {
+        self.prefix = prefix.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Starts it, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it ends instead; with what it wrote to stderr.
+    #[track_caller]
+    pub fn start(self) -> Agent {
+        let mut agent = self.spawn();
+        wait_until("umemd is listening", PATIENCE, || {
+            assert!(!agent.has_ended(), "umemd ended instead of starting");
+            agent.address = agent.find_address();
+            agent.address.is_some()
+        });
+        wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+        agent
+    }
+
+    /// Runs it to its end, which should come soon.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end.
+    #[track_caller]
+    pub fn run(self) -> Exit {
+        self.spawn().wait()
+    }
+
+    fn spawn(self) -> Agent {
+        // If the test is killed, so is the agent. setpriv becomes the program it starts: the pid is the agent's.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).args(self.prefix).arg(binary()).args(["run", "--json"]);
+        command.args(["--listen", &self.listen]).args(self.args).env_remove("UMEMD_LOG");
+        let line = format!("{command:?}").replace('"', "");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {line}: {error}"));
+        let (stdout, stderr) = (Lines::default(), Lines::default());
+        let readers = vec![
+            stdout.read(child.stdout.take().expect("stdout is a pipe")),
+            stderr.read(child.stderr.take().expect("stderr is a pipe")),
+        ];
+        Agent { line, child, stdout, stderr, readers, address: None }
+    }
+}
+
+/// A running agent.
+///
+/// If the test panics while it runs, what it wrote to stderr is shown, and what it counted.
+#[derive(Debug)]
+pub struct Agent {
+    line: String,
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+    readers: Vec<JoinHandle<()>>,
+    address: Option<SocketAddr>,
+}
+
+impl Agent {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("an agent that was started listens")
+    }
+
+    /// Asks for a page.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path)
+    }
+
+    /// Sends a request without a body.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str) -> Response {
+        http::request(method, self.address(), path).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Scrapes `/metrics`, and checks the law on the way: it holds whenever one looks.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer, or the law is broken.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        let response = self.get("/metrics");
+        assert_eq!(response.status, 200, "/metrics: {}", response.body);
+        let metrics = Metrics::parse(&response.body);
+        metrics.assert_conserved();
+        metrics
+    }
+
+    /// Scrapes until `predicate` is true of the metrics, and returns those.
+    ///
+    /// # Panics
+    ///
+    /// If that does not become true soon.
+    #[track_caller]
+    pub fn metrics_when(&self, what: &str, predicate: impl Fn(&Metrics) -> bool) -> Metrics {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let metrics = self.metrics();
+            if predicate(&metrics) {
+                return metrics;
+            }
+            assert!(Instant::now() < deadline, "waited {SOON:?} in vain for {what} in /metrics:\n{metrics}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The objects printed so far.
+    pub fn objects(&self) -> Vec<Value> {
+        self.stdout.lock().iter().map(|line| object(line)).collect()
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGINT, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// Sends SIGKILL.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come.
+    #[track_caller]
+    pub fn wait(mut self) -> Exit {
+        wait_until("umemd has ended", PATIENCE, || self.has_ended());
+        let status = self.child.wait().expect("it has ended");
+        for reader in self.readers.drain(..) {
+            reader.join().expect("readers do not panic");
+        }
+        let (summaries, intervals): (Vec<_>, Vec<_>) =
+            self.objects().into_iter().partition(|object| object["type"] == "summary");
+        assert!(summaries.len() <= 1, "more than one summary: {summaries:?}");
+        Exit {
+            line: self.line.clone(),
+            code: status.code(),
+            summary: summaries.into_iter().next(),
+            intervals,
+            stderr: self.stderr(),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a pid is positive");
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal umemd: {error}"));
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
+    fn find_address(&self) -> Option<SocketAddr> {
+        self.stderr.lock().iter().find_map(|line| line.strip_prefix(LISTENING)?.trim().parse().ok())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let scrape = || http::request("GET", self.address?, "/metrics").ok();
+        let metrics = thread::panicking().then(scrape).flatten();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("{}\nwrote to stderr:\n{}", self.line, self.stderr());
+            if let Some(page) = metrics {
+                eprintln!("and counted:\n{}", Metrics::parse(&page.body));
+            }
+        }
+    }
+}
+
+/// The lines that came out of a pipe so far.
+#[derive(Clone, Debug, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    /// Reads to the end, in a thread.
+    fn read(&self, pipe: impl Read + Send + 'static) -> JoinHandle<()> {
+        let lines = self.clone();
+        thread::spawn(move || {
+            BufReader::new(pipe).lines().map_while(Result::ok).for_each(|line| lines.lock().push(line));
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        self.lock().join("\n")
+    }
+}
+
+fn object(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("--json printed no JSON ({error}): {line:?}"))
+}
+
+/// The `umemd` to test: `UMEMD_BIN`, or what cargo built beside this test program, of its profile if there is one.
+fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("UMEMD_BIN") {
+        return path.into();
+    }
+    let test = env::current_exe().expect("a running program has a file");
+    // TARGET/PROFILE/deps/TEST
+    let profile = test.parent().and_then(Path::parent).expect("cargo puts tests into deps");
+    let candidates = [profile.into(), profile.with_file_name("release"), profile.with_file_name("debug")];
+    let mut binaries = candidates.iter().map(|dir: &PathBuf| dir.join("umemd"));
+    binaries.find(|binary| binary.is_file()).unwrap_or_else(|| {
+        panic!(
+            "there is no umemd to test in {}; `cargo xtask test` builds one and names it in UMEMD_BIN",
+            profile.display()
+        )
+    })
+}

@@ -1,0 +1,19 @@
+//! What the end-to-end tests are made of: a lab of network namespaces, a running agent, sockets that send and
+//! receive in the lab, and a few things that stand in an agent's way.
+//!
+//! Each guard owns one thing of the machine's and takes it away when it is dropped. The drawing of the lab is
+//! in the README beside this crate.
+
+pub mod agent;
+pub mod command;
+pub mod exit;
+pub mod foreign;
+pub mod http;
+pub mod lab;
+pub mod metrics;
+pub mod netns;
+pub mod privilege;
+pub mod thread;
+pub mod veth;
+pub mod wait;
+pub mod wire;

@@ -1,0 +1,70 @@
+//! What these tests need of the machine, and who is skipped without it.
+
+use std::{
+    io::{self, Write as _},
+    thread,
+};
+
+use rustix::thread::CapabilitySet;
+
+/// Something the kernel has or has not.
+struct Feature {
+    name: &'static str,
+    /// The first Linux that has it.
+    since: (u32, u32),
+}
+
+/// The agent attaches by nothing else.
+const BPF_LINK_XDP: Feature = Feature { name: "a bpf_link for XDP", since: (5, 9) };
+
+/// Whether tests can run here. If not, says on stderr who is skipped and why.
+///
+/// A kernel that is new enough and still lacks something fails the test instead: that is worth knowing.
+pub fn permits_tests() -> bool {
+    let Some(reason) = missing() else { return true };
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    // Written to the descriptor itself: what goes through `eprintln!` is shown of failing tests only.
+    let _ = writeln!(io::stderr(), "skipped: {name}: {reason}");
+    false
+}
+
+fn missing() -> Option<String> {
+    let needed = [
+        ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+        ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+    ];
+    let effective = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let lacking: Vec<&str> =
+        needed.iter().filter(|(_, set)| !effective.contains(*set)).map(|(name, _)| *name).collect();
+    if !lacking.is_empty() {
+        return Some(format!(
+            "needs root ({} missing); run `cargo xtask test e2e --runner 'sudo -E'`",
+            lacking.join(", ")
+        ));
+    }
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let Feature { name, since } = BPF_LINK_XDP;
+    (version(&release)? < since)
+        .then(|| format!("{name} needs Linux {}.{}, this is {release}", since.0, since.1))
+}
+
+/// `(6, 1)` of `6.1.0-18-amd64`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_have_versions() {
+        assert_eq!(version("6.1.0-18-amd64"), Some((6, 1)));
+        assert_eq!(version("5.10"), Some((5, 10)));
+        assert_eq!(version("unknown"), None);
+        assert!((5, 8) < BPF_LINK_XDP.since && (5, 10) > BPF_LINK_XDP.since && (6, 0) > BPF_LINK_XDP.since);
+    }
+}

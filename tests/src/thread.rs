@@ -1,0 +1,87 @@
+//! [`StoppedThread`]: one thread of another process, held still.
+
+use std::{fs, marker::PhantomData, thread};
+
+use nix::{
+    sys::{
+        ptrace,
+        wait::{WaitPidFlag, waitpid},
+    },
+    unistd::Pid,
+};
+
+use crate::wait::{PATIENCE, wait_for, wait_until};
+
+/// A thread that ptrace(2) holds; it goes on when this is dropped.
+///
+/// A signal would stop the whole process. `PTRACE_SEIZE` and `PTRACE_INTERRUPT` stop one thread, as a debugger
+/// or a page fault on a dead disk would.
+#[derive(Debug)]
+pub struct StoppedThread {
+    pid: u32,
+    tid: Pid,
+    /// To the kernel the tracer is a thread, not a process: this must stay with the one that stopped.
+    _tracer: PhantomData<*const ()>,
+}
+
+impl StoppedThread {
+    /// Stops the thread called `name` of process `pid`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such thread, or it cannot be traced.
+    #[track_caller]
+    pub fn stop(pid: u32, name: &str) -> Self {
+        let tid = wait_for(&format!("process {pid} has a thread {name}"), PATIENCE, || find(pid, name));
+        ptrace::seize(tid, ptrace::Options::empty()).unwrap_or_else(|e| panic!("cannot seize {name}: {e}"));
+        let stopped = Self { pid, tid, _tracer: PhantomData };
+        ptrace::interrupt(tid).unwrap_or_else(|e| panic!("cannot interrupt {name}: {e}"));
+        waitpid(tid, Some(WaitPidFlag::__WALL)).unwrap_or_else(|e| panic!("{name} does not stop: {e}"));
+        stopped
+    }
+
+    /// Lets it go on.
+    pub fn resume(self) {
+        drop(self);
+    }
+
+    /// Waits until it is gone, because its process was.
+    ///
+    /// # Panics
+    ///
+    /// If it stays.
+    #[track_caller]
+    pub fn wait_for_its_end(self) {
+        wait_until("the stopped thread is gone with its process", PATIENCE, || {
+            state(self.pid, self.tid).is_none_or(|state| ['Z', 'X'].contains(&state))
+        });
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        if ptrace::detach(self.tid, None).is_err() {
+            // It was killed while we held it. Its process cannot be waited for before we have taken notice.
+            let reaped = waitpid(self.tid, Some(WaitPidFlag::__WALL));
+            if reaped.is_err() && !thread::panicking() {
+                eprintln!("thread {} of process {} went away: {reaped:?}", self.tid, self.pid);
+            }
+        }
+    }
+}
+
+fn find(pid: u32, name: &str) -> Option<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    tasks.flatten().find_map(|task| {
+        let comm = fs::read_to_string(task.path().join("comm")).ok()?;
+        let tid = task.file_name().to_str()?.parse().ok()?;
+        (comm.trim_end() == name).then_some(Pid::from_raw(tid))
+    })
+}
+
+/// The letter that ps(1) shows; `None` if the thread is no more.
+fn state(pid: u32, tid: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    // The name stands in front of it, in brackets, and may have brackets of its own.
+    stat.rsplit_once(") ")?.1.chars().next()
+}

@@ -1,0 +1,355 @@
+//! Frames on their way: in by XDP, through UMEM and worker, and out again or home.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use e2e::{
+    agent::Agent,
+    exit::assert_conserved,
+    lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
+    metrics::Metrics,
+    thread::StoppedThread,
+    wait::PATIENCE,
+    wire::{WINDOW, Wire},
+};
+
+/// Ethernet, IPv4 and UDP in front of what a socket sends.
+const HEADERS: u64 = 14 + 20 + 8;
+/// Long enough for a frame that should not come.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// Sizes of UDP payloads for an MTU of 1500: each residue of small alignments, both ends, and what lies between.
+fn any_size(number: u64) -> usize {
+    match number % 4 {
+        0 => (number / 4 % 64) as usize,
+        1 => 1472 - (number / 4 % 64) as usize,
+        _ => (number * 37 % 1473) as usize,
+    }
+}
+
+/// Sends windows of datagrams to a reflecting agent, and checks each that comes back.
+#[track_caller]
+fn reflect(wire: &Wire, count: u64, size: impl Fn(u64) -> usize) {
+    let mut sent = 0;
+    while sent < count {
+        let window = sent..count.min(sent + WINDOW / 4);
+        wire.send(window.clone(), &size);
+        sent = window.end;
+        wire.expect(window, &size, PATIENCE);
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn frames_come_back_byte_for_byte_and_in_order() {
+    const COUNT: u64 = 1500;
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    reflect(&wire, COUNT, any_size);
+
+    let bytes = (0..COUNT).map(|number| any_size(number) as u64 + HEADERS).sum::<u64>();
+    let metrics =
+        agent.metrics_when("completions of all frames", |m| m.total("umemd_tx_completions_total") == COUNT);
+    for (name, expected) in [
+        ("umemd_rx_packets_total", COUNT),
+        ("umemd_tx_packets_total", COUNT),
+        ("umemd_rx_bytes_total", bytes),
+        ("umemd_tx_bytes_total", bytes),
+        ("umemd_packets_dropped_total", 0),
+        ("umemd_pool_rejected_total", 0),
+        ("umemd_xsk_rx_dropped_total", 0),
+    ] {
+        assert_eq!(metrics.total(name), expected, "{name}");
+    }
+    agent.terminate();
+    let exit = agent.wait();
+    let summary = exit.summary();
+    assert_eq!((&summary["rx_packets"], &summary["tx_packets"]), (&COUNT.into(), &COUNT.into()), "{exit}");
+    assert_eq!((&summary["mode"], &summary["copy"]), (&"native".into(), &true.into()), "{exit}");
+    assert_eq!(wire.drain(), 0, "no datagram comes back twice");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn every_frame_received_is_recycled() {
+    const WINDOWS: u64 = 40;
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    for window in 1..=WINDOWS {
+        let sent = window * WINDOW;
+        wire.send(sent - WINDOW..sent, any_size);
+        // Each look checks the law.
+        let metrics = agent.metrics_when("all frames sent so far are home", |m| {
+            m.total("umemd_rx_packets_total") == sent && m.frames("user") + m.frames("rx") == 0
+        });
+        let recycled =
+            metrics.total("umemd_pool_recycle_cached_total") + metrics.total("umemd_pool_recycle_ring_total");
+        assert_eq!(recycled, sent, "each of {sent} frames was put back once");
+        assert_eq!(metrics.sum("umemd_packets_dropped_total", &[("reason", "handler_dropped")]), sent);
+    }
+
+    agent.terminate();
+    let exit = agent.wait();
+    let (summary, sent) = (exit.summary(), WINDOWS * WINDOW);
+    assert_eq!(summary["rx_packets"], sent, "{summary}");
+    assert_eq!(summary["drops"]["handler_dropped"], sent, "{summary}");
+    assert_eq!(summary["frames"]["total"], 4096, "{summary}");
+    // At the end every frame that was ever allocated is home, those that waited on the fill ring too.
+    assert_eq!(summary["recycle_ratio"], 1.0, "{summary}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn the_law_holds_at_every_moment() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    let start = Instant::now();
+
+    let (sent, looks) = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0;
+            while agent.objects().len() < 2 {
+                reflect(&wire, WINDOW, |number| any_size(sent + number));
+                sent += WINDOW;
+            }
+            sent
+        });
+        let mut looks = 0;
+        while !sender.is_finished() {
+            agent.metrics();
+            looks += 1;
+        }
+        (sender.join().expect("the sender is content"), looks)
+    });
+
+    assert!(looks > 100, "the law was looked at {looks} times in {:?}", start.elapsed());
+    agent.terminate();
+    let exit = agent.wait();
+    let received = |object: &serde_json::Value| object["rx_packets"].as_u64().expect("a count");
+    assert!(exit.intervals.len() >= 2, "{exit}");
+    for interval in &exit.intervals {
+        assert_eq!(interval["type"], "interval");
+        assert_conserved(interval);
+    }
+    assert_eq!(received(exit.summary()), sent, "{exit}");
+    assert!(
+        exit.intervals.iter().map(received).sum::<u64>() <= sent,
+        "intervals are parts of the summary: {exit}"
+    );
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn unmatched_traffic_reaches_the_stack() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let agent = lab.agent(&["--steer", STEER]).start();
+
+    let steered = Wire::listen(&lab.near, near.port(PORT));
+    let unmatched = Wire::listen(&lab.near, near.port(OTHER_PORT));
+    Wire::connect(&lab.far, near.port(PORT)).send(0..WINDOW, any_size);
+    Wire::connect(&lab.far, near.port(OTHER_PORT)).send(0..WINDOW, any_size);
+    unmatched.expect(0..WINDOW, any_size, PATIENCE);
+
+    // TCP to the very port: the rule says UDP.
+    let listener = lab.near.run(|| TcpListener::bind(near.port(PORT))).expect("a free port");
+    let mut client = lab.far.run(|| TcpStream::connect(near.port(PORT))).expect("a handshake");
+    let (mut server, _) = listener.accept().expect("a connection");
+    client.write_all(b"hello").expect("a connection");
+    let mut hello = [0; 5];
+    server.read_exact(&mut hello).expect("a connection");
+    assert_eq!(&hello, b"hello");
+
+    let metrics = agent.metrics_when("all steered frames", |m| m.total("umemd_rx_packets_total") == WINDOW);
+    assert_eq!(metrics.verdicts("steered"), WINDOW);
+    assert!(metrics.verdicts("unmatched") > WINDOW, "{} and TCP", metrics.verdicts("unmatched"));
+    assert_eq!(
+        metrics.verdicts("no_socket") + metrics.verdicts("malformed") + metrics.verdicts("truncated"),
+        0
+    );
+    assert_eq!(steered.receive(SILENCE), None, "what is steered never reaches the stack");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn one_process_serves_two_interfaces() {
+    const COUNT: u64 = 200;
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
+
+    for (pair, count) in lab.pairs().iter().zip([COUNT, 2 * COUNT]) {
+        reflect(&Wire::connect(&lab.far, pair.near.port(PORT)), count, any_size);
+    }
+
+    let metrics = agent.metrics();
+    for (device, count) in [("near0", COUNT), ("near1", 2 * COUNT)] {
+        assert_eq!(metrics.sum("umemd_rx_packets_total", &[("device", device)]), count, "{device}");
+        let steered = [("device", device), ("reason", "steered")];
+        assert_eq!(metrics.sum("umemd_xdp_verdicts_total", &steered), count, "{device}");
+    }
+    agent.terminate();
+    let exit = agent.wait();
+    let summary = exit.summary();
+    assert_eq!(summary["device"], "near0,near1", "{summary}");
+    assert_eq!(summary["rx_packets"], 3 * COUNT, "{summary}");
+    assert_eq!(summary["frames"]["total"], 2 * 4096, "{summary}");
+    for pair in lab.pairs() {
+        assert_eq!(pair.near.xdp_program(), None, "{} is left alone", pair.near.name);
+    }
+}
+
+/// Which queue a flow goes to is the kernel's choice, by a hash that no test knows: new flows send one window
+/// each, until `enough`. After each window, `look` comes. Returns how many frames were sent.
+fn send_flows(lab: &Lab, agent: &Agent, enough: impl Fn(&Metrics) -> bool, mut look: impl FnMut()) -> u64 {
+    for sent in (1..200).map(|flow| flow * WINDOW) {
+        Wire::connect(&lab.far, lab.pair().near.port(PORT)).send(sent - WINDOW..sent, any_size);
+        let metrics = agent.metrics_when("a decision for every frame, and what is steered received", |m| {
+            m.total("umemd_rx_packets_total") + m.verdicts("no_socket") == sent
+        });
+        look();
+        if enough(&metrics) {
+            return sent;
+        }
+    }
+    panic!("200 flows did not reach all queues");
+}
+
+fn received_by(metrics: &Metrics, queue: &str) -> u64 {
+    metrics.sum("umemd_rx_packets_total", &[("queue", queue)])
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn every_queue_has_its_socket_and_worker() {
+    let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&["--steer", STEER, "--frames", "1024"]).start();
+    let queues = agent.metrics().label_values("umemd_rx_packets_total", "queue");
+    assert_eq!(queues, ["0", "1", "2"], "all active queues are served");
+
+    let sent = send_flows(&lab, &agent, |m| queues.iter().all(|queue| received_by(m, queue) > 0), || {});
+
+    let metrics = agent.metrics();
+    assert_eq!(metrics.verdicts("steered"), sent);
+    assert_eq!(metrics.total("umemd_pool_capacity_frames"), 3 * 1024);
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["rx_packets"], sent);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn queues_that_are_not_served_leave_their_frames_to_the_stack() {
+    let Some(lab) = Lab::with(LabConfig { queues: 4, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&["--steer", STEER, "--queues", "0,2"]).start();
+    let stack = Wire::listen(&lab.near, lab.pair().near.port(PORT));
+    let served = agent.metrics().label_values("umemd_rx_packets_total", "queue");
+    assert_eq!(served, ["0", "2"]);
+
+    let mut in_stack = 0;
+    let everyone = |m: &Metrics| {
+        served.iter().all(|queue| received_by(m, queue) > 0) && m.verdicts("no_socket") >= 2 * WINDOW
+    };
+    let sent = send_flows(&lab, &agent, everyone, || in_stack += stack.drain());
+
+    let metrics = agent.metrics();
+    assert_eq!(metrics.verdicts("no_socket"), in_stack, "what has no socket reaches the stack, all of it");
+    assert_eq!(metrics.verdicts("steered") + in_stack, sent);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn skb_mode_moves_the_same_frames() {
+    const COUNT: u64 = 500;
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--mode", "skb"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    let info = agent.metrics().label_values("umemd_device_info", "xdp_mode");
+    assert_eq!(info, ["skb"]);
+
+    reflect(&wire, COUNT, any_size);
+
+    agent.terminate();
+    let exit = agent.wait();
+    let summary = exit.summary();
+    assert_eq!(summary["mode"], "skb", "{summary}");
+    assert_eq!((&summary["rx_packets"], &summary["tx_packets"]), (&COUNT.into(), &COUNT.into()), "{summary}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn frames_of_4096_bytes_hold_longer_packets() {
+    const COUNT: u64 = 300;
+    // All that a veth with XDP takes is below one page.
+    let Some(lab) = Lab::with(LabConfig { mtu: 3000, ..LabConfig::default() }) else { return };
+    let agent = lab
+        .agent(&["--steer", STEER, "--handler", "reflect", "--frame-size", "4096", "--frames", "512"])
+        .start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    reflect(&wire, COUNT, |number| (2972 - number * 7 % 2972) as usize);
+
+    assert_eq!(agent.metrics().total("umemd_umem_frame_size_bytes"), 4096);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+    assert_eq!(exit.summary()["frames"]["total"], 512, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn packets_too_long_for_a_frame_are_dropped_and_counted() {
+    const LONG: u64 = 10;
+    let Some(lab) = Lab::with(LabConfig { mtu: 3000, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
+    assert!(agent.stderr().contains("near0 has MTU 3000"), "expected a warning: {}", agent.stderr());
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    wire.send(0..LONG, |_| 2500);
+    wire.send(LONG..2 * LONG, |_| 1000);
+    wire.expect(LONG..2 * LONG, |_| 1000, PATIENCE);
+
+    let metrics = agent.metrics();
+    assert_eq!(metrics.total("umemd_xsk_rx_dropped_total"), LONG);
+    assert_eq!(metrics.total("umemd_rx_packets_total"), LONG);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["drops"]["xsk_rx_dropped"], LONG, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn frames_beyond_what_the_kernel_was_lent_are_dropped_and_counted() {
+    // Half of the frames are lent for receiving.
+    const LENT: u64 = 32;
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER, "--frames", "64"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    agent.metrics_when("the fill ring is full", |m| m.frames("fill") == LENT);
+
+    // While the worker stands still nothing is refilled.
+    let worker = StoppedThread::stop(agent.pid(), "near0/0");
+    wire.send(0..WINDOW, any_size);
+    agent.metrics_when("all frames steered", |m| m.verdicts("steered") == WINDOW);
+    worker.resume();
+
+    let metrics = agent.metrics_when("what was lent has come", |m| m.total("umemd_rx_packets_total") == LENT);
+    assert_eq!(metrics.total("umemd_xsk_rx_dropped_total"), WINDOW - LENT, "the others found no frame");
+    assert_eq!(metrics.total("umemd_xsk_rx_ring_full_total"), 0, "the RX ring has room for all that is lent");
+
+    // And it goes on.
+    for number in 1..=LENT {
+        wire.send(0..1, any_size);
+        agent.metrics_when("one more", |m| m.total("umemd_rx_packets_total") == LENT + number);
+    }
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["rx_packets"], 2 * LENT, "{exit}");
+    assert_eq!(exit.summary()["drops"]["xsk_rx_dropped"], WINDOW - LENT, "{exit}");
+}
