@@ -13,13 +13,15 @@ fn main() {
     for name in toolchain::OVERRIDES {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    // Cargo shows this line and stops; a panic would add twenty of its own.
-    if let Err(line) = build() {
-        println!("cargo::error={line}");
+    // Cargo shows these lines and stops; a panic would add twenty of its own.
+    if let Err(text) = build() {
+        for line in text.lines() {
+            println!("cargo::error={line}");
+        }
     }
 }
 
-/// Leaves the program at `OUT_DIR/xdp-prog.o`, or says in one line why not.
+/// Leaves the program at `OUT_DIR/xdp-prog.o`, or says why not.
 fn build() -> Result<(), String> {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     let manifest_dir =

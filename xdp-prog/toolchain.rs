@@ -204,8 +204,8 @@ pub(crate) fn parse_release(release: &str) -> Option<(u32, u32)> {
 pub(crate) enum BuildError {
     /// Cargo could not be started.
     Start { cargo: PathBuf, source: io::Error },
-    /// Cargo said on stderr what is wrong.
-    Failed { status: ExitStatus },
+    /// Cargo said what is wrong.
+    Failed { status: ExitStatus, said: String },
 }
 
 impl fmt::Display for BuildError {
@@ -214,8 +214,8 @@ impl fmt::Display for BuildError {
             Self::Start { cargo, .. } => {
                 write!(f, "cannot start {} to build the XDP program", cargo.display())
             }
-            Self::Failed { status } => {
-                write!(f, "the XDP program does not build ({status}); cargo says above why")
+            Self::Failed { status, said } => {
+                write!(f, "the XDP program does not build ({status}); cargo says:\n{}", said.trim_end())
             }
         }
     }
@@ -233,7 +233,7 @@ impl std::error::Error for BuildError {
 /// Builds package `xdp-prog` of the workspace at `workspace` and returns the path of the object.
 ///
 /// `target_dir` must not be the one of a cargo that waits for us, which holds its lock: a build script
-/// takes a folder below its `OUT_DIR`. What cargo says goes to stderr, stdout stays clean.
+/// takes a folder below its `OUT_DIR`. stdout stays clean, and stderr too: a build script's is not shown.
 ///
 /// # Errors
 ///
@@ -263,14 +263,14 @@ pub(crate) fn build_program(
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
         // This variable beats every other source of flags: those of the host are not for the kernel.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Clink-arg=--btf")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+        .stdin(Stdio::null());
     if *build_std {
         command.args(["-Z", "build-std=core"]);
     }
-    let status = command.status().map_err(|source| BuildError::Start { cargo, source })?;
-    if !status.success() {
-        return Err(BuildError::Failed { status });
+    let output = command.output().map_err(|source| BuildError::Start { cargo, source })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(BuildError::Failed { status: output.status, said });
     }
     Ok(target_dir.join(TARGET).join("xdp/xdp-prog"))
 }
