@@ -1,0 +1,462 @@
+//! A pool, everything that holds its frames, and the oracle beside it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use frame_pool::{
+    BadToken, Frame, FrameAddr, FrameId, FrameLayout, FramePin, FramePool, FrameRef, HeldFrame, Ledger, Lent,
+    MemoryProvider, PoolConfig, PoolPlaces, RETRY_INTERVAL, Recycler, RefTable, Refused, Token, UmemProvider,
+};
+
+use crate::oracle::{Oracle, Sizes, node};
+
+/// What can be done. Numbers choose among what is there, modulo how much that is; an operation without
+/// anything to choose from does nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op {
+    Alloc,
+    AllocBulk(u8),
+    Put { which: u8, direct: bool },
+    PutBulk { n: u8, direct: bool },
+    Share { which: u8, refs: u8 },
+    Unshare(u8),
+    Split { which: u8, refs: u8 },
+    Charge { which: u8, refs: u8 },
+    PutRef { which: u8, direct: bool },
+    PutRefsBulk { n: u8, direct: bool },
+    Pin(u8),
+    Unpin(u8),
+    Mark(u8),
+    AllocFrag(u16),
+    Give(u8),
+    CloneHeld(u8),
+    DropHeld(u8),
+    UnholdHeld(u8),
+    GiveToken(u8),
+    Redeem(u8),
+    RedeemAgain(u8),
+    Lend { which: u8, tx: bool },
+    Settle { which: u8, offset: u16 },
+    SettleWrong(u8),
+    Reclaim,
+    ProviderGives(u8),
+    UpdateNid(bool),
+    Destroy,
+    Retry,
+}
+
+/// A provider that gives no more than it is in the mood for.
+#[derive(Debug)]
+struct Moody {
+    slab: Arc<UmemProvider>,
+    mood: AtomicUsize,
+    nodes: bool,
+}
+
+impl MemoryProvider for Moody {
+    fn refs(&self) -> &Arc<RefTable> {
+        self.slab.refs()
+    }
+
+    fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, nid: i32) -> usize {
+        self.slab.alloc_bulk(frames, n.min(self.mood.load(Ordering::Relaxed)), nid)
+    }
+
+    fn release(&self, frames: &mut dyn Iterator<Item = Frame>) {
+        self.slab.release(frames);
+    }
+
+    fn free(&self) -> u32 {
+        self.slab.free()
+    }
+
+    fn has_nodes(&self) -> bool {
+        self.nodes
+    }
+
+    fn node_of(&self, frame: FrameId) -> i32 {
+        node(frame)
+    }
+}
+
+pub(crate) struct World {
+    pool: FramePool,
+    recycler: Recycler,
+    provider: Arc<Moody>,
+    ledger: Ledger,
+    oracle: Oracle,
+    frames: Vec<Frame>,
+    bundles: Vec<FrameRef>,
+    pins: Vec<FramePin>,
+    held: Vec<HeldFrame>,
+    tokens: Vec<Token>,
+    spent_tokens: Vec<Token>,
+    lent: Vec<(FrameId, Lent)>,
+    quarantined: Vec<FrameId>,
+    refused_tokens: u64,
+    refused_settles: u64,
+    now: Duration,
+}
+
+/// Takes one of a vector, if there is one.
+fn choose<T>(from: &mut Vec<T>, which: u8) -> Option<T> {
+    let at = (which as usize).checked_rem(from.len())?;
+    Some(from.remove(at))
+}
+
+fn one<T>(of: &mut [T], which: u8) -> Option<&mut T> {
+    let at = (which as usize).checked_rem(of.len())?;
+    of.get_mut(at)
+}
+
+impl World {
+    pub(crate) fn new(sizes: Sizes) -> Self {
+        let layout = FrameLayout::new(4096, sizes.frames).unwrap();
+        let provider = Arc::new(Moody {
+            slab: UmemProvider::new(layout),
+            mood: AtomicUsize::new(usize::MAX),
+            nodes: sizes.nodes,
+        });
+        let config = PoolConfig {
+            ring_size: sizes.ring,
+            cache_size: sizes.cache as u32,
+            refill: sizes.refill as u32,
+            nid: 0,
+            ..PoolConfig::default()
+        };
+        let pool = FramePool::new(config, Arc::clone(&provider));
+        Self {
+            recycler: pool.recycler(),
+            pool,
+            provider,
+            ledger: Ledger::new(layout),
+            oracle: Oracle::new(sizes, layout, 0),
+            frames: Vec::new(),
+            bundles: Vec::new(),
+            pins: Vec::new(),
+            held: Vec::new(),
+            tokens: Vec::new(),
+            spent_tokens: Vec::new(),
+            lent: Vec::new(),
+            quarantined: Vec::new(),
+            refused_tokens: 0,
+            refused_settles: 0,
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Does one thing, to the pool and to the oracle, and checks the law. Panics if it does not hold.
+    pub(crate) fn apply(&mut self, op: Op) {
+        self.perform(op);
+        self.check(op);
+    }
+
+    /// Returns everything, destroys the pool, and checks that no frame is missing.
+    pub(crate) fn end(mut self) {
+        self.apply(Op::Reclaim);
+        while !self.frames.is_empty() {
+            self.apply(Op::Put { which: 0, direct: true });
+        }
+        self.apply(Op::Destroy);
+        for op in [Op::PutRef { which: 0, direct: false }, Op::Unpin(0), Op::DropHeld(0), Op::Redeem(0)] {
+            for _ in 0..self.bundles.len() + self.pins.len() + self.held.len() + self.tokens.len() {
+                self.apply(op);
+            }
+        }
+        while !self.frames.is_empty() {
+            self.apply(Op::Put { which: 0, direct: false });
+        }
+        self.apply(Op::Retry);
+        assert_eq!(self.pool.inflight(), self.quarantined.len() as i32);
+        assert_eq!(self.provider.free() as usize, self.oracle.sizes.frames as usize - self.quarantined.len());
+    }
+
+    fn perform(&mut self, op: Op) {
+        let Self { pool, recycler, oracle, ledger, frames, bundles, .. } = self;
+        match op {
+            Op::Alloc => {
+                let frame = pool.alloc();
+                assert_eq!(frame.as_ref().map(Frame::id), oracle.alloc());
+                frames.extend(frame);
+            }
+            Op::AllocBulk(n) => {
+                let mut bulk = Vec::with_capacity(n.into());
+                let got = pool.alloc_bulk(&mut bulk, usize::MAX);
+                // A bulk ends with the first allocation that fails.
+                let mut expected: Vec<_> = (0..bulk.capacity()).map_while(|_| oracle.alloc()).collect();
+                let mut ids: Vec<_> = bulk.iter().map(Frame::id).collect();
+                assert_eq!(got, expected.len());
+                ids.sort();
+                expected.sort();
+                assert_eq!(ids, expected);
+                frames.append(&mut bulk);
+            }
+            Op::Put { which, direct } => {
+                if let Some(frame) = choose(frames, which) {
+                    oracle.put(frame.id(), 1, direct);
+                    if direct { pool.put_direct(frame) } else { recycler.put(frame) }
+                }
+            }
+            Op::PutBulk { n, direct } => {
+                let mut bulk = frames.split_off(frames.len().saturating_sub(n.into()));
+                let rights: Vec<_> = bulk.iter().map(|frame| (frame.id(), 1)).collect();
+                oracle.put_bulk(&rights, direct);
+                if direct {
+                    pool.put_direct_bulk(&mut bulk)
+                } else {
+                    recycler.put_bulk(&mut bulk)
+                }
+                assert!(bulk.is_empty());
+            }
+            Op::Share { which, refs } => {
+                if let Some(frame) = choose(frames, which) {
+                    let id = frame.id();
+                    match recycler.share(frame, refs.into()) {
+                        Ok(bundle) => {
+                            oracle.out.get_mut(&id).unwrap().refs = refs.into();
+                            bundles.push(bundle);
+                        }
+                        Err(frame) => {
+                            assert_eq!(refs, 0);
+                            frames.push(frame);
+                        }
+                    }
+                }
+            }
+            Op::Unshare(which) => {
+                if let Some(bundle) = choose(bundles, which) {
+                    let rights = oracle.out[&bundle.id()];
+                    let alone = rights.refs == bundle.count() && rights.pins == 0 && !rights.current;
+                    match recycler.unshare(bundle) {
+                        Ok(frame) => {
+                            assert!(alone);
+                            oracle.out.get_mut(&frame.id()).unwrap().refs = 1;
+                            frames.push(frame);
+                        }
+                        Err(bundle) => {
+                            assert!(!alone);
+                            bundles.push(bundle);
+                        }
+                    }
+                }
+            }
+            Op::Split { which, refs } => {
+                let part = one(bundles, which).and_then(|bundle| bundle.split(refs.into()));
+                bundles.extend(part);
+            }
+            Op::Charge { which, refs } => {
+                if let Some(bundle) = one(bundles, which) {
+                    assert!(recycler.charge(bundle, refs.into()));
+                    oracle.out.get_mut(&bundle.id()).unwrap().refs += u32::from(refs);
+                }
+            }
+            Op::PutRef { which, direct } => {
+                if let Some(bundle) = choose(bundles, which) {
+                    oracle.put(bundle.id(), bundle.count(), direct);
+                    if direct { pool.put_ref_direct(bundle) } else { recycler.put_ref(bundle) }
+                }
+            }
+            Op::PutRefsBulk { n, direct } => {
+                let mut bulk = bundles.split_off(bundles.len().saturating_sub(n.into()));
+                let rights: Vec<_> = bulk.iter().map(|bundle| (bundle.id(), bundle.count())).collect();
+                oracle.put_bulk(&rights, direct);
+                if direct {
+                    pool.put_refs_direct_bulk(&mut bulk)
+                } else {
+                    recycler.put_refs_bulk(&mut bulk)
+                }
+                assert!(bulk.is_empty());
+            }
+            Op::Pin(which) => {
+                if let Some(bundle) = one(bundles, which)
+                    && let Some(pin) = recycler.pin(bundle)
+                {
+                    oracle.out.get_mut(&bundle.id()).unwrap().pins += 1;
+                    self.pins.push(pin);
+                }
+            }
+            Op::Unpin(which) => {
+                if let Some(pin) = choose(&mut self.pins, which) {
+                    oracle.unpin(pin.id());
+                    recycler.unpin(pin).unwrap();
+                }
+            }
+            Op::Mark(which) => {
+                if let Some(bundle) = one(bundles, which) {
+                    recycler.set_pfmemalloc(bundle);
+                    oracle.out.get_mut(&bundle.id()).unwrap().marked = true;
+                }
+            }
+            Op::AllocFrag(size) => {
+                let piece = pool.alloc_frag(size.into());
+                let expected = oracle.alloc_frag(size.into());
+                assert_eq!(piece.as_ref().map(|piece| (piece.right.id(), piece.offset)), expected);
+                bundles.extend(piece.map(|piece| piece.right));
+            }
+            Op::Give(which) => {
+                if let Some(frame) = choose(frames, which) {
+                    match pool.give(frame, self.now) {
+                        Ok(held) => self.held.push(held),
+                        Err(frame) => {
+                            oracle.stats.extras.held_refused += 1;
+                            frames.push(frame);
+                        }
+                    }
+                }
+            }
+            Op::CloneHeld(which) => {
+                if let Some(held) = one(&mut self.held, which) {
+                    let clone = held.try_clone().unwrap();
+                    oracle.out.get_mut(&held.id()).unwrap().refs += 1;
+                    self.held.push(clone);
+                }
+            }
+            Op::DropHeld(which) => {
+                if let Some(held) = choose(&mut self.held, which) {
+                    oracle.put(held.id(), 1, false);
+                    drop(held);
+                }
+            }
+            Op::UnholdHeld(which) => {
+                if let Some(held) = choose(&mut self.held, which) {
+                    let alone = oracle.out[&held.id()].refs == 1;
+                    match held.try_into_frame() {
+                        Ok(frame) => {
+                            assert!(alone);
+                            frames.push(frame);
+                        }
+                        Err(held) => {
+                            assert!(!alone);
+                            self.held.push(held);
+                        }
+                    }
+                }
+            }
+            Op::GiveToken(which) => {
+                if let Some(frame) = choose(frames, which) {
+                    match pool.give_token(frame) {
+                        Ok(token) => {
+                            self.spent_tokens.retain(|spent| *spent != token);
+                            self.tokens.push(token);
+                        }
+                        Err(frame) => {
+                            oracle.stats.extras.held_refused += 1;
+                            frames.push(frame);
+                        }
+                    }
+                }
+            }
+            Op::Redeem(which) => {
+                if let Some(token) = choose(&mut self.tokens, which) {
+                    frames.push(recycler.redeem(token).unwrap());
+                    self.spent_tokens.push(token);
+                }
+            }
+            Op::RedeemAgain(which) => {
+                if let Some(token) = one(&mut self.spent_tokens, which) {
+                    assert_eq!(recycler.redeem(*token), Err(BadToken::NotOut));
+                    self.refused_tokens += 1;
+                }
+            }
+            Op::Lend { which, tx } => {
+                if let Some(frame) = choose(frames, which) {
+                    let lent = if tx { Lent::Tx } else { Lent::Fill };
+                    self.lent.push((ledger.lend(frame, lent), lent));
+                }
+            }
+            Op::Settle { which, offset } => {
+                if let Some((id, lent)) = choose(&mut self.lent, which) {
+                    let FrameAddr(start) = pool.layout().addr_of(id);
+                    let addr = FrameAddr(start + u64::from(offset % 4096));
+                    let frame = ledger.settle(lent, addr).unwrap();
+                    assert_eq!((frame.id(), frame.home()), (id, pool.tag()));
+                    frames.push(frame);
+                    assert_eq!(ledger.settle(lent, addr), Err(Refused::NotLent));
+                    self.refused_settles += 1;
+                }
+            }
+            Op::SettleWrong(which) => {
+                if let Some((id, lent)) = choose(&mut self.lent, which) {
+                    let other = if lent == Lent::Tx { Lent::Fill } else { Lent::Tx };
+                    assert_eq!(ledger.settle(other, pool.layout().addr_of(id)), Err(Refused::WrongRing));
+                    self.refused_settles += 1;
+                    self.quarantined.push(id);
+                }
+            }
+            Op::Reclaim => {
+                let count = ledger.reclaim_all(|frame| frames.push(frame));
+                assert_eq!(count as usize, self.lent.len());
+                self.lent.clear();
+            }
+            Op::ProviderGives(n) => {
+                let mood = if n % 4 == 3 { usize::MAX } else { n.into() };
+                self.provider.mood.store(mood, Ordering::Relaxed);
+                oracle.mood = mood;
+            }
+            Op::UpdateNid(nid) => {
+                pool.update_nid(nid.into());
+                oracle.update_nid(nid.into());
+            }
+            Op::Destroy => {
+                self.now += RETRY_INTERVAL;
+                let _ = pool.destroy(self.now);
+                oracle.destroy();
+            }
+            Op::Retry => {
+                self.now += RETRY_INTERVAL;
+                let _ = pool.retry(self.now);
+                oracle.retry();
+            }
+        }
+    }
+
+    fn check(&self, op: Op) {
+        let Self { pool, oracle, .. } = self;
+        // Every frame is in exactly one place.
+        let all: Vec<_> = oracle.everywhere().iter().map(|id| id.index()).collect();
+        assert_eq!(all, (0..oracle.sizes.frames as usize).collect::<Vec<_>>(), "after {op:?}");
+        assert!(pool.cache_frames().eq(oracle.cache.iter().copied()), "cache after {op:?}");
+        assert!(pool.ring_frames().eq(oracle.ring.iter().copied()), "ring after {op:?}");
+        let places = PoolPlaces {
+            slab: oracle.slab.len() as u32,
+            cache: oracle.cache.len() as u32,
+            ring: oracle.ring.len() as u32,
+            out: oracle.out.len() as u32,
+            detached: oracle.detached.len() as u32,
+        };
+        assert_eq!(pool.places(), places, "after {op:?}");
+        assert_eq!(places.total(), oracle.sizes.frames, "after {op:?}");
+        // What is out is what somebody holds.
+        let mut holders: Vec<_> = self.frames.iter().map(Frame::id).collect();
+        holders.extend(self.bundles.iter().map(FrameRef::id));
+        holders.extend(self.held.iter().map(HeldFrame::id));
+        holders.extend(self.lent.iter().map(|(id, _)| id));
+        holders.extend(&self.quarantined);
+        holders.extend(pool.frag_page().map(|page| page.id));
+        holders.extend(self.tokens.iter().map(|token| {
+            let addr = FrameAddr(u64::from(token.0 as u32) * 4096);
+            pool.layout().frame_of(addr).unwrap()
+        }));
+        holders.sort();
+        holders.dedup();
+        assert!(holders.iter().eq(oracle.out.keys()), "after {op:?}: {holders:?}, {:?}", oracle.out);
+        // Counters, by the kernel's rules.
+        let mut stats = oracle.stats;
+        stats.extras.double_put = self.refused_tokens;
+        assert_eq!(pool.stats(), stats, "after {op:?}");
+        assert_eq!((pool.hold(), pool.release()), (oracle.hold, oracle.release), "after {op:?}");
+        assert_eq!((pool.phase(), pool.ring_stale()), (oracle.phase, oracle.stale), "after {op:?}");
+        assert_eq!(pool.frag_page(), oracle.frag, "after {op:?}");
+        assert_eq!(pool.held() as usize, self.held.len() + self.tokens.len(), "after {op:?}");
+        // Allocations are fast, refill or slow, and nothing else.
+        let lent = [Lent::Fill, Lent::Tx].map(|lent| self.ledger.lent(lent));
+        assert_eq!(lent.iter().sum::<u32>() as usize, self.lent.len(), "after {op:?}");
+        assert_eq!(self.ledger.quarantined() as usize, self.quarantined.len(), "after {op:?}");
+        assert_eq!(self.ledger.refused().total(), self.refused_settles, "after {op:?}");
+    }
+}
