@@ -8,7 +8,8 @@ mod frames;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt::set_xdp_rx_ring_size};
-use umemd::ebpf::{LoadOptions, MapError, Program};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use umemd::ebpf::{LoadError, LoadOptions, MapError, Program};
 use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
 use umemd_common::{Decision, Rule, decide, parse};
 
@@ -158,4 +159,41 @@ fn the_log_tells_of_every_frame_when_asked_for_and_else_of_none() {
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut [readable], Some(&now)).unwrap(), usize::from(log));
     }
+}
+
+/// Loads on a thread of its own that has these capabilities only.
+fn load_with(effective: CapabilitySet, options: LoadOptions) -> Result<(), LoadError> {
+    std::thread::spawn(move || {
+        let sets = capabilities(None).unwrap();
+        set_capabilities(None, CapabilitySets { effective, ..sets }).unwrap();
+        Program::load(options).map(drop)
+    })
+    .join()
+    .unwrap()
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn two_capabilities_are_enough_and_a_missing_one_is_named() {
+    let quiet = LoadOptions::default();
+    let (bpf, net_admin) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
+    load_with(bpf | net_admin, quiet).unwrap();
+    for (effective, missing) in [
+        (net_admin, "CAP_BPF missing"),
+        (bpf, "CAP_NET_ADMIN missing"),
+        (CapabilitySet::empty(), "CAP_BPF and CAP_NET_ADMIN missing"),
+    ] {
+        let error = load_with(effective, quiet).unwrap_err();
+        assert!(matches!(error, LoadError::Permission { .. }), "{error:?}");
+        assert!(error.to_string().contains(missing), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn logging_takes_a_third_capability() {
+    let two = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+    load_with(two | CapabilitySet::PERFMON, LoadOptions { log: true }).unwrap();
+    let error = load_with(two, LoadOptions { log: true }).unwrap_err();
+    assert!(error.to_string().contains(": CAP_PERFMON missing"), "{error}");
 }

@@ -13,6 +13,14 @@
 pub trait View {
     /// The `N` bytes from `offset` on, or `None` if the frame ends before they do.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The `N` bytes that lie `words` times four bytes behind `offset`; `words` is at most 15.
+    ///
+    /// Apart from [`load`](View::load), since the program may add only constants to a packet pointer.
+    #[inline(always)]
+    fn load_behind<const N: usize>(&self, offset: usize, words: u8) -> Option<[u8; N]> {
+        self.load(offset + usize::from(words) * 4)
+    }
 }
 
 impl View for [u8] {
@@ -118,12 +126,16 @@ fn ipv4<V: View + ?Sized>(frame: &V, key: &mut Key) -> Option<()> {
     let [version_ihl, _, _, _, _, _, fragment_high, fragment_low, _, protocol] = frame.load::<10>(IP_AT)?;
     key.ip_proto = protocol;
     key.fields |= field::IP_PROTO;
-    let header_len = usize::from(version_ihl & 0x0f) * 4;
-    if version_ihl >> 4 != 4 || header_len < 20 {
+    let header_words = version_ihl & 0x0f;
+    if version_ihl >> 4 != 4 || header_words < 5 {
         key.fields |= field::MALFORMED;
     }
     let fragment_offset = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff;
-    if fragment_offset == 0 && has_ports(protocol) { ports(frame, IP_AT + header_len, key) } else { Some(()) }
+    if fragment_offset == 0 && has_ports(protocol) {
+        ports(frame, IP_AT, header_words, key)
+    } else {
+        Some(())
+    }
 }
 
 #[inline(always)]
@@ -139,18 +151,22 @@ fn ipv6<V: View + ?Sized>(frame: &V, key: &mut Key) -> Option<()> {
         key.fragment_proto = behind;
         key.fields |= field::FRAGMENT_PROTO;
     } else if has_ports(next_header) {
-        ports(frame, IPV6_PAYLOAD_AT, key)?;
+        ports(frame, IPV6_PAYLOAD_AT, 0, key)?;
     }
     Some(())
 }
 
-/// Reads the ports one by one: a frame may end between them, and `src port` matches it then.
+/// Reads both ports, or the first alone where the frame ends between them: `src port` matches it then.
 #[inline(always)]
-fn ports<V: View + ?Sized>(frame: &V, offset: usize, key: &mut Key) -> Option<()> {
-    key.src_port = u16::from_be_bytes(frame.load(offset)?);
-    key.fields |= field::SRC_PORT;
-    key.dst_port = u16::from_be_bytes(frame.load(offset + 2)?);
-    key.fields |= field::DST_PORT;
+fn ports<V: View + ?Sized>(frame: &V, offset: usize, words: u8, key: &mut Key) -> Option<()> {
+    let Some([a, b, c, d]) = frame.load_behind(offset, words) else {
+        key.src_port = u16::from_be_bytes(frame.load_behind(offset, words)?);
+        key.fields |= field::SRC_PORT;
+        return None;
+    };
+    key.src_port = u16::from_be_bytes([a, b]);
+    key.dst_port = u16::from_be_bytes([c, d]);
+    key.fields |= field::SRC_PORT | field::DST_PORT;
     Some(())
 }
 

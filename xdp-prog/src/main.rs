@@ -3,12 +3,15 @@
 //! What it decides is in `umemd-common`, where the host tests and predicts it; here is only what needs the
 //! kernel: packet pointers, maps and the redirect. In doubt a frame is the stack's (`XDP_PASS`).
 //!
-//! Packet pointers are compared, never subtracted: that would need `CAP_PERFMON`.
+//! It loads with `CAP_BPF` and `CAP_NET_ADMIN`. Without `CAP_PERFMON` a packet pointer may be compared and moved
+//! by constants, but neither subtracted nor moved by what a frame says (`kernel/bpf/verifier.c: retrieve_ptr_limit`).
 
 // On the host this is a program without a purpose, so that editors and lints can read it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // UNSAFETY: a map is reached through a pointer that the helper gave, a frame through the context's.
 #![expect(unsafe_code, reason = "talks to the kernel in pointers; the verifier checks each of them")]
+
+use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::macros::{map, xdp};
@@ -51,12 +54,10 @@ impl Frame {
     fn of(ctx: &XdpContext) -> Self {
         Self { start: ctx.data(), end: ctx.data_end() }
     }
-}
 
-impl View for Frame {
+    /// The bytes at a packet pointer.
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let at = self.start + offset;
+    fn load_at<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         if at + N > self.end {
             return None;
         }
@@ -64,6 +65,28 @@ impl View for Frame {
         // - In bounds: the frame goes on until `end`, and the last byte lies before it.
         // - Alignment: an array of bytes has none.
         Some(unsafe { *(at as *const [u8; N]) })
+    }
+}
+
+impl View for Frame {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.load_at(self.start + offset)
+    }
+
+    /// Moves by a constant for each bit of `words`, in a branch that is not empty: of an empty one LLVM would
+    /// make an addition of what is only known at run time. What is in there must not be the pointer itself, for
+    /// that would put it on the stack, where no part of it may be overwritten.
+    #[inline(always)]
+    fn load_behind<const N: usize>(&self, offset: usize, words: u8) -> Option<[u8; N]> {
+        let mut at = self.start + offset;
+        for bit in 0..4 {
+            if words & 1 << bit != 0 {
+                at += 4 << bit;
+                black_box(());
+            }
+        }
+        self.load_at(at)
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 use umemd_common::maps::MAX_RULES;
 
-use super::Mode;
+use super::{LoadOptions, Mode};
 use crate::nic::{self, Link};
 
 /// Why the program was not loaded.
@@ -33,12 +33,12 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    pub(super) fn from_aya(what: &'static str, source: EbpfError) -> Self {
+    pub(super) fn from_aya(what: &'static str, options: LoadOptions, source: EbpfError) -> Self {
+        let missing = missing(options);
         match errno(&source) {
-            Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
-                Self::Permission { what, missing: missing() }
-            }
-            Some(libc::EPERM) => Self::Permission { what, missing: Vec::new() },
+            Some(libc::EPERM) => Self::Permission { what, missing },
+            // The verifier's: of code that it allows to the privileged only, or of a mistake.
+            Some(libc::EACCES) if !missing.is_empty() => Self::Permission { what, missing },
             _ => Self::Kernel { what, source },
         }
     }
@@ -54,8 +54,8 @@ fn permission(missing: &[&str]) -> String {
     format!("{} missing; run as root, or grant it", missing.join(" and "))
 }
 
-/// What loading needs and this thread does not have. Before Linux 5.8, `CAP_SYS_ADMIN` stood for `CAP_BPF`.
-fn missing() -> Vec<&'static str> {
+/// What loading needs and this thread does not have. Before Linux 5.8, `CAP_SYS_ADMIN` stood for two of them.
+fn missing(options: LoadOptions) -> Vec<&'static str> {
     let Ok(sets) = capabilities(None) else {
         return Vec::new();
     };
@@ -66,6 +66,10 @@ fn missing() -> Vec<&'static str> {
     }
     if !has(CapabilitySet::NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
+    }
+    // aya-log moves pointers by what is only known at run time.
+    if options.log && !has(CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN) {
+        missing.push("CAP_PERFMON");
     }
     missing
 }

@@ -45,7 +45,8 @@ impl fmt::Display for Mode {
 /// How to load the program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
-    /// Whether it logs every frame, to be read by [`Program::take_log`]. Off, the verifier removes the code.
+    /// Whether it logs every frame, to be read by [`Program::take_log`]; this takes `CAP_PERFMON`. Off, the
+    /// verifier removes the code.
     pub log: bool,
 }
 
@@ -75,12 +76,12 @@ impl Program {
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &level, true)
             .load(OBJECT)
-            .map_err(|error| LoadError::from_aya("create the maps of the XDP program", error))?;
+            .map_err(|error| LoadError::from_aya("create the maps of the XDP program", options, error))?;
         let xdp = xdp(&mut ebpf);
         let id = xdp
             .load()
             .and_then(|()| xdp.info())
-            .map_err(|error| LoadError::from_aya("load the XDP program", error.into()))?
+            .map_err(|error| LoadError::from_aya("load the XDP program", options, error.into()))?
             .id();
         Ok(Self {
             link: None,
@@ -230,5 +231,6 @@ where
     M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
 {
     let map = ebpf.take_map(name).expect("the object has the map");
-    M::try_from(map).map_err(|error| LoadError::from_aya("read the maps of the XDP program", error.into()))
+    M::try_from(map)
+        .map_err(|error| LoadError::Kernel { what: "read the maps of the XDP program", source: error.into() })
 }
