@@ -1,6 +1,6 @@
 //! `AllocCache`: page_pool's `struct pp_alloc_cache`, the owner's private stack of hot frames.
 
-use crate::{Frame, refs::LastRight};
+use crate::{Frame, frame::LastRight};
 
 /// A stack of at most `limit` frames; last in, first out, because the last one is still in the CPU's cache.
 ///

@@ -1,4 +1,4 @@
-//! The right to a frame, as opposed to its name.
+//! The rights to a frame, as opposed to its name: the sole one, a shared one, and a pin.
 
 use std::{
     fmt,
@@ -97,6 +97,132 @@ impl Frame {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame").field("id", &self.id()).field("home", &self.home()).finish()
+    }
+}
+
+/// A shared right to one frame: one or more references in one hand.
+///
+/// Its bytes may be read, and sent, but not written. As in page_pool, references are counted where the
+/// frame is and not where they are held: splitting a bundle costs nothing, so a holder that will hand out
+/// many references asks for them at once ([`Recycler::share`], one store) and gives the unused ones back
+/// at once. That is the kernel's bias.
+///
+/// Neither `Clone` nor `Copy`, and without a destructor, as a [`Frame`] is. [`Recycler::charge`] adds
+/// references, [`Recycler::put_ref`] gives all of a bundle back; the last one recycles the frame.
+///
+/// [`Recycler::share`]: crate::Recycler::share
+/// [`Recycler::charge`]: crate::Recycler::charge
+/// [`Recycler::put_ref`]: crate::Recycler::put_ref
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a reference that is not put keeps its frame for ever"]
+pub struct FrameRef {
+    id: FrameId,
+    home: PoolTag,
+    count: u32,
+}
+
+impl FrameRef {
+    /// `count` references. Callers must have counted them.
+    pub(crate) const fn of(id: FrameId, home: PoolTag, count: u32) -> Self {
+        Self { id, home, count }
+    }
+
+    /// The frame's name.
+    pub const fn id(&self) -> FrameId {
+        self.id
+    }
+
+    /// The pool that the references must go back to.
+    pub const fn home(&self) -> PoolTag {
+        self.home
+    }
+
+    /// References in this bundle, at least one.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Takes `n` references out of the bundle, which keeps at least one; no atomic operation.
+    pub const fn split(&mut self, n: u32) -> Option<Self> {
+        if n == 0 || n >= self.count {
+            return None;
+        }
+        self.count -= n;
+        Some(Self { id: self.id, home: self.home, count: n })
+    }
+
+    /// Puts another bundle of the same frame into this one, or gives it back.
+    ///
+    /// # Errors
+    ///
+    /// `other`, if it is a right to another frame.
+    pub fn merge(&mut self, other: Self) -> Result<(), Self> {
+        if (other.id, other.home) == (self.id, self.home) {
+            self.count += other.count;
+            Ok(())
+        } else {
+            Err(other)
+        }
+    }
+
+    /// Notes references that were added to the frame's count.
+    pub(crate) const fn charged(&mut self, n: u32) {
+        self.count += n;
+    }
+}
+
+/// A claim on a frame's memory from outside the pool, as `get_page()` makes: while it lasts the frame
+/// cannot be recycled, and if its last reference goes, it leaves the pool (`released_refcnt`).
+///
+/// For those who export a frame to where nobody counts for them. Ends by
+/// [`Recycler::unpin`](crate::Recycler::unpin), also after the frame has left the pool.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a pin that is not taken off keeps its frame for ever"]
+pub struct FramePin {
+    id: FrameId,
+    home: PoolTag,
+}
+
+impl FramePin {
+    /// A pin. Callers must have counted it.
+    pub(crate) const fn of(id: FrameId, home: PoolTag) -> Self {
+        Self { id, home }
+    }
+
+    /// The frame's name.
+    pub const fn id(&self) -> FrameId {
+        self.id
+    }
+
+    /// The pool whose frame this was when it was pinned.
+    pub const fn home(&self) -> PoolTag {
+        self.home
+    }
+}
+
+/// A right that is the last one to its frame; lets bulks of frames and of references share their code.
+pub(crate) trait LastRight {
+    fn id(&self) -> FrameId;
+    fn into_frame(self) -> Frame;
+}
+
+impl LastRight for Frame {
+    fn id(&self) -> FrameId {
+        Frame::id(self)
+    }
+
+    fn into_frame(self) -> Frame {
+        self
+    }
+}
+
+impl LastRight for FrameRef {
+    fn id(&self) -> FrameId {
+        self.id
+    }
+
+    fn into_frame(self) -> Frame {
+        Frame::of(self.id, self.home)
     }
 }
 

@@ -81,7 +81,7 @@ impl FramePool {
     ///
     /// [`PoolConfig::held_limit`]: crate::PoolConfig::held_limit
     pub fn give(&mut self, frame: Frame, now: Duration) -> Result<HeldFrame, Frame> {
-        if frame.home() == self.tag() && self.may_hold() {
+        if frame.is_of(self.tag()) && self.may_hold() {
             Ok(HeldFrame { id: frame.id(), recycler: self.recycler(), taken_at: now })
         } else {
             Err(frame)

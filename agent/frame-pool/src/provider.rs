@@ -1,6 +1,6 @@
 //! Where frames come from and go back to: page_pool's memory provider (`struct memory_provider_ops`).
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use crate::{
     Frame, FrameId, FrameLayout,
@@ -53,10 +53,19 @@ pub trait MemoryProvider: fmt::Debug + Send + Sync {
 
 /// The slab: a stack of the free frames of one UMEM. Last in, first out; all of them at the beginning,
 /// the one with the lowest address on top.
-#[derive(Debug)]
+///
+/// Whoever can still bring a frame home keeps the provider alive, and the provider keeps the memory: so
+/// the memory is there for as long as anybody may look at a frame, however long ago its pool was freed.
 pub struct UmemProvider {
     refs: Arc<RefTable>,
     slab: Mutex<Vec<FrameId>>,
+    memory: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for UmemProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UmemProvider").field("layout", &self.layout()).field("free", &self.free()).finish()
+    }
 }
 
 impl UmemProvider {
@@ -64,8 +73,18 @@ impl UmemProvider {
     ///
     /// Make one per UMEM: the frames of two are told apart by their pools' tags, not by their names.
     pub fn new(layout: FrameLayout) -> Arc<Self> {
+        Self::with_memory(layout, None)
+    }
+
+    /// As [`new`](Self::new), and keeps `memory`, the UMEM's, for as long as anybody has one of its frames.
+    pub fn with_memory(layout: FrameLayout, memory: Option<Arc<dyn Any + Send + Sync>>) -> Arc<Self> {
         let slab = (0..layout.chunk_count()).rev().map(FrameId).collect();
-        Arc::new(Self { refs: Arc::new(RefTable::new(layout)), slab: Mutex::new(slab) })
+        Arc::new(Self { refs: Arc::new(RefTable::new(layout)), slab: Mutex::new(slab), memory })
+    }
+
+    /// What was given to [`with_memory`](Self::with_memory).
+    pub fn memory(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
+        self.memory.as_ref()
     }
 
     /// The layout of the UMEM.

@@ -39,7 +39,7 @@ impl Recycler {
     ///
     /// The frame, if it is another pool's or if `n` is 0 or more than [`MAX_REFS`].
     pub fn share(&self, frame: Frame, n: u32) -> Result<FrameRef, Frame> {
-        if frame.home() != self.shared.tag || n == 0 || n > MAX_REFS {
+        if !frame.is_of(self.shared.tag) || n == 0 || n > MAX_REFS {
             return Err(frame);
         }
         self.shared.refs.set(frame.id(), n);

@@ -22,7 +22,7 @@
 
 use crate::{
     Frame, FrameId, PoolTag,
-    refs::LastRight,
+    frame::LastRight,
     sync::{AtomicU32, AtomicU64, Ordering, OwnLine, yield_now},
 };
 
@@ -242,9 +242,9 @@ impl RingConsumer {
         ring.head.store(self.next.0 - u64::from(self.stale), Ordering::Release); // (G)
     }
 
-    /// Whether the next look would find nothing.
+    /// Whether the next look would find nothing. Relaxed: what is there is acquired when it is taken.
     pub(crate) fn is_empty(&self, ring: &PtrRing) -> bool {
-        ring.slots[self.next.slot() as usize].load(Ordering::Acquire) == EMPTY
+        ring.slots[self.next.slot() as usize].load(Ordering::Relaxed) == EMPTY
     }
 
     /// Frames in the ring, those just being put included.

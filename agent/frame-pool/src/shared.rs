@@ -2,8 +2,9 @@
 
 use crate::{
     ExtraStats, Frame, FrameId, FrameRef, PoolTag, RecycleStats,
+    frame::LastRight,
     provider::MemoryProvider,
-    refs::{LastRight, RefTable},
+    refs::RefTable,
     ring::PtrRing,
     sync::{Arc, AtomicU32, AtomicU64, Ordering, OwnLine},
     token::TokenBits,

@@ -47,7 +47,7 @@ impl fmt::Display for BadToken {
 
 impl error::Error for BadToken {}
 
-/// One bit per frame: whether it is out as a number.
+/// One bit per frame: whether it is out as a number. None at all if the pool has no use for numbers.
 #[derive(Debug)]
 pub(crate) struct TokenBits(Box<[AtomicU32]>);
 
@@ -56,20 +56,24 @@ impl TokenBits {
         Self((0..frames.div_ceil(u32::BITS)).map(|_| AtomicU32::new(0)).collect())
     }
 
-    fn word_and_bit(&self, id: FrameId) -> (&AtomicU32, u32) {
-        (&self.0[id.index() / 32], 1 << (id.0 % 32))
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn word_and_bit(&self, id: FrameId) -> Option<(&AtomicU32, u32)> {
+        Some((self.0.get(id.index() / 32)?, 1 << (id.0 % 32)))
     }
 
     fn set(&self, id: FrameId) {
-        let (word, bit) = self.word_and_bit(id);
-        // Release, for the one that takes the bit: the bytes were written before.
-        word.fetch_or(bit, Ordering::Release);
+        if let Some((word, bit)) = self.word_and_bit(id) {
+            // Release, for the one that takes the bit: the bytes were written before.
+            word.fetch_or(bit, Ordering::Release);
+        }
     }
 
     /// Whether the bit was set. Of several that take one, one succeeds.
     fn take(&self, id: FrameId) -> bool {
-        let (word, bit) = self.word_and_bit(id);
-        word.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+        self.word_and_bit(id).is_some_and(|(word, bit)| word.fetch_and(!bit, Ordering::AcqRel) & bit != 0)
     }
 }
 
@@ -98,10 +102,11 @@ impl FramePool {
     ///
     /// # Errors
     ///
-    /// The frame, as [`give`](Self::give) does: a number holds a frame as a
-    /// [`HeldFrame`](crate::HeldFrame) does, and counts against the same limit.
+    /// The frame, if the pool was made without [`PoolConfig::tokens`](crate::PoolConfig::tokens); or as
+    /// [`give`](Self::give) does: a number holds a frame as a [`HeldFrame`](crate::HeldFrame) does, and
+    /// counts against the same limit.
     pub fn give_token(&mut self, frame: Frame) -> Result<Token, Frame> {
-        if frame.home() == self.tag() && self.may_hold() {
+        if frame.is_of(self.tag()) && !self.shared.tokens.is_empty() && self.may_hold() {
             self.shared.tokens.set(frame.id());
             Ok(Token::new(frame.id(), self.tag()))
         } else {
@@ -129,7 +134,8 @@ mod tests {
     #[test]
     fn a_number_is_exchanged_once_and_only_by_its_own_pool() {
         let provider = UmemProvider::new(FrameLayout::new(4096, 200).unwrap());
-        let mut pool = FramePool::new(PoolConfig::default(), provider.clone());
+        let config = PoolConfig { tokens: true, ..PoolConfig::default() };
+        let mut pool = FramePool::new(config, provider.clone());
         let other = FramePool::new(PoolConfig::default(), provider);
         let (given, kept) = (pool.alloc().unwrap(), pool.alloc().unwrap());
         let id = given.id();

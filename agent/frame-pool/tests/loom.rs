@@ -24,8 +24,14 @@ const NOW: Duration = Duration::ZERO;
 /// A pool with a ring of this size over a UMEM of this many frames, taken from the provider singly.
 fn pool(ring_size: u32, frames: u32) -> (FramePool, Arc<UmemProvider>) {
     let provider = UmemProvider::new(FrameLayout::new(4096, frames).unwrap());
-    let config =
-        PoolConfig { ring_size, cache_size: 4, refill: 1, held_limit: frames, ..PoolConfig::default() };
+    let config = PoolConfig {
+        ring_size,
+        cache_size: 4,
+        refill: 1,
+        held_limit: frames,
+        tokens: true,
+        ..PoolConfig::default()
+    };
     (FramePool::new(config, provider.clone()), provider)
 }
 
@@ -62,13 +68,13 @@ fn bytes_travel_with_the_frame() {
     loom::model(|| {
         let (mut pool, _) = pool(4, 2);
         let bytes = bytes(2);
-        let putters: Vec<_> = alloc_all(&mut pool)
-            .into_iter()
-            .map(|frame| {
+        let putters: Vec<_> = (0..)
+            .zip(alloc_all(&mut pool))
+            .map(|(which, frame)| {
                 let (recycler, bytes) = (pool.recycler(), Arc::clone(&bytes));
                 thread::spawn(move || {
                     write(&bytes, frame.id());
-                    recycler.put(frame);
+                    if which == 0 { recycler.put(frame) } else { recycler.put_bulk(&mut vec![frame]) }
                 })
             })
             .collect();

@@ -127,6 +127,7 @@ impl World {
             cache_size: sizes.cache as u32,
             refill: sizes.refill as u32,
             nid: 0,
+            tokens: true,
             ..PoolConfig::default()
         };
         let pool = FramePool::new(config, Arc::clone(&provider));
