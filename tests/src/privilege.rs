@@ -23,8 +23,9 @@ const BPF_LINK_XDP: Feature = Feature { name: "a bpf_link for XDP", since: (5, 9
 pub fn permits_tests() -> bool {
     let Some(reason) = missing() else { return true };
     let name = thread::current().name().unwrap_or("a test").to_owned();
-    // Written to the descriptor itself: what goes through `eprintln!` is shown of failing tests only.
-    let _ = writeln!(io::stderr(), "skipped: {name}: {reason}");
+    // Written to the descriptor itself: what goes through `eprintln!` is shown of failing tests only. Cargo's
+    // harness has begun a line by then.
+    let _ = writeln!(io::stderr(), "\nskipped: {name}: {reason}");
     false
 }
 
