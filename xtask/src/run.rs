@@ -39,7 +39,8 @@ pub(crate) fn run(options: &Run, umemd_args: Vec<OsString>) -> Result<ExitCode> 
 
 fn become_root(options: &Run, what: &str, program: OsString, args: Vec<OsString>) -> Result<ExitCode> {
     eprintln!("xtask: {what} needs root, and this is not: running it under `{}`", options.runner);
-    Err(replace(shell::runner(&options.runner)?.arg(program).args(args)))
+    let error = replace(shell::runner(&options.runner)?.arg(program).args(args));
+    Err(error.context("cannot become root; name another way with --runner, or be root already"))
 }
 
 /// Turns this process into another, so that signals and exit code are its own.
