@@ -242,7 +242,8 @@ impl FramePool {
     /// `__page_pool_alloc_pages_slow()`: a batch from the provider.
     fn refill_from_provider(&mut self) -> Option<Frame> {
         let nid = self.preferred_node();
-        let got = self.shared.provider.alloc_bulk(self.cache.stack(), self.refill, nid);
+        self.shared.provider.alloc_bulk(self.cache.stack(), self.refill, nid);
+        let got = self.cache.len();
         for frame in self.cache.stack() {
             frame.settle_at(self.shared.tag);
         }

@@ -5,7 +5,7 @@ use std::{any::Any, fmt};
 use crate::{
     Frame, FrameId, FrameLayout,
     refs::RefTable,
-    sync::{Arc, Mutex, lock},
+    sync::{Arc, AtomicU32, Mutex, Ordering, lock},
 };
 
 /// `NUMA_NO_NODE`: no node is preferred to the local one.
@@ -59,6 +59,8 @@ pub trait MemoryProvider: fmt::Debug + Send + Sync {
 pub struct UmemProvider {
     refs: Arc<RefTable>,
     slab: Mutex<Vec<FrameId>>,
+    /// The length of `slab`, so that whoever only looks takes no lock.
+    free: AtomicU32,
     memory: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -79,7 +81,12 @@ impl UmemProvider {
     /// As [`new`](Self::new), and keeps `memory`, the UMEM's, for as long as anybody has one of its frames.
     pub fn with_memory(layout: FrameLayout, memory: Option<Arc<dyn Any + Send + Sync>>) -> Arc<Self> {
         let slab = (0..layout.chunk_count()).rev().map(FrameId).collect();
-        Arc::new(Self { refs: Arc::new(RefTable::new(layout)), slab: Mutex::new(slab), memory })
+        Arc::new(Self {
+            refs: Arc::new(RefTable::new(layout)),
+            slab: Mutex::new(slab),
+            free: AtomicU32::new(layout.chunk_count()),
+            memory,
+        })
     }
 
     /// What was given to [`with_memory`](Self::with_memory).
@@ -103,6 +110,7 @@ impl MemoryProvider for UmemProvider {
         let count = slab.len().min(n);
         let rest = slab.len() - count;
         frames.extend(slab.drain(rest..).rev().map(Frame::unowned));
+        self.free.store(slab.len() as u32, Ordering::Relaxed);
         count
     }
 
@@ -115,10 +123,11 @@ impl MemoryProvider for UmemProvider {
                 slab.push(frame.id());
             }
         }
+        self.free.store(slab.len() as u32, Ordering::Relaxed);
     }
 
     fn free(&self) -> u32 {
-        lock(&self.slab).len() as u32
+        self.free.load(Ordering::Relaxed)
     }
 }
 

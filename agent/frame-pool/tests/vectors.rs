@@ -1,9 +1,9 @@
 //! The executable test vectors of the specification: page_pool's counters after short sequences.
 #![cfg(not(frame_pool_loom))]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use frame_pool::{Frame, FrameLayout, FramePool, PoolConfig, PoolStats, UmemProvider};
+use frame_pool::{Frame, FrameLayout, FramePool, MemoryProvider, PoolConfig, PoolStats, UmemProvider};
 
 /// A pool with a ring of this size over a provider of this many frames.
 fn pool(ring_size: u32, chunk_count: u32) -> (FramePool, Arc<UmemProvider>) {
@@ -129,8 +129,22 @@ fn a_foreign_frame_is_refused() {
 }
 
 #[test]
+fn two_pools_share_a_umem() {
+    let (mut one, provider) = pool(0, 300);
+    let mut other = FramePool::new(PoolConfig::default(), provider.clone());
+    let (mut ones, others) = (alloc(&mut one, 70), alloc(&mut other, 10));
+    one.put_direct_bulk(&mut ones);
+    put_each(&other, others);
+    let (a, b) = (one.places(), other.places());
+    assert_eq!((a.cache, b.cache, b.ring), (128, 54, 10));
+    assert_eq!((a.slab, a.total() + b.total() - b.slab), (b.slab, 300));
+    let _ = one.destroy(Duration::ZERO);
+    let _ = other.destroy(Duration::ZERO);
+    assert_eq!(provider.free(), 300);
+}
+
+#[test]
 fn frames_come_home_after_the_pool_is_gone() {
-    use frame_pool::MemoryProvider;
     let (mut pool, provider) = pool(0, 100);
     let (frame, recycler) = (pool.alloc().unwrap(), pool.recycler());
     recycler.put(pool.alloc().unwrap());
