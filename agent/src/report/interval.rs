@@ -1,8 +1,8 @@
 //! [`Interval`]: the difference between two observations.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::observe::Observation;
 
@@ -46,12 +46,12 @@ pub struct Interval {
     /// Bytes of the latter.
     pub tx_bytes: u64,
     /// Packets dropped after the program handed them over, by cause; every cause is there, most are 0.
-    pub drops: BTreeMap<&'static str, u64>,
+    pub drops: Counts,
     /// `(recycle_cached + recycle_ring) / (alloc_fast + alloc_refill + alloc_slow)`, as ynltool's
     /// `recycling_pct` for the kernel's page_pool; `null` if nothing was allocated.
     pub recycle_ratio: Option<f64>,
-    /// Frames by place at the end of the interval, with their `total`.
-    pub frames: BTreeMap<&'static str, u64>,
+    /// Frames at the end of the interval: their `total`, then by place.
+    pub frames: Counts,
     /// Whether the law holds at the end of the interval.
     pub conserved: bool,
 }
@@ -60,8 +60,8 @@ impl Interval {
     /// What happened between `earlier` and `later`, which observe the same queues.
     pub fn between(kind: Kind, earlier: &Observation, later: &Observation) -> Self {
         let (before, after) = (Totals::of(earlier), Totals::of(later));
-        let mut frames: BTreeMap<&'static str, u64> = later.places().into_iter().collect();
-        frames.insert("total", later.total());
+        let total = [("total", later.total())];
+        let frames = Counts(total.into_iter().chain(later.places()).collect());
         let names: Vec<&str> = later.devices.iter().map(|device| device.info.name.as_str()).collect();
         let first = later.devices.first().map(|device| &device.info);
         let allocated = after.allocated - before.allocated;
@@ -76,11 +76,7 @@ impl Interval {
             tx_packets: after.tx_packets - before.tx_packets,
             rx_bytes: after.rx_bytes - before.rx_bytes,
             tx_bytes: after.tx_bytes - before.tx_bytes,
-            drops: after
-                .drops
-                .iter()
-                .map(|(cause, count)| (*cause, count - before.drops.get(cause).copied().unwrap_or(0)))
-                .collect(),
+            drops: after.drops.minus(&before.drops),
             recycle_ratio: (allocated > 0)
                 .then(|| round((after.recycled - before.recycled) as f64 / allocated as f64)),
             frames,
@@ -94,6 +90,39 @@ impl Interval {
     }
 }
 
+/// Counts by name, in an order that means something; a JSON object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(Vec<(&'static str, u64)>);
+
+impl Counts {
+    /// Each name with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().copied()
+    }
+
+    /// The count of that name, 0 if there is none.
+    pub fn get(&self, name: &str) -> u64 {
+        self.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| count)
+    }
+
+    fn add(&mut self, name: &'static str, count: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += count,
+            None => self.0.push((name, count)),
+        }
+    }
+
+    fn minus(&self, earlier: &Self) -> Self {
+        Self(self.iter().map(|(name, count)| (name, count - earlier.get(name))).collect())
+    }
+}
+
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
 /// Sums over all queues.
 #[derive(Default)]
 struct Totals {
@@ -103,7 +132,7 @@ struct Totals {
     tx_bytes: u64,
     recycled: u64,
     allocated: u64,
-    drops: BTreeMap<&'static str, u64>,
+    drops: Counts,
 }
 
 impl Totals {
@@ -119,7 +148,7 @@ impl Totals {
             totals.recycled += pool.recycle.cached + pool.recycle.ring;
             totals.allocated += pool.alloc.fast + pool.alloc.refill + pool.alloc.slow;
             for (cause, count) in queue.drops() {
-                *totals.drops.entry(cause).or_default() += count;
+                totals.drops.add(cause, count);
             }
         }
         totals
@@ -157,11 +186,11 @@ mod tests {
         assert_eq!((interval.rx_packets, interval.rx_bytes, interval.tx_packets), (100, 6000, 0));
         assert_eq!(interval.duration_s, 0.5);
         assert_eq!(interval.per_second(interval.rx_packets), 200.0);
-        assert_eq!(interval.drops["handler_dropped"], 100);
-        assert_eq!(interval.drops["xsk_rx_dropped"], 0);
+        assert_eq!(interval.drops.get("handler_dropped"), 100);
+        assert_eq!(interval.drops.get("xsk_rx_dropped"), 0);
         assert_eq!(interval.recycle_ratio, Some(0.95));
-        assert_eq!(interval.frames["total"], 2 * 4096);
-        let by_place: u64 = interval.frames.iter().filter(|(name, _)| **name != "total").map(|(_, n)| n).sum();
+        assert_eq!(interval.frames.get("total"), 2 * 4096);
+        let by_place: u64 = interval.frames.iter().filter(|(name, _)| *name != "total").map(|(_, n)| n).sum();
         assert_eq!(by_place, 2 * 4096);
         assert!(interval.conserved);
     }
@@ -185,15 +214,30 @@ mod tests {
         let interval = Interval::between(Kind::Summary, &fixture(), &fixture());
         let line = super::super::json::line(&interval);
         let keys = [
-            "type", "schema", "device", "mode", "copy", "duration_s", "rx_packets", "tx_packets", "rx_bytes",
-            "tx_bytes", "drops", "recycle_ratio", "frames", "conserved",
+            "type",
+            "schema",
+            "device",
+            "mode",
+            "copy",
+            "duration_s",
+            "rx_packets",
+            "tx_packets",
+            "rx_bytes",
+            "tx_bytes",
+            "drops",
+            "recycle_ratio",
+            "frames",
+            "conserved",
         ];
         let mut at = 0;
         for key in keys {
             let found = line[at..].find(&format!("\"{key}\":"));
             at += found.unwrap_or_else(|| panic!("no {key} after byte {at}: {line}"));
         }
-        assert!(line.starts_with("{\"type\":\"summary\",\"schema\":1,\"device\":\"eth0\",\"mode\":\"native\""), "{line}");
+        assert!(
+            line.starts_with("{\"type\":\"summary\",\"schema\":1,\"device\":\"eth0\",\"mode\":\"native\""),
+            "{line}"
+        );
         assert!(line.ends_with("}\n"));
     }
 }

@@ -1,8 +1,8 @@
 //! The table: at most 80 columns, no colour, readable in a log.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::fmt::Write as _;
 
-use super::Interval;
+use super::{Interval, interval::Counts};
 use crate::observe::{DeviceInfo, Observation};
 
 const WIDTH: usize = 80;
@@ -60,7 +60,7 @@ pub(super) fn row(interval: &Interval, now: &Observation, rows: u32) -> String {
         law(interval.conserved),
     );
     text.push_str(&wrap("  frames", now.places().into_iter().filter(|(_, frames)| *frames > 0)));
-    if interval.drops.values().any(|count| *count > 0) {
+    if interval.drops.iter().any(|(_, count)| count > 0) {
         text.push_str(&wrap("  drops ", nonzero(&interval.drops)));
     }
     text
@@ -83,13 +83,13 @@ pub(super) fn summary(summary: &Interval) -> String {
         binary(summary.tx_bytes),
     );
     let _ = writeln!(text, "  recycled {}", percent(summary.recycle_ratio));
-    if summary.drops.values().all(|count| *count == 0) {
+    if summary.drops.iter().all(|(_, count)| count == 0) {
         text.push_str("  drops  none\n");
     } else {
         text.push_str(&wrap("  drops ", nonzero(&summary.drops)));
     }
     text.push_str(&wrap("  frames", nonzero(&summary.frames).filter(|(name, _)| *name != "total")));
-    let total = thousands(summary.frames.get("total").copied().unwrap_or(0));
+    let total = thousands(summary.frames.get("total"));
     let _ = writeln!(
         text,
         "  the law {}",
@@ -102,8 +102,8 @@ pub(super) fn summary(summary: &Interval) -> String {
     text
 }
 
-fn nonzero<'a>(counts: &'a BTreeMap<&'static str, u64>) -> impl Iterator<Item = (&'static str, u64)> + 'a {
-    counts.iter().map(|(name, count)| (*name, *count)).filter(|(_, count)| *count > 0)
+fn nonzero(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {
+    counts.iter().filter(|(_, count)| *count > 0)
 }
 
 /// `title name value  name value ...`, on as many lines as 80 columns need.
@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn long_lists_wrap_inside_80_columns() {
-        let places = ["slab", "cache", "ring", "user", "fill", "kernel", "rx", "tx", "completion", "quarantined"];
+        let places =
+            ["slab", "cache", "ring", "user", "fill", "kernel", "rx", "tx", "completion", "quarantined"];
         let text = wrap("  frames", places.iter().map(|name| (*name, 262_144)));
         assert!(text.lines().count() > 1, "{text}");
         for line in text.lines() {
