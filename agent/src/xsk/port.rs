@@ -1,6 +1,9 @@
 //! [`XskPort`]: the four rings of one AF_XDP socket, traded in [`Frame`]s.
 
-#![expect(unsafe_code, reason = "xsk-rs leaves to its caller what the ledger guarantees; each block says which")]
+#![expect(
+    unsafe_code,
+    reason = "xsk-rs leaves to its caller what the ledger guarantees; each block says which"
+)]
 
 use std::{io, slice, time::Duration};
 
@@ -137,13 +140,11 @@ impl QueuePort for XskPort {
             // What the ledger did not lend to the fill ring it counts and quarantines; there is no frame then.
             if let Ok(frame) = self.ledger.settle(Lent::Fill, addr) {
                 // INVARIANT: the ledger found the address in this frame's chunk. A length beyond the chunk's end
-                // would be a kernel that overran the chunk itself; xsk-rs clamps it when bytes are asked for.
+                // would be a kernel's that overran it; it is cut here, and by xsk-rs when bytes are asked for.
                 self.descriptors[frame.id().index()] = *descriptor;
-                packets.push(Packet {
-                    frame,
-                    offset: (addr.0 & u64::from(self.layout.chunk_size() - 1)) as u32,
-                    len: descriptor.lengths().data() as u32,
-                });
+                let offset = (addr.0 & u64::from(self.layout.chunk_size() - 1)) as u32;
+                let len = (descriptor.lengths().data() as u32).min(self.layout.chunk_size() - offset);
+                packets.push(Packet { frame, offset, len });
             }
         }
         packets.len() - before
