@@ -38,9 +38,7 @@ impl Collector for Scrape {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
             };
-            // The crate ends the help of a metric with a full stop of its own.
-            let mut family =
-                encoder.encode_descriptor(name, help.trim_end_matches('.'), None, metric_type)?;
+            let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
             for (labels, value) in series {
                 let one = family.encode_family(labels)?;
                 encode_value(kind, *value, one)?;
@@ -53,7 +51,12 @@ impl Collector for Scrape {
 
         let devices = &self.0.devices;
         let info: Vec<_> = devices.iter().map(|d| (device_info(d), 1)).collect();
-        family("umemd_device_info", Kind::Gauge, "What the device runs on and how the program is attached.", &info)?;
+        family(
+            "umemd_device_info",
+            Kind::Gauge,
+            "What the device runs on and how the program is attached.",
+            &info,
+        )?;
 
         let sockets: Vec<_> = each_queue(devices).map(|(d, q)| (socket_info(d, q), 1)).collect();
         let help = "How the AF_XDP socket was bound (XDP_OPTIONS) and where its worker runs.";
@@ -183,7 +186,9 @@ mod tests {
     fn decisions_name_their_verdict() {
         let text = render(fixture()).unwrap();
         assert!(
-            text.contains("umemd_xdp_verdicts_total{device=\"eth0\",verdict=\"redirect\",reason=\"steered\"} 1\n"),
+            text.contains(
+                "umemd_xdp_verdicts_total{device=\"eth0\",verdict=\"redirect\",reason=\"steered\"} 1\n"
+            ),
             "{text}"
         );
     }
