@@ -102,12 +102,14 @@ pub fn layout(frames: u32, frame_size: u32) -> Result<FrameLayout, ConfigError> 
     if !frames.is_power_of_two() || !(64..=262_144).contains(&frames) {
         return Err(ConfigError::Frames(frames));
     }
-    FrameLayout::new(frame_size, frames)
-        .map_err(|source| ConfigError::Layout { frames, frame_size, source })
+    FrameLayout::new(frame_size, frames).map_err(|source| ConfigError::Layout { frames, frame_size, source })
 }
 
 /// Refuses a list in which something stands twice: it would be opened twice.
-pub fn refuse_duplicates<T: PartialEq + ToString>(flag: &'static str, values: &[T]) -> Result<(), ConfigError> {
+pub fn refuse_duplicates<T: PartialEq + ToString>(
+    flag: &'static str,
+    values: &[T],
+) -> Result<(), ConfigError> {
     for (i, value) in values.iter().enumerate() {
         if values[..i].contains(value) {
             return Err(ConfigError::Twice { flag, value: value.to_string() });

@@ -81,7 +81,8 @@ impl Observation {
 
     /// Frames of all queues by place, in the order of [`Places::iter`].
     pub fn places(&self) -> Vec<(&'static str, u64)> {
-        let mut sums: Vec<(&'static str, u64)> = Places::default().iter().map(|(name, _)| (name, 0)).collect();
+        let mut sums: Vec<(&'static str, u64)> =
+            Places::default().iter().map(|(name, _)| (name, 0)).collect();
         for queue in self.queues() {
             for (sum, (_, frames)) in sums.iter_mut().zip(queue.snapshot.places.iter()) {
                 sum.1 += u64::from(frames);
@@ -135,6 +136,7 @@ pub(crate) fn fixture() -> Observation {
         steered: true,
         failed_open: 0,
     };
-    let device = DeviceView { info: Arc::new(info), decisions: [1, 2, 3, 4, 5], queues: vec![queue(0), queue(1)] };
+    let device =
+        DeviceView { info: Arc::new(info), decisions: [1, 2, 3, 4, 5], queues: vec![queue(0), queue(1)] };
     Observation { at: Duration::from_secs(1), devices: vec![device] }
 }

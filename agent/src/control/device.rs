@@ -205,17 +205,22 @@ impl Device {
 /// the last one down, since interrupts tend to arrive on the first.
 fn cpus(config: &RunConfig) -> Result<Vec<usize>> {
     let allowed = rustix::thread::sched_getaffinity(None).context("cannot ask which CPUs may be used")?;
-    let all: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).rev().filter(|cpu| allowed.is_set(*cpu)).collect();
+    let all: Vec<usize> =
+        (0..rustix::thread::CpuSet::MAX_CPU).rev().filter(|cpu| allowed.is_set(*cpu)).collect();
     let Some(asked) = &config.cpus else { return Ok(all) };
     if let Some(cpu) = asked.iter().find(|cpu| !all.contains(cpu)) {
-        bail!("--cpus {cpu}: this process may not use that CPU; it may use {:?}", all.into_iter().rev().collect::<Vec<_>>());
+        bail!(
+            "--cpus {cpu}: this process may not use that CPU; it may use {:?}",
+            all.into_iter().rev().collect::<Vec<_>>()
+        );
     }
     Ok(asked.clone())
 }
 
 /// Refuses UMEMs that the machine cannot hold, before the kernel pins them page by page.
 fn refuse_too_much_memory(config: &RunConfig, queues: usize) -> Result<()> {
-    let wanted = u64::from(config.layout.chunk_size()) * u64::from(config.layout.chunk_count()) * queues as u64;
+    let wanted =
+        u64::from(config.layout.chunk_size()) * u64::from(config.layout.chunk_count()) * queues as u64;
     // A machine that does not tell is not refused.
     let available = procfs::Meminfo::current().ok().and_then(|meminfo| meminfo.mem_available);
     match available {

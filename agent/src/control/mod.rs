@@ -50,8 +50,9 @@ pub enum Outcome {
 /// for it, so that no frame is steered to nowhere.
 pub fn run(config: RunConfig) -> Result<Outcome> {
     preflight::check(&config)?;
-    let listener = metrics::bind(config.listen)
-        .with_context(|| format!("cannot listen on {}; choose another address with --listen", config.listen))?;
+    let listener = metrics::bind(config.listen).with_context(|| {
+        format!("cannot listen on {}; choose another address with --listen", config.listen)
+    })?;
     let endpoint = format!("http://{}", listener.local_addr().unwrap_or(config.listen));
     if let Some(netns) = &config.netns {
         namespace::enter(netns)?;
@@ -68,7 +69,9 @@ pub fn run(config: RunConfig) -> Result<Outcome> {
         let start = agent.observe();
         for device in &agent.devices {
             device.start_workers(agent.started)?;
-            if config.log_program && let Some(log) = device.take_log() {
+            if config.log_program
+                && let Some(log) = device.take_log()
+            {
                 tokio::task::spawn_local(program_log::forward(log));
             }
         }
@@ -178,7 +181,9 @@ impl Agent {
                 Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
             "/healthz" => health(&self.devices, Device::stalled_queues, "makes no turns"),
-            "/readyz" => health(&self.devices, Device::unsteered_queues, "has no socket in the program's map"),
+            "/readyz" => {
+                health(&self.devices, Device::unsteered_queues, "has no socket in the program's map")
+            }
             _ => return None,
         };
         Some(page)

@@ -16,7 +16,10 @@ pub(super) fn enter(name_or_path: &str) -> Result<()> {
         PathBuf::from("/run/netns").join(name_or_path)
     };
     let file = File::open(&path).with_context(|| {
-        format!("there is no network namespace {name_or_path} ({}); `ip netns list` shows them", path.display())
+        format!(
+            "there is no network namespace {name_or_path} ({}); `ip netns list` shows them",
+            path.display()
+        )
     })?;
     rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .with_context(|| format!("cannot enter network namespace {name_or_path}; that needs CAP_SYS_ADMIN"))

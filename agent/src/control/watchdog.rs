@@ -36,7 +36,10 @@ pub(super) fn check(device: &Device, now: Instant) {
                 device.clear_socket(queue)
             }
             Step::Steer => {
-                log::info!("{name} queue {}: its worker turns again; its traffic is steered again", queue.number);
+                log::info!(
+                    "{name} queue {}: its worker turns again; its traffic is steered again",
+                    queue.number
+                );
                 device.set_socket(queue)
             }
         };

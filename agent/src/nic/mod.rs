@@ -52,9 +52,7 @@ pub enum NicError {
 }
 
 fn here(netns: Option<&str>) -> String {
-    netns
-        .map(|name| format!(" in network namespace {name}"))
-        .unwrap_or_default()
+    netns.map(|name| format!(" in network namespace {name}")).unwrap_or_default()
 }
 
 fn count(active: u32) -> String {
@@ -66,14 +64,11 @@ fn count(active: u32) -> String {
 
 /// Finds the interface, or says which ones exist.
 pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'a Link, NicError> {
-    links
-        .iter()
-        .find(|link| link.name == name)
-        .ok_or_else(|| NicError::Unknown {
-            name: name.into(),
-            netns: netns.map(Into::into),
-            existing: links.iter().map(|link| link.name.clone()).collect(),
-        })
+    links.iter().find(|link| link.name == name).ok_or_else(|| NicError::Unknown {
+        name: name.into(),
+        netns: netns.map(Into::into),
+        existing: links.iter().map(|link| link.name.clone()).collect(),
+    })
 }
 
 /// What the lock-out guard must know of an interface: the addresses that are reached through it, and whether
@@ -81,12 +76,7 @@ pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'
 ///
 /// Frames for a bridge, a bond or a VLAN device arrive through the interface below it. So its own addresses
 /// count, and those of every device on top of it.
-pub fn facts(
-    link: &Link,
-    links: &[Link],
-    addresses: &[Address],
-    routes: &[Route],
-) -> InterfaceFacts {
+pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route]) -> InterfaceFacts {
     let mut related = vec![link.index];
     // Each round adds what stands directly on something already found; a stack of n devices needs n rounds.
     loop {
@@ -94,10 +84,7 @@ pub fn facts(
             .iter()
             .flat_map(|l| {
                 let master = related.contains(&l.index).then_some(l.master).flatten();
-                let on_top = l
-                    .lower
-                    .is_some_and(|lower| related.contains(&lower))
-                    .then_some(l.index);
+                let on_top = l.lower.is_some_and(|lower| related.contains(&lower)).then_some(l.index);
                 [master, on_top]
             })
             .flatten()
@@ -125,23 +112,11 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, master: Option<u32>, lower: Option<u32>) -> Link {
-        Link {
-            index,
-            name: name.into(),
-            up: true,
-            mtu: 1500,
-            master,
-            lower,
-            rx_queues: 1,
-            xdp: None,
-        }
+        Link { index, name: name.into(), up: true, mtu: 1500, master, lower, rx_queues: 1, xdp: None }
     }
 
     fn address(index: u32, ip: &str) -> Address {
-        Address {
-            index,
-            ip: ip.parse().unwrap(),
-        }
+        Address { index, ip: ip.parse().unwrap() }
     }
 
     #[test]
@@ -153,29 +128,16 @@ mod tests {
             link(4, "br0.7", None, Some(3)),
             link(5, "eth1", None, None),
         ];
-        let addresses = [
-            address(1, "127.0.0.1"),
-            address(3, "10.0.0.1"),
-            address(4, "10.7.0.1"),
-            address(5, "10.9.0.1"),
-        ];
-        let routes = [Route {
-            is_default: true,
-            output: Some(4),
-        }];
+        let addresses =
+            [address(1, "127.0.0.1"), address(3, "10.0.0.1"), address(4, "10.7.0.1"), address(5, "10.9.0.1")];
+        let routes = [Route { is_default: true, output: Some(4) }];
 
         let eth0 = facts(&links[1], &links, &addresses, &routes);
-        assert_eq!(
-            eth0.local_addresses,
-            ["10.0.0.1", "10.7.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap())
-        );
+        assert_eq!(eth0.local_addresses, ["10.0.0.1", "10.7.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         assert!(eth0.carries_default_route);
 
         let eth1 = facts(&links[4], &links, &addresses, &routes);
-        assert_eq!(
-            eth1.local_addresses,
-            ["10.9.0.1".parse::<IpAddr>().unwrap()]
-        );
+        assert_eq!(eth1.local_addresses, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
         assert!(!eth1.carries_default_route);
     }
 

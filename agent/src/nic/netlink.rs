@@ -2,9 +2,7 @@
 
 use std::{io, net::IpAddr};
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
@@ -64,42 +62,33 @@ pub struct Route {
 /// All interfaces of this thread's network namespace (`RTM_GETLINK`).
 pub fn links() -> io::Result<Vec<Link>> {
     let mut links = Vec::new();
-    dump(
-        RouteNetlinkMessage::GetLink(LinkMessage::default()),
-        |message| {
-            if let RouteNetlinkMessage::NewLink(message) = message {
-                links.push(link(&message));
-            }
-        },
-    )?;
+    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewLink(message) = message {
+            links.push(link(&message));
+        }
+    })?;
     Ok(links)
 }
 
 /// All addresses of all interfaces (`RTM_GETADDR`).
 pub fn addresses() -> io::Result<Vec<Address>> {
     let mut addresses = Vec::new();
-    dump(
-        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-        |message| {
-            if let RouteNetlinkMessage::NewAddress(message) = message {
-                // On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL, where present, is ours.
-                let local = message.attributes.iter().find_map(|a| match a {
-                    AddressAttribute::Local(ip) => Some(*ip),
-                    _ => None,
-                });
-                let any = message.attributes.iter().find_map(|a| match a {
-                    AddressAttribute::Address(ip) => Some(*ip),
-                    _ => None,
-                });
-                if let Some(ip) = local.or(any) {
-                    addresses.push(Address {
-                        index: message.header.index,
-                        ip,
-                    });
-                }
+    dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewAddress(message) = message {
+            // On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL, where present, is ours.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(ip) => Some(*ip),
+                _ => None,
+            });
+            let any = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            });
+            if let Some(ip) = local.or(any) {
+                addresses.push(Address { index: message.header.index, ip });
             }
-        },
-    )?;
+        }
+    })?;
     Ok(addresses)
 }
 
@@ -162,10 +151,7 @@ fn attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
         LinkXdp::ProgId(id) => Some(*id),
         _ => None,
     });
-    Some(XdpAttachment {
-        mode,
-        program_id: program_id.unwrap_or(0),
-    })
+    Some(XdpAttachment { mode, program_id: program_id.unwrap_or(0) })
 }
 
 /// Sends a dump request and hands each answer to `each`.
@@ -210,14 +196,8 @@ mod tests {
     #[test]
     fn the_kernel_lists_the_loopback_interface() {
         let links = links().unwrap();
-        let lo = links
-            .iter()
-            .find(|link| link.name == "lo")
-            .expect("every namespace has lo");
-        assert!(
-            lo.index > 0 && lo.rx_queues >= 1 && lo.xdp.is_none(),
-            "{lo:?}"
-        );
+        let lo = links.iter().find(|link| link.name == "lo").expect("every namespace has lo");
+        assert!(lo.index > 0 && lo.rx_queues >= 1 && lo.xdp.is_none(), "{lo:?}");
     }
 
     #[test]

@@ -15,10 +15,7 @@ fn active_queues(link: &Link) -> Result<u32, NicError> {
         Ok(channels) if channels.combined + channels.rx > 0 => Ok(channels.combined + channels.rx),
         Ok(_) => Ok(link.rx_queues),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(link.rx_queues),
-        Err(source) => Err(NicError::Kernel {
-            what: "its channels (ETHTOOL_GCHANNELS)",
-            source,
-        }),
+        Err(source) => Err(NicError::Kernel { what: "its channels (ETHTOOL_GCHANNELS)", source }),
     }
 }
 
@@ -29,15 +26,8 @@ pub fn choose(link: &Link, asked: Option<&[u32]>) -> Result<Vec<u32>, NicError> 
         Some(asked) => asked.to_vec(),
         None => (0..active.min(MAX_QUEUES)).collect(),
     };
-    match queues
-        .iter()
-        .find(|queue| **queue >= active.min(MAX_QUEUES))
-    {
-        Some(queue) => Err(NicError::NoSuchQueue {
-            name: link.name.clone(),
-            queue: *queue,
-            active,
-        }),
+    match queues.iter().find(|queue| **queue >= active.min(MAX_QUEUES)) {
+        Some(queue) => Err(NicError::NoSuchQueue { name: link.name.clone(), queue: *queue, active }),
         None => Ok(queues),
     }
 }
@@ -52,9 +42,6 @@ mod tests {
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert_eq!(choose(lo, None).unwrap(), [0]);
         let error = choose(lo, Some(&[3])).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "lo has no queue 3; it has 1 active receive queue, number 0"
-        );
+        assert_eq!(error, "lo has no queue 3; it has 1 active receive queue, number 0");
     }
 }

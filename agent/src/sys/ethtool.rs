@@ -28,10 +28,7 @@ pub fn channels(interface: &str) -> io::Result<Channels> {
     // struct ethtool_channels: cmd, then max and current of rx, tx, other, combined.
     let mut words = [ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
     ioctl(interface, &mut words)?;
-    Ok(Channels {
-        rx: words[5],
-        combined: words[8],
-    })
+    Ok(Channels { rx: words[5], combined: words[8] })
 }
 
 /// Name of the interface's driver (`ETHTOOL_GDRVINFO`), for people.
@@ -41,16 +38,8 @@ pub fn driver(interface: &str) -> io::Result<String> {
     let mut words = [0_u32; 49];
     words[0] = ETHTOOL_GDRVINFO;
     ioctl(interface, &mut words)?;
-    let bytes: Vec<u8> = words[1..9]
-        .iter()
-        .flat_map(|word| word.to_ne_bytes())
-        .collect();
-    Ok(bytes
-        .split(|byte| *byte == 0)
-        .next()
-        .map(String::from_utf8_lossy)
-        .unwrap_or_default()
-        .into_owned())
+    let bytes: Vec<u8> = words[1..9].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    Ok(bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
 }
 
 /// One `SIOCETHTOOL` with a command struct that starts with its number and has no pointers in it.
@@ -69,13 +58,8 @@ fn ioctl<const N: usize>(interface: &str, command: &mut [u32; N]) -> io::Result<
     // - `request` outlives the call and names the interface with a terminating zero (checked above).
     // - `ifru_data` points to `command`, which the kernel writes no further than the struct that belongs to
     //   the command's number; the callers above give arrays of that struct's size.
-    let result =
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -84,23 +68,12 @@ mod tests {
 
     #[test]
     fn loopback_reports_no_channels() {
-        assert_eq!(
-            channels("lo").unwrap_err().raw_os_error(),
-            Some(libc::EOPNOTSUPP)
-        );
+        assert_eq!(channels("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     }
 
     #[test]
     fn a_name_that_no_interface_can_have_is_no_overflow() {
-        assert_eq!(
-            channels("a-name-of-twenty-byte")
-                .unwrap_err()
-                .raw_os_error(),
-            Some(libc::ENODEV)
-        );
-        assert_eq!(
-            driver("nosuchif0").unwrap_err().raw_os_error(),
-            Some(libc::ENODEV)
-        );
+        assert_eq!(channels("a-name-of-twenty-byte").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(driver("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 }

@@ -67,7 +67,9 @@ pub enum OpenError {
         queue: u32,
     },
     /// The driver has no zero-copy.
-    #[error("{interface} queue {queue} has no zero-copy (EOPNOTSUPP): its driver cannot; leave --zerocopy away")]
+    #[error(
+        "{interface} queue {queue} has no zero-copy (EOPNOTSUPP): its driver cannot; leave --zerocopy away"
+    )]
     NoZeroCopy {
         /// The interface.
         interface: String,
@@ -181,7 +183,9 @@ fn open_once(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError>
     let frames = NonZeroU32::new(layout.chunk_count()).ok_or_else(|| refused("no frames"))?;
     let ring = |entries| QueueSize::new(entries).map_err(|_| refused("ring sizes are powers of two"));
     let umem_config = UmemConfig::builder()
-        .frame_size(FrameSize::new(layout.chunk_size()).map_err(|_| refused("the kernel wants 2048 or 4096"))?)
+        .frame_size(
+            FrameSize::new(layout.chunk_size()).map_err(|_| refused("the kernel wants 2048 or 4096"))?,
+        )
         .fill_queue_size(ring(rings.fill)?)
         .comp_queue_size(ring(rings.completion)?)
         .build()
@@ -222,14 +226,17 @@ fn open_once(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError>
             errno => OpenError::Bind {
                 interface,
                 queue,
-                source: errno.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error),
+                source: errno
+                    .map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error),
             },
         }
     })?;
     let (fill, completion) = pair.ok_or_else(|| OpenError::Bind {
         interface: interface.into(),
         queue,
-        source: io::Error::other("libxdp handed out no fill and completion ring for the first socket of a UMEM"),
+        source: io::Error::other(
+            "libxdp handed out no fill and completion ring for the first socket of a UMEM",
+        ),
     })?;
 
     let failed = |what| {
