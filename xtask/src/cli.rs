@@ -151,7 +151,8 @@ pub(crate) struct Test {
 pub(crate) enum Which {
     /// Unit, model and doc tests; no root.
     Fast,
-    /// The built umemd in network namespaces; root.
+    /// What needs root: the XDP program in the kernel, umemd in network
+    /// namespaces.
     E2e,
     /// All of it, and what is too long for every commit.
     Full,

@@ -8,37 +8,51 @@ use serde_json::Value;
 
 use crate::shell;
 
+/// What users run.
+const UMEMD: &str = "umemd";
+
+/// A program that cargo made, fresh or not, wherever its target folder is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// The name of its target: of a test or of a binary.
+    pub(crate) name: String,
+    /// Whether it is a test harness.
+    pub(crate) test: bool,
+}
+
 /// Builds what users run, and says where it is.
 pub(crate) fn release() -> Result<PathBuf> {
-    umemd(&["--release"])
+    umemd(&programs(shell::cargo().args(["build", "--release", "--package", UMEMD, "--bin", UMEMD]))?)
 }
 
-/// Builds what the tests run: with assertions and overflow checks, and sharing what `cargo test` compiled.
-pub(crate) fn debug() -> Result<PathBuf> {
-    umemd(&[])
+/// Finds umemd among what was built.
+pub(crate) fn umemd(programs: &[Program]) -> Result<PathBuf> {
+    let umemd = programs.iter().find(|program| program.name == UMEMD && !program.test);
+    Ok(umemd.context("cargo built umemd but does not say where")?.path.clone())
 }
 
-fn umemd(flags: &[&str]) -> Result<PathBuf> {
-    let built =
-        executables(shell::cargo().args(["build", "--package", "umemd", "--bin", "umemd"]).args(flags));
-    let mut built = built.context("umemd was not built")?;
-    built.pop().context("cargo built umemd but does not say where")
-}
-
-/// Runs cargo, and lists the programs that it made, fresh or not, wherever its target folder is.
-pub(crate) fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
+/// Runs cargo, and lists the programs that it made.
+pub(crate) fn programs(cargo: &mut Command) -> Result<Vec<Program>> {
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output = cargo.output().context("cannot start cargo")?;
     ensure!(output.status.success(), "cargo failed ({})", output.status);
     let messages = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
-    Ok(messages.lines().filter_map(executable).collect())
+    Ok(messages.lines().filter_map(program).collect())
 }
 
 /// The program that one of cargo's messages reports.
-fn executable(message: &str) -> Option<PathBuf> {
+fn program(message: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(message).ok()?;
-    let program = message["executable"].as_str()?;
-    (message["reason"] == "compiler-artifact").then(|| program.into())
+    if message["reason"] != "compiler-artifact" {
+        return None;
+    }
+    Some(Program {
+        path: message["executable"].as_str()?.into(),
+        name: message["target"]["name"].as_str()?.into(),
+        test: message["profile"]["test"].as_bool()?,
+    })
 }
 
 #[cfg(test)]
@@ -47,11 +61,15 @@ mod tests {
 
     #[test]
     fn programs_are_found_among_cargos_messages() {
-        let artifact =
-            |executable: &str| format!(r#"{{"reason":"compiler-artifact","executable":{executable}}}"#);
-        assert_eq!(executable(&artifact(r#""/t/deps/wire-1a2b""#)), Some("/t/deps/wire-1a2b".into()));
-        assert_eq!(executable(&artifact("null")), None);
-        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
-        assert_eq!(executable("not cargo's"), None);
+        let artifact = |executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"name":"wire"}},"profile":{{"test":true}},"executable":{executable}}}"#
+            )
+        };
+        let wire = Program { path: "/t/deps/wire-1a2b".into(), name: "wire".into(), test: true };
+        assert_eq!(program(&artifact(r#""/t/deps/wire-1a2b""#)), Some(wire));
+        assert_eq!(program(&artifact("null")), None);
+        assert_eq!(program(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(program("not cargo's"), None);
     }
 }

@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// The root of the checkout that this xtask was built in.
-pub(crate) fn workspace() -> &'static Path {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest)
+/// The root of the checkout: that of the cargo that runs us, else that in which this xtask was built.
+pub(crate) fn workspace() -> PathBuf {
+    // A target folder may be shared or copied between checkouts, so what was compiled in may be another's.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let manifest = PathBuf::from(manifest);
+    manifest.parent().map(Path::to_owned).unwrap_or(manifest)
 }
 
 /// The cargo that runs us, in the root of the workspace.

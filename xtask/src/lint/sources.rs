@@ -25,7 +25,7 @@ impl Source {
 /// Every Rust file of ours, by path; what cargo and git keep is not.
 pub(crate) fn all() -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    walk(shell::workspace(), &mut sources)?;
+    walk(&shell::workspace(), &mut sources)?;
     sources.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(sources)
 }
