@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Test(Test),
     /// Set up, then check format, lints, docs and the shape of the house.
     Lint(Install),
+    /// Measure what umemd costs, beside what one would use instead.
+    Bench(Bench),
     /// The lab alone, as root, with a umemd that is built already.
     #[command(hide = true)]
     Lab(Lab),
@@ -144,6 +146,39 @@ pub(crate) struct Test {
     /// Arguments for the test programs, such as a part of a test's name.
     #[arg(last = true)]
     pub(crate) test_args: Vec<OsString>,
+}
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) which: BenchWhich,
+
+    #[command(flatten)]
+    pub(crate) install: Install,
+}
+
+/// The benchmarks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchWhich {
+    /// CPU time per packet of the whole process, beside a minimal loop and xdp-bench; as root.
+    Datapath(BenchDatapath),
+}
+
+/// Arguments of `cargo xtask bench datapath`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchDatapath {
+    /// Print one JSON object per comparison.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Pairs of runs per comparison; from 6 on an interval can be given.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub(crate) pairs: usize,
+
+    /// How long a run is.
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(crate) time: humantime::Duration,
 }
 
 /// A group of tests.

@@ -27,6 +27,13 @@ pub(crate) fn release() -> Result<PathBuf> {
     umemd(&programs(shell::cargo().args(["build", "--release", "--package", UMEMD, "--bin", UMEMD]))?)
 }
 
+/// Builds one of umemd's examples, and says where it is.
+pub(crate) fn release_example(name: &str) -> Result<PathBuf> {
+    let built = programs(shell::cargo().args(["build", "--release", "--package", UMEMD, "--example", name]))?;
+    let example = built.into_iter().find(|program| program.name == name);
+    Ok(example.with_context(|| format!("cargo built {name} but does not say where"))?.path)
+}
+
 /// Finds umemd among what was built.
 pub(crate) fn umemd(programs: &[Program]) -> Result<PathBuf> {
     let umemd = programs.iter().find(|program| program.name == UMEMD && !program.test);

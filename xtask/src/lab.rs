@@ -11,7 +11,7 @@
 
 mod agent;
 mod lines;
-mod net;
+pub(crate) mod net;
 mod report;
 mod scrape;
 pub(crate) mod sender;

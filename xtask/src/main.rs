@@ -4,6 +4,7 @@
 //! stderr; stdout belongs to what it runs.
 
 mod args;
+mod bench;
 mod cli;
 mod compile;
 mod lab;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options, theirs),
         Command::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint(install) => lint::run(install).map(|()| ExitCode::SUCCESS),
+        Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lab(options) => lab::run(&options),
         Command::LabSend(options) => lab::sender::send(&options).map(|()| ExitCode::SUCCESS),
     };

@@ -44,11 +44,25 @@ pub(crate) struct RunningSender {
 impl RunningSender {
     /// Starts it in namespace `netns`.
     pub(crate) fn start(netns: &str, to: &str, traffic: &Traffic) -> Result<Self> {
+        Self::start_under(&[], netns, to, traffic)
+    }
+
+    /// Starts it there on one CPU.
+    pub(crate) fn start_on(cpu: &str, netns: &str, to: &str, traffic: &Traffic) -> Result<Self> {
+        Self::start_under(&["taskset", "--cpu-list", cpu], netns, to, traffic)
+    }
+
+    fn start_under(wrapper: &[&str], netns: &str, to: &str, traffic: &Traffic) -> Result<Self> {
         let xtask = std::env::current_exe().context("cannot find the running xtask")?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
         command.arg(shell::which("ip").context("there is no ip (package iproute2)")?);
-        command.args(["netns", "exec", netns]).arg(xtask).args(["lab-send", "--to", to]).args(flags(traffic));
+        command
+            .args(["netns", "exec", netns])
+            .args(wrapper)
+            .arg(xtask)
+            .args(["lab-send", "--to", to])
+            .args(flags(traffic));
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the lab's sender")?;
         let life_line = child.stdin.take();

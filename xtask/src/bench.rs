@@ -1,0 +1,16 @@
+//! `cargo xtask bench`: what umemd costs, beside what one would use instead.
+
+pub(crate) mod datapath;
+
+use anyhow::Result;
+
+use crate::cli::{Bench, BenchWhich};
+use crate::setup;
+
+/// Sets up, and runs the benchmark asked for.
+pub(crate) fn run(options: &Bench) -> Result<()> {
+    setup::run(options.install)?;
+    match &options.which {
+        BenchWhich::Datapath(options) => datapath::run(options),
+    }
+}

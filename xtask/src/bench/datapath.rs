@@ -1,0 +1,174 @@
+//! What moving a packet costs: umemd and others, in turns, under the same offered load.
+//!
+//! On shared cores only cost can be measured, not a peak. So the lab's sender offers what all can carry, and
+//! the CPU time of the process that receives it is divided by the packets. Runs alternate, and a ratio is
+//! taken within each pair, so that what disturbs the machine for longer than a pair disturbs both.
+
+mod contestant;
+mod instructions;
+mod ratio;
+mod syscalls;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use self::contestant::{Contestant, Handler, Outcome};
+use self::ratio::Ratio;
+use self::syscalls::Syscalls;
+use crate::cli::{BenchDatapath, Traffic};
+use crate::lab::net::Namespaces;
+use crate::lab::sender::RunningSender;
+use crate::{compile, shell};
+
+/// Where the sender sends to; every contestant takes it.
+const DESTINATION: &str = "10.77.0.1:7";
+
+/// The sender's CPU; whoever receives has the other one.
+const SENDER_CPU: &str = "0";
+
+/// Loads, as parts of what the pair of interfaces can carry.
+const LOADS: [f64; 2] = [0.5, 0.8];
+
+/// Runs every comparison and prints a line for each.
+pub(super) fn run(options: &BenchDatapath) -> Result<()> {
+    ensure!(shell::is_root(), "this benchmark makes network namespaces; run it as root");
+    let umemd = compile::release()?;
+    let minimal = compile::release_example("minimal")?;
+    let lab = Namespaces::create()?;
+    let ours = Contestant::umemd(umemd, &lab.near);
+    let mut peers = vec![Contestant::minimal(minimal, &lab.near)];
+    peers.extend(Contestant::xdp_bench(&lab.near));
+
+    let bench = Bench { lab: &lab, options };
+    let capacity = bench.capacity(&peers[0])?;
+    eprintln!("xtask: this pair of interfaces carries {capacity} packets per second");
+    for handler in [Handler::Drop, Handler::Reflect] {
+        for peer in peers.iter().filter(|peer| peer.can(handler)) {
+            for load in LOADS {
+                let rate = (capacity as f64 * load) as u64;
+                let result = bench.compare(&ours, peer, handler, load, rate)?;
+                if options.json {
+                    println!("{result}");
+                } else {
+                    println!("{}", line(&result));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A line for people.
+fn line(result: &Value) -> String {
+    let number = |key: &str| result[key].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "{:8} {:16} load {:.1}  {:6.0} ns/packet  {:.3}x [{:.3}, {:.3}]  {:.4} syscalls/packet  {:5.0} instructions/packet  lost {}",
+        result["bench"].as_str().unwrap_or_default(),
+        result["peer"].as_str().unwrap_or_default(),
+        number("load"),
+        number("cpu_ns_per_packet"),
+        number("cpu_ratio"),
+        number("cpu_ratio_low"),
+        number("cpu_ratio_high"),
+        number("syscalls_per_packet"),
+        number("instructions_per_packet"),
+        result["lost"],
+    )
+}
+
+/// The lab, and what to do in it.
+struct Bench<'a> {
+    lab: &'a Namespaces,
+    options: &'a BenchDatapath,
+}
+
+impl Bench<'_> {
+    /// Packets per second that arrive when the sender sends as fast as it can.
+    fn capacity(&self, contestant: &Contestant) -> Result<u64> {
+        let seconds = 2;
+        let outcome = self.carry(contestant, Handler::Drop, 0, Duration::from_secs(seconds), false)?;
+        ensure!(outcome.received > 0, "{} received nothing", contestant.name);
+        Ok(outcome.received / seconds)
+    }
+
+    /// Pairs of runs, ours and the peer's, the first of a pair changing each time.
+    fn compare(
+        &self,
+        ours: &Contestant,
+        peer: &Contestant,
+        handler: Handler,
+        load: f64,
+        rate: u64,
+    ) -> Result<Value> {
+        let (mut costs, mut ratios, mut lost, mut conserved) = (Vec::new(), Vec::new(), 0, true);
+        for pair in 0..self.options.pairs {
+            let run = |contestant| self.carry(contestant, handler, rate, self.options.time.into(), false);
+            let (own, other) = if pair % 2 == 0 {
+                let own = run(ours)?;
+                (own, run(peer)?)
+            } else {
+                let other = run(peer)?;
+                (run(ours)?, other)
+            };
+            costs.push(own.cost()?);
+            ratios.push(own.cost()? / other.cost()?);
+            lost += own.lost();
+            conserved &= own.conserved;
+            if !self.options.json {
+                eprintln!(
+                    "  {} {}: {:.0} ns, {}: {:.0} ns (pair {})",
+                    handler.name(),
+                    ours.name,
+                    own.cost()?,
+                    peer.name,
+                    other.cost()?,
+                    pair + 1,
+                );
+            }
+        }
+        let traced = self.carry(ours, handler, rate, self.options.time.into(), true)?;
+        let instructions = instructions::per_packet(|wrapper, time| {
+            self.carry(&ours.clone().under(wrapper), handler, 0, time, false)
+        })?;
+        let Ratio { median, low, high } = Ratio::of(&ratios);
+        Ok(json!({
+            "bench": handler.name(), "peer": peer.name, "runs": self.options.pairs, "load": load,
+            "cpu_ns_per_packet": ratio::median(&costs).round(),
+            "cpu_ratio": median, "cpu_ratio_low": low, "cpu_ratio_high": high,
+            "syscalls_per_packet": traced.syscalls_per_packet(), "instructions_per_packet": instructions,
+            "lost": lost, "conserved": conserved,
+        }))
+    }
+
+    /// One run: a contestant carries what is sent at `rate` for so long. Counting its system calls costs it time.
+    fn carry(
+        &self,
+        contestant: &Contestant,
+        handler: Handler,
+        rate: u64,
+        time: Duration,
+        traced: bool,
+    ) -> Result<Outcome> {
+        let running = contestant.start(handler)?;
+        let trace = if traced { Syscalls::of(&running.threads()?)? } else { None };
+        let before = running.cpu_time()?;
+        let traffic = Traffic { rate, size: 60 };
+        let mut sender = RunningSender::start_on(SENDER_CPU, &self.lab.far, DESTINATION, &traffic)?;
+        std::thread::sleep(time);
+        if let Some(failure) = sender.failure() {
+            return Err(failure);
+        }
+        sender.stop();
+        // What is on its way arrives.
+        std::thread::sleep(Duration::from_millis(100));
+        let cpu_time = running.cpu_time()? - before;
+        let syscalls = trace.map(|trace| trace.count()).transpose()?;
+        let (received, conserved) = running.finish().with_context(|| contestant.name.clone())?;
+        if sender.sent() == 0 {
+            bail!("nothing was sent");
+        }
+        Ok(Outcome { sent: sender.sent(), received, cpu_time, syscalls, conserved })
+    }
+}

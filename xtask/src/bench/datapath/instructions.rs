@@ -1,0 +1,45 @@
+//! Instructions per packet in user space, by callgrind: repeatable, whatever else the machine does.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::contestant::Outcome;
+use crate::shell;
+
+/// Two runs of different length: what both spend on starting and ending is in neither's difference.
+const TIMES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(6)];
+
+/// Runs a contestant under callgrind, flooded, so that it always finds a full batch; `None` without valgrind.
+pub(super) fn per_packet(
+    mut run: impl FnMut(&[OsString], Duration) -> Result<Outcome>,
+) -> Result<Option<f64>> {
+    let Some(valgrind) = shell::which("valgrind") else {
+        eprintln!("xtask: instructions are not counted: there is no valgrind");
+        return Ok(None);
+    };
+    let file = std::env::temp_dir().join(format!("umemd-callgrind-{}", std::process::id()));
+    let out = format!("--callgrind-out-file={}", file.display());
+    let wrapper = [valgrind.into(), "--tool=callgrind".into(), "--quiet".into(), out.into()];
+    let mut measure = |time| -> Result<(f64, f64)> {
+        let received = run(&wrapper, time)?.received;
+        let counted = total(&file)?;
+        fs::remove_file(&file)?;
+        Ok((counted as f64, received as f64))
+    };
+    let (short, few) = measure(TIMES[0])?;
+    let (long, many) = measure(TIMES[1])?;
+    ensure!(many > few, "more packets were received in {:?} than in {:?}", TIMES[0], TIMES[1]);
+    Ok(Some(((long - short) / (many - few)).round()))
+}
+
+/// The instructions of all threads, as callgrind's file sums them up.
+fn total(file: &Path) -> Result<u64> {
+    let text = fs::read_to_string(file).with_context(|| format!("callgrind left no {}", file.display()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("totals:").or(line.strip_prefix("summary:")));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.with_context(|| format!("{} has no total", file.display()))
+}
