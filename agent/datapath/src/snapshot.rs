@@ -139,7 +139,7 @@ pub struct Snapshot {
     pub traffic: Traffic,
     /// Turns with something to do.
     pub turns_busy: u64,
-    /// Turns after which the worker might sleep: see [`Turn::is_idle`](crate::Turn::is_idle).
+    /// Turns that moved nothing: see [`Turn::is_idle`](crate::Turn::is_idle).
     pub turns_idle: u64,
     /// The time that the last turn was given: since whatever moment the caller counts from.
     pub last_turn: Duration,

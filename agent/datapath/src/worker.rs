@@ -47,11 +47,19 @@ pub struct Turn {
     pub transmitted: usize,
     /// What the last wake-up said. After [`Kick::Down`] a caller may want to wait a little.
     pub kick: Kick,
+    /// Received as many as a turn takes, so there may be more.
+    pub full: bool,
 }
 
 impl Turn {
-    /// True if the turn moved no frame and the kernel does not want to be woken again, so that the
-    /// caller may sleep in `poll()`.
+    /// True if the caller may sleep in `poll()`: all that there was is handled, and what has come since
+    /// wakes it at once. To look again instead would cost a turn each time, and at moderate load most
+    /// turns are such.
+    pub fn may_sleep(&self) -> bool {
+        !self.full && self.kick != Kick::Again
+    }
+
+    /// True if the turn moved no frame and the kernel does not want to be woken again.
     pub fn is_idle(&self) -> bool {
         self.completed + self.filled + self.received + self.transmitted == 0 && self.kick != Kick::Again
     }
@@ -130,6 +138,11 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
         &self.handler
     }
 
+    /// Whether packets wait to be sent, or for their completion, which wakes nobody.
+    pub fn is_sending(&self) -> bool {
+        self.lent.lent_tx() + self.backlog.len() as u32 > 0
+    }
+
     /// The port, for its owner to poll or look at between turns.
     pub fn port(&self) -> &P {
         &self.port
@@ -149,7 +162,8 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
         self.handle();
         let transmitted = self.transmit();
         let (kick, completed_late) = self.kick();
-        let turn = Turn { completed: completed + completed_late, filled, received, transmitted, kick };
+        let full = received == self.batch;
+        let turn = Turn { completed: completed + completed_late, filled, received, transmitted, kick, full };
         self.end_turn(now, turn);
         turn
     }

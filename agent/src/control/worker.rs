@@ -141,9 +141,8 @@ fn run(mut worker: QueueWorker, stop: &Stop, epoch: Instant) -> End {
     let now = || epoch.elapsed();
 
     while !stop.asked() {
-        if worker.poll_once(now()).is_idle() {
-            let sending = worker.snapshot().places;
-            sleep(&worker, stop, if sending.tx + sending.completion > 0 { SENDING } else { IDLE });
+        if worker.poll_once(now()).may_sleep() {
+            sleep(&worker, stop, if worker.is_sending() { SENDING } else { IDLE });
         }
     }
 

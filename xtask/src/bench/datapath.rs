@@ -64,17 +64,22 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
 fn line(result: &Value) -> String {
     let number = |key: &str| result[key].as_f64().unwrap_or(f64::NAN);
     format!(
-        "{:8} {:16} load {:.1}  {:6.0} ns/packet  {:.3}x [{:.3}, {:.3}]  {:.4} syscalls/packet  {:5.0} instructions/packet  lost {}",
+        "{:8} beside {:10} at {:.1} of the load: {:.3} times its CPU time [{:.3}, {:.3}], {:.0} ns per packet\n{:9}\
+         system calls per packet {:.3} and {:.3}, instructions {:.0} and {:.0}; {} lost, the law {}",
         result["bench"].as_str().unwrap_or_default(),
         result["peer"].as_str().unwrap_or_default(),
         number("load"),
-        number("cpu_ns_per_packet"),
         number("cpu_ratio"),
         number("cpu_ratio_low"),
         number("cpu_ratio_high"),
+        number("cpu_ns_per_packet"),
+        "",
         number("syscalls_per_packet"),
+        number("peer_syscalls_per_packet"),
         number("instructions_per_packet"),
+        number("peer_instructions_per_packet"),
         result["lost"],
+        if result["conserved"] == true { "holds" } else { "is violated" },
     )
 }
 
@@ -128,16 +133,21 @@ impl Bench<'_> {
                 );
             }
         }
-        let traced = self.carry(ours, handler, rate, self.options.time.into(), true)?;
-        let instructions = instructions::per_packet(|wrapper, time| {
-            self.carry(&ours.clone().under(wrapper), handler, 0, time, false)
-        })?;
+        let traced = |who| self.carry(who, handler, rate, self.options.time.into(), true);
+        let instructions = |who: &Contestant| {
+            instructions::per_packet(|wrapper, time| {
+                self.carry(&who.clone().under(wrapper), handler, 0, time, false)
+            })
+        };
         let Ratio { median, low, high } = Ratio::of(&ratios);
         Ok(json!({
             "bench": handler.name(), "peer": peer.name, "runs": self.options.pairs, "load": load,
             "cpu_ns_per_packet": ratio::median(&costs).round(),
             "cpu_ratio": median, "cpu_ratio_low": low, "cpu_ratio_high": high,
-            "syscalls_per_packet": traced.syscalls_per_packet(), "instructions_per_packet": instructions,
+            "syscalls_per_packet": traced(ours)?.syscalls_per_packet(),
+            "instructions_per_packet": instructions(ours)?,
+            "peer_syscalls_per_packet": traced(peer)?.syscalls_per_packet(),
+            "peer_instructions_per_packet": instructions(peer)?,
             "lost": lost, "conserved": conserved,
         }))
     }
