@@ -47,8 +47,8 @@ pub struct Turn {
     pub transmitted: usize,
     /// What the last wake-up said. After [`Kick::Down`] a caller may want to wait a little.
     pub kick: Kick,
-    /// Received as many as a turn takes, so there may be more.
-    pub full: bool,
+    /// There may be more to receive, or the kernel has few frames left to receive into.
+    pub more: bool,
 }
 
 impl Turn {
@@ -56,7 +56,7 @@ impl Turn {
     /// wakes it at once. To look again instead would cost a turn each time, and at moderate load most
     /// turns are such.
     pub fn may_sleep(&self) -> bool {
-        !self.full && self.kick != Kick::Again
+        !self.more && self.kick != Kick::Again
     }
 
     /// True if the turn moved no frame and the kernel does not want to be woken again.
@@ -162,9 +162,10 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
         self.handle();
         let transmitted = self.transmit();
         let (kick, completed_late) = self.kick();
-        let full = received == self.batch;
-        let turn = Turn { completed: completed + completed_late, filled, received, transmitted, kick, full };
+        let mut turn =
+            Turn { completed: completed + completed_late, filled, received, transmitted, kick, more: false };
         self.end_turn(now, turn);
+        turn.more = received == self.batch || (received > 0 && self.runs_dry());
         turn
     }
 
@@ -243,7 +244,7 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
     /// nothing would be ever again.
     fn refill(&mut self) -> usize {
         let missing = self.fill_target.saturating_sub(self.lent.lent_fill()) as usize;
-        let running_dry = self.lent.fill + self.lent.kernel <= self.fill_target / 2;
+        let running_dry = self.runs_dry();
         if missing < self.batch && !running_dry {
             return 0;
         }
@@ -265,6 +266,11 @@ impl<P: QueuePort, H: PacketHandler> Worker<P, H> {
         }
         self.traffic.filled += filled as u64;
         filled
+    }
+
+    /// Whether the kernel has less than half of the frames that it should have for receiving.
+    fn runs_dry(&self) -> bool {
+        self.lent.fill + self.lent.kernel <= self.fill_target / 2
     }
 
     fn receive(&mut self) -> usize {

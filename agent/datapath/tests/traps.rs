@@ -85,6 +85,23 @@ fn a_kick_sends_32_so_a_turn_kicks_until_all_are_sent() {
     assert_eq!((traffic.kicks_again, traffic.kicks_done), (1, 1));
 }
 
+/// A worker that slept after having received all that the kernel was lent would not wake for what comes next:
+/// it finds no frame.
+#[test]
+fn nobody_sleeps_while_the_kernel_has_no_frame_to_receive_into() {
+    let config = WorkerConfig { fill_target: 32, ..WorkerConfig::default() };
+    let mut worker = worker(64, SimConfig::default(), Drop, config);
+    turn(&mut worker);
+    for arrived in [1, 31, 32, 17] {
+        arrive(&mut worker, arrived);
+        let turns = (0..10).find(|_| turn(&mut worker).may_sleep());
+        let places = worker.snapshot().places;
+        assert!(places.fill + places.kernel > 0, "{arrived} arrived: {places:?}");
+        assert_eq!(places.rx, 0);
+        assert!(turns.is_some_and(|turns| turns <= 2), "an idle worker does not spin");
+    }
+}
+
 /// The same across turns: what a busy device left on the TX ring goes out though nothing new comes.
 #[test]
 fn what_was_left_on_the_tx_ring_is_kicked_in_later_turns() {
@@ -95,7 +112,7 @@ fn what_was_left_on_the_tx_ring_is_kicked_in_later_turns() {
     let busy = turn(&mut worker);
     assert_eq!((busy.transmitted, busy.kick, worker.port().sent().len()), (8, Kick::Again, 0));
     let still_busy = turn(&mut worker);
-    assert!(!still_busy.is_idle(), "a worker that slept now would leave them there");
+    assert!(!still_busy.may_sleep(), "a worker that slept now would leave them there");
     worker.port_mut().set_busy(0);
     let done = turn(&mut worker);
     assert_eq!((done.received, done.kick, worker.port().sent().len()), (0, Kick::Done, 8));
