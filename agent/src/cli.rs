@@ -7,7 +7,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     config::{self, BindMode, ConfigError, Handler, RunConfig},
     ebpf::Mode,
-    steer,
 };
 
 /// Steers frames with an XDP program into AF_XDP memory and shows where every frame is.
@@ -38,7 +37,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME|PATH")]
     pub netns: Option<String>,
 
-    /// Queues to serve, for example 0,2; unset: every active receive queue.
+    /// Queues to serve, for example 0,2; unset: every active receive queue, up
+    /// to 64 of them.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub queues: Option<Vec<u32>>,
 
@@ -145,7 +145,7 @@ impl TryFrom<RunArgs> for RunConfig {
             ifaces,
             netns,
             queues,
-            rules: steer::compile(&steer)?,
+            rules: config::rules(&steer)?,
             handler: match handler {
                 HandlerArg::Drop => Handler::Drop,
                 HandlerArg::Reflect => Handler::Reflect,

@@ -4,10 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use frame_pool::{FrameLayout, LayoutError};
 use thiserror::Error;
+use umemd_common::maps::MAX_RULES;
 
 use crate::{
     ebpf::Mode,
-    steer::{RuleError, RuleSet},
+    steer::{self, RuleError, RuleSet},
 };
 
 /// Everything that `umemd run` was asked to do.
@@ -68,6 +69,11 @@ pub enum ConfigError {
     /// A rule that does not parse, with a caret under the word.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// More rules than the program has places for.
+    #[error(
+        "the rules compile to {0} entries, the XDP program has {MAX_RULES}; give fewer, or narrower ones"
+    )]
+    TooManyRules(usize),
     /// Sizes that no UMEM has.
     #[error("--frames {frames} --frame-size {frame_size} is no UMEM")]
     Layout {
@@ -103,6 +109,12 @@ pub fn layout(frames: u32, frame_size: u32) -> Result<FrameLayout, ConfigError> 
         return Err(ConfigError::Frames(frames));
     }
     FrameLayout::new(frame_size, frames).map_err(|source| ConfigError::Layout { frames, frame_size, source })
+}
+
+/// Compiles the rules, and refuses more than the XDP program has places for.
+pub fn rules(texts: &[String]) -> Result<RuleSet, ConfigError> {
+    let rules = steer::compile(texts)?;
+    if rules.len() > MAX_RULES as usize { Err(ConfigError::TooManyRules(rules.len())) } else { Ok(rules) }
 }
 
 /// Refuses a list in which something stands twice: it would be opened twice.

@@ -14,6 +14,7 @@
 //! | [`control`] | order of start, worker threads, watchdog, signals, order of shutdown |
 //! | [`observe`] | everything that can be said of a running agent, as plain data |
 //! | [`report`] | what the user sees: a table, or JSON |
+//! | [`outlet`] | standard output and error, on which nobody waits |
 //! | [`metrics`] | the same for Prometheus, over HTTP |
 //! | [`sys`] | the few system calls that no library has |
 
@@ -24,6 +25,7 @@ pub mod ebpf;
 pub mod metrics;
 pub mod nic;
 pub mod observe;
+pub mod outlet;
 pub mod report;
 pub mod steer;
 pub mod sys;

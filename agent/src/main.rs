@@ -1,31 +1,52 @@
 //! The `umemd` binary: parse, run, say what went wrong.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use umemd::{
     cli::{Cli, Command},
     config::{ConfigError, RunConfig},
     control::{self, Outcome},
+    outlet::Outlet,
 };
+
+/// How long the last words wait for whoever reads them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let log = match Outlet::new("log", io::stderr()) {
+        Ok(log) => log,
+        Err(_) => return ExitCode::FAILURE,
+    };
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("UMEMD_LOG", "info"))
         .format(|out, record| {
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(out, "umemd: {level}: {}", record.args())
         })
+        .target(env_logger::Target::Pipe(Box::new(log.clone())))
         .init();
 
+    let code = run(cli).unwrap_or_else(|error| {
+        // One line per cause: the outermost says what was being done, the last one why it failed.
+        log.insist(format!("umemd: error: {error:#}\n"));
+        if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    });
+    log.drain(PATIENCE);
+    code
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
     let Command::Run(args) = cli.command;
-    match RunConfig::try_from(args).map_err(anyhow::Error::from).and_then(control::run) {
-        Ok(Outcome::Conserved) => ExitCode::SUCCESS,
-        Ok(Outcome::Violated) => ExitCode::FAILURE,
-        Err(error) => {
-            // One line per cause: the outermost says what was being done, the last one why it failed.
-            eprintln!("umemd: error: {error:#}");
-            if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
-        }
-    }
+    let config = RunConfig::try_from(args)?;
+    let out = Outlet::new("report", io::stdout()).context("cannot start a thread")?;
+    Ok(match control::run(config, out)? {
+        Outcome::Conserved => ExitCode::SUCCESS,
+        Outcome::Violated | Outcome::Unsaid | Outcome::Lost => ExitCode::FAILURE,
+    })
 }

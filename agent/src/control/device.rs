@@ -1,7 +1,8 @@
 //! One interface: its program, its queues, and how they are opened.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use super::queue::Queue;
 use crate::{
     config::RunConfig,
     ebpf::{LoadOptions, Program, ProgramLog},
-    nic::{self, Link, NicError},
+    nic::{self, Link, NicError, XdpAttachment},
     observe::{DeviceInfo, DeviceView, QueueView},
     steer::guard,
     sys::ethtool,
@@ -31,7 +32,10 @@ const L2_OVERHEAD: u32 = 18;
 /// One interface while it is served.
 pub(super) struct Device {
     info: Arc<DeviceInfo>,
+    index: u32,
     program: RefCell<Program>,
+    /// Whether the kernel no longer shows our program on it.
+    lost: Cell<bool>,
     /// The queues served.
     pub(super) queues: Vec<Queue>,
 }
@@ -39,7 +43,7 @@ pub(super) struct Device {
 /// Opens every interface, or none: what was opened before an error is closed by dropping it.
 pub(super) fn open_all(config: &RunConfig) -> Result<Vec<Device>> {
     let ask = |what| move |source| NicError::Kernel { what, source };
-    let links = nic::links().map_err(ask("its interfaces"))?;
+    let links = nic::links().map_err(NicError::links)?;
     let addresses = nic::addresses().map_err(ask("its addresses"))?;
     let routes = nic::routes().map_err(ask("its routes"))?;
 
@@ -86,11 +90,7 @@ impl Device {
         let mut program = Program::load(LoadOptions { log: config.log_program })?;
         program.set_rules(&config.rules)?;
         program.attach(link, config.mode)?;
-        let attached = nic::links()
-            .ok()
-            .and_then(|links| links.into_iter().find(|l| l.index == link.index))
-            .and_then(|link| link.xdp)
-            .filter(|xdp| xdp.program_id == program.id());
+        let attached = attachment(link.index, &program).map_err(NicError::links)?;
         let Some(attached) = attached else {
             bail!("attached to {name}, but the kernel does not show our program there");
         };
@@ -112,7 +112,13 @@ impl Device {
             zero_copy,
             program_id: program.id(),
         };
-        Ok(Self { info: Arc::new(info), program: RefCell::new(program), queues })
+        Ok(Self {
+            info: Arc::new(info),
+            index: link.index,
+            program: RefCell::new(program),
+            lost: Cell::new(false),
+            queues,
+        })
     }
 
     /// What does not change.
@@ -184,9 +190,27 @@ impl Device {
         self.queues.iter().filter(stalled).map(|queue| queue.number).collect()
     }
 
-    /// Queues whose traffic goes to the stack.
+    /// Queues whose traffic goes to the stack, or nowhere.
     pub(super) fn unsteered_queues(&self) -> Vec<u32> {
-        self.queues.iter().filter(|queue| !queue.watch.get().steered).map(|queue| queue.number).collect()
+        let unsteered = |queue: &&Queue| self.lost.get() || !queue.watch.get().steered;
+        self.queues.iter().filter(unsteered).map(|queue| queue.number).collect()
+    }
+
+    /// Looks whether our program is still on the interface: both may go while we run.
+    pub(super) fn check_attachment(&self) {
+        // A kernel that does not answer has not said that it is gone.
+        if !self.lost.get() && matches!(attachment(self.index, &self.program.borrow()), Ok(None)) {
+            log::error!(
+                "{}: the interface is gone, or our XDP program was taken off it; nothing is received any more",
+                self.info.name
+            );
+            self.lost.set(true);
+        }
+    }
+
+    /// Whether [`check_attachment`](Self::check_attachment) did not find it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.get()
     }
 
     fn decisions(&self) -> [u64; Decision::COUNT] {
@@ -199,6 +223,13 @@ impl Device {
     fn view(&self, decisions: [u64; Decision::COUNT], queues: Vec<QueueView>) -> DeviceView {
         DeviceView { info: Arc::clone(&self.info), decisions, queues }
     }
+}
+
+/// The kernel's view of our program on an interface.
+fn attachment(index: u32, program: &Program) -> io::Result<Option<XdpAttachment>> {
+    let links = nic::links()?;
+    let attached = links.into_iter().find(|link| link.index == index).and_then(|link| link.xdp);
+    Ok(attached.filter(|xdp| xdp.program_id == program.id()))
 }
 
 /// The CPUs for the workers, in the order of the queues: those asked for, or all that this process may use, from

@@ -30,6 +30,7 @@ use crate::{
     config::RunConfig,
     metrics::{self, Answer},
     observe::Observation,
+    outlet::Outlet,
     report::Reporter,
 };
 use device::Device;
@@ -41,6 +42,10 @@ pub enum Outcome {
     Conserved,
     /// The places do not add up, or a worker did not live to say.
     Violated,
+    /// An interface went away while it was served, or our program was taken off it.
+    Lost,
+    /// The report could not be written.
+    Unsaid,
 }
 
 /// Runs until told to stop: attaches, moves frames, reports, detaches.
@@ -48,7 +53,7 @@ pub enum Outcome {
 /// The order matters. What can be refused is refused before anything is touched; the listener is bound before
 /// the network namespace changes; a queue's socket comes into the program's map last, when the kernel has frames
 /// for it, so that no frame is steered to nowhere.
-pub fn run(config: RunConfig) -> Result<Outcome> {
+pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
     preflight::check(&config)?;
     let listener = metrics::bind(config.listen).with_context(|| {
         format!("cannot listen on {}; choose another address with --listen", config.listen)
@@ -58,11 +63,12 @@ pub fn run(config: RunConfig) -> Result<Outcome> {
         namespace::enter(netns)?;
     }
 
-    let devices = device::open_all(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
+        // From here on a signal ends us in order: what was opened by then is closed.
         let signals = Signals::listen().context("cannot listen for signals")?;
+        let devices = device::open_all(&config)?;
         let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
         let agent = Rc::new(Agent { devices, started: Instant::now() });
         // Before the first frame is allocated: at the end all of them are home, and the two are compared.
@@ -78,7 +84,8 @@ pub fn run(config: RunConfig) -> Result<Outcome> {
         let pages = Rc::clone(&agent);
         tokio::task::spawn_local(metrics::serve(listener, move |path| pages.page(path)));
         log::info!("listening on {endpoint}");
-        agent.serve(&config, signals, &endpoint, start).await
+        let reporter = Reporter::new(out, config.json, start);
+        agent.serve(&config, signals, &endpoint, reporter).await
     }))
 }
 
@@ -95,9 +102,8 @@ impl Agent {
         config: &RunConfig,
         mut signals: Signals,
         endpoint: &str,
-        start: Observation,
+        mut reporter: Reporter,
     ) -> Result<Outcome> {
-        let mut reporter = Reporter::new(io::stdout(), config.json, start);
         let infos: Vec<_> = self.devices.iter().map(Device::info).collect();
         reporter.banner(&infos, endpoint);
 
@@ -108,7 +114,7 @@ impl Agent {
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = config.duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
 
-        let mut worker_died = false;
+        let (mut worker_died, mut conserved) = (false, true);
         loop {
             tokio::select! {
                 biased;
@@ -124,10 +130,21 @@ impl Agent {
                         break;
                     }
                 }
-                _ = every_second.tick() => reporter.interval(self.observe()),
+                _ = every_second.tick() => {
+                    let now = self.observe();
+                    conserved &= now.conserved();
+                    reporter.interval(now);
+                    self.devices.iter().for_each(Device::check_attachment);
+                    if self.devices.iter().all(Device::is_lost) {
+                        log::error!("there is no interface left to serve; stopping");
+                        break;
+                    }
+                }
             }
         }
 
+        // At the end every frame comes home: how many were recycled until then is asked before.
+        let before = self.observe();
         let last = tokio::select! {
             biased;
             last = self.shut_down() => last,
@@ -137,8 +154,16 @@ impl Agent {
                 std::process::exit(130);
             }
         };
-        reporter.summary(&last);
-        Ok(if last.conserved() && !worker_died { Outcome::Conserved } else { Outcome::Violated })
+        let written = reporter.summary(&before, &last);
+        Ok(if !conserved || !last.conserved() || worker_died {
+            Outcome::Violated
+        } else if self.devices.iter().any(Device::is_lost) {
+            Outcome::Lost
+        } else if !written {
+            Outcome::Unsaid
+        } else {
+            Outcome::Conserved
+        })
     }
 
     /// The order of shutdown:
@@ -181,9 +206,7 @@ impl Agent {
                 Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
             "/healthz" => health(&self.devices, Device::stalled_queues, "makes no turns"),
-            "/readyz" => {
-                health(&self.devices, Device::unsteered_queues, "has no socket in the program's map")
-            }
+            "/readyz" => health(&self.devices, Device::unsteered_queues, "does not get its traffic"),
             _ => return None,
         };
         Some(page)

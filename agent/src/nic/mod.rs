@@ -11,6 +11,7 @@ use std::{io, net::IpAddr};
 use thiserror::Error;
 
 use crate::steer::guard::InterfaceFacts;
+use queues::MAX_QUEUES;
 
 /// Why an interface cannot be used.
 #[derive(Debug, Error)]
@@ -41,6 +42,14 @@ pub enum NicError {
         /// How many are active.
         active: u32,
     },
+    /// A queue that the XDP program has no place for.
+    #[error("{name} queue {queue} cannot be served: the XDP program has places for queues 0 to {}", MAX_QUEUES - 1)]
+    QueueTooHigh {
+        /// The interface.
+        name: String,
+        /// The queue asked for.
+        queue: u32,
+    },
     /// The kernel did not answer.
     #[error("cannot ask the kernel for {what}")]
     Kernel {
@@ -49,6 +58,13 @@ pub enum NicError {
         /// Why it did not answer.
         source: io::Error,
     },
+}
+
+impl NicError {
+    /// The kernel does not list its interfaces.
+    pub fn links(source: io::Error) -> Self {
+        Self::Kernel { what: "its interfaces", source }
+    }
 }
 
 fn here(netns: Option<&str>) -> String {
@@ -75,7 +91,8 @@ pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'
 /// this machine's default route leaves by it.
 ///
 /// Frames for a bridge, a bond or a VLAN device arrive through the interface below it. So its own addresses
-/// count, and those of every device on top of it.
+/// count, and those of every device on top of it. An address of a device that nothing arrives on, such as a
+/// service's on loopback, may be reached through any interface, and so counts for each.
 pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route]) -> InterfaceFacts {
     let mut related = vec![link.index];
     // Each round adds what stands directly on something already found; a stack of n devices needs n rounds.
@@ -95,10 +112,11 @@ pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route
         }
         related.extend(above);
     }
+    let passive = |index| links.iter().any(|link| link.index == index && link.passive);
     InterfaceFacts {
         local_addresses: addresses
             .iter()
-            .filter(|address| related.contains(&address.index))
+            .filter(|Address { index, ip }| related.contains(index) || (passive(*index) && !ip.is_loopback()))
             .map(|address| address.ip)
             .collect::<Vec<IpAddr>>(),
         carries_default_route: routes
@@ -112,7 +130,18 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, master: Option<u32>, lower: Option<u32>) -> Link {
-        Link { index, name: name.into(), up: true, mtu: 1500, master, lower, rx_queues: 1, xdp: None }
+        let passive = name == "lo";
+        Link {
+            index,
+            name: name.into(),
+            up: true,
+            passive,
+            mtu: 1500,
+            master,
+            lower,
+            rx_queues: 1,
+            xdp: None,
+        }
     }
 
     fn address(index: u32, ip: &str) -> Address {
@@ -139,6 +168,15 @@ mod tests {
         let eth1 = facts(&links[4], &links, &addresses, &routes);
         assert_eq!(eth1.local_addresses, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
         assert!(!eth1.carries_default_route);
+    }
+
+    #[test]
+    fn an_address_of_loopback_counts_everywhere_unless_it_never_leaves_the_machine() {
+        let links = [link(1, "lo", None, None), link(2, "eth0", None, None)];
+        let addresses =
+            [address(1, "127.0.0.1"), address(1, "::1"), address(1, "10.55.0.1"), address(2, "10.0.0.1")];
+        let eth0 = facts(&links[1], &links, &addresses, &[]);
+        assert_eq!(eth0.local_addresses, ["10.55.0.1", "10.0.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -20,6 +20,8 @@ pub struct Link {
     pub name: String,
     /// `IFF_UP`: whether it was brought up, not whether there is a carrier.
     pub up: bool,
+    /// Whether frames arrive on other interfaces only, for its addresses too: loopback and dummy devices.
+    pub passive: bool,
     /// Largest packet without the Ethernet header, bytes.
     pub mtu: u32,
     /// The bridge, bond or DSA conduit's master that it belongs to.
@@ -118,6 +120,7 @@ fn link(message: &LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
+        passive: message.header.flags.contains(LinkFlags::Loopback),
         mtu: 0,
         master: None,
         lower: None,
@@ -128,6 +131,9 @@ fn link(message: &LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.passive |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
+            }
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
             LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,

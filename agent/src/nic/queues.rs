@@ -4,7 +4,7 @@ use super::{Link, NicError};
 use crate::sys::ethtool;
 
 /// Most queues of one interface that the XDP program's socket map has slots for.
-const MAX_QUEUES: u32 = umemd_common::maps::MAX_QUEUES;
+pub(super) const MAX_QUEUES: u32 = umemd_common::maps::MAX_QUEUES;
 
 /// How many receive queues of `link` are active: they are numbered from 0.
 ///
@@ -22,14 +22,25 @@ fn active_queues(link: &Link) -> Result<u32, NicError> {
 /// The queues to serve: those asked for, if they exist, else all.
 pub fn choose(link: &Link, asked: Option<&[u32]>) -> Result<Vec<u32>, NicError> {
     let active = active_queues(link)?;
-    let queues = match asked {
-        Some(asked) => asked.to_vec(),
-        None => (0..active.min(MAX_QUEUES)).collect(),
+    let name = &link.name;
+    let Some(asked) = asked else {
+        if active > MAX_QUEUES {
+            log::warn!(
+                "{name} has {active} queues, and the XDP program places for {MAX_QUEUES}: what arrives on the \
+                 others goes to the stack"
+            );
+        }
+        return Ok((0..active.min(MAX_QUEUES)).collect());
     };
-    match queues.iter().find(|queue| **queue >= active.min(MAX_QUEUES)) {
-        Some(queue) => Err(NicError::NoSuchQueue { name: link.name.clone(), queue: *queue, active }),
-        None => Ok(queues),
+    for queue in asked.iter().copied() {
+        if queue >= active {
+            return Err(NicError::NoSuchQueue { name: name.clone(), queue, active });
+        }
+        if queue >= MAX_QUEUES {
+            return Err(NicError::QueueTooHigh { name: name.clone(), queue });
+        }
     }
+    Ok(asked.to_vec())
 }
 
 #[cfg(test)]

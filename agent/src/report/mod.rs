@@ -4,65 +4,73 @@ mod interval;
 mod json;
 mod table;
 
-use std::io::{self, Write};
+use std::{io, time::Duration};
 
 pub use interval::{Interval, Kind};
 
-use crate::observe::{DeviceInfo, Observation};
+use crate::{
+    observe::{DeviceInfo, Observation},
+    outlet::Outlet,
+};
+
+/// How long the summary waits for a reader.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Turns observations into lines on standard output.
 ///
-/// A reader that went away (`umemd run | head`) is no error of ours: printing stops, the frames go on.
-pub struct Reporter<W> {
-    out: W,
+/// A reader that went away (`umemd run | head`) is no error of ours: printing stops, the frames go on. For one
+/// that is slow, intervals are put together.
+pub struct Reporter {
+    out: Outlet,
     json: bool,
     start: Observation,
     last: Observation,
     rows: u32,
-    reader_gone: bool,
 }
 
-impl<W: Write> Reporter<W> {
+impl Reporter {
     /// Starts with what is true before the first frame.
-    pub fn new(out: W, json: bool, start: Observation) -> Self {
-        Self { out, json, last: start.clone(), start, rows: 0, reader_gone: false }
+    pub fn new(out: Outlet, json: bool, start: Observation) -> Self {
+        Self { out, json, last: start.clone(), start, rows: 0 }
     }
 
     /// Says what runs: the first lines of the table. JSON has none; it is all in the objects.
     pub fn banner(&mut self, devices: &[&DeviceInfo], endpoint: &str) {
         if !self.json {
-            let text = table::banner(devices, &self.start, endpoint);
-            self.print(&text);
+            self.out.offer(table::banner(devices, &self.start, endpoint));
         }
     }
 
-    /// Prints what happened since the last call.
+    /// Prints what happened since the last call that was heard.
     pub fn interval(&mut self, now: Observation) {
         let interval = Interval::between(Kind::Interval, &self.last, &now);
         let text = if self.json { json::line(&interval) } else { table::row(&interval, &now, self.rows) };
-        self.print(&text);
-        self.rows += 1;
-        self.last = now;
-    }
-
-    /// Prints what happened since the start.
-    pub fn summary(&mut self, end: &Observation) {
-        let summary = Interval::between(Kind::Summary, &self.start, end);
-        let text = if self.json { json::line(&summary) } else { table::summary(&summary) };
-        self.print(&text);
-    }
-
-    fn print(&mut self, text: &str) {
-        if self.reader_gone {
-            return;
+        if self.out.offer(text) {
+            self.rows += 1;
+            self.last = now;
         }
-        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.reader_gone = true,
-            Err(error) => {
-                log::warn!("cannot write the report: {error}; it ends here");
-                self.reader_gone = true;
+    }
+
+    /// Prints what happened since the start, and waits a while until all is written; whether it could be.
+    ///
+    /// `before` is the moment before the frames that the kernel had were taken home. They come back through the
+    /// pool, but nobody has used them, so that recycling is judged without them.
+    pub fn summary(self, before: &Observation, end: &Observation) -> bool {
+        let recycle_ratio = Interval::between(Kind::Summary, &self.start, before).recycle_ratio;
+        let summary = Interval { recycle_ratio, ..Interval::between(Kind::Summary, &self.start, end) };
+        self.out.insist(if self.json { json::line(&summary) } else { table::summary(&summary) });
+        let written = self.out.drain(PATIENCE);
+        match self.out.error() {
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => true,
+            Some(error) => {
+                log::error!("cannot write the report: {error}");
+                false
             }
+            None if !written => {
+                log::error!("nobody reads the report: its end is not written");
+                false
+            }
+            None => true,
         }
     }
 }

@@ -14,14 +14,14 @@ pub(super) fn banner(devices: &[&DeviceInfo], start: &Observation, endpoint: &st
     for (info, view) in devices.iter().zip(&start.devices) {
         let driver = if info.driver.is_empty() { "unknown driver" } else { &info.driver };
         let bind = if info.zero_copy { "zero-copy" } else { "copy" };
-        let queues: Vec<String> = view.queues.iter().map(|queue| queue.queue.to_string()).collect();
+        let queues: Vec<u32> = view.queues.iter().map(|queue| queue.queue).collect();
         let _ = writeln!(
             text,
             "{} ({driver}): {} mode, {bind}, {} {}, XDP program {}",
             info.name,
             info.mode,
             if queues.len() == 1 { "queue" } else { "queues" },
-            queues.join(","),
+            ranges(&queues),
             info.program_id,
         );
         if let Some(queue) = view.queues.first() {
@@ -37,6 +37,18 @@ pub(super) fn banner(devices: &[&DeviceInfo], start: &Observation, endpoint: &st
     }
     let _ = writeln!(text, "metrics on {endpoint}/metrics, stop with Ctrl-C");
     text
+}
+
+/// `0-3,7`.
+fn ranges(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let texts: Vec<String> = runs
+        .map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            _ => run.iter().map(u32::to_string).collect(),
+        })
+        .collect();
+    texts.join(",")
 }
 
 pub(super) fn row(interval: &Interval, now: &Observation, rows: u32) -> String {
@@ -180,6 +192,13 @@ mod tests {
         assert_eq!(binary(8 << 20), "8.00 Mi");
         assert_eq!(percent(None), "-");
         assert_eq!(percent(Some(0.98765)), "98.8 %");
+    }
+
+    #[test]
+    fn queues_in_a_row_are_a_range() {
+        assert_eq!(ranges(&[0]), "0");
+        assert_eq!(ranges(&[0, 1, 2, 3, 7, 9, 10]), "0-3,7,9-10");
+        assert_eq!(ranges(&[2, 0, 1]), "2,0-1");
     }
 
     #[test]
