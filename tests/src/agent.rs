@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    io::{BufRead as _, BufReader, Read},
+    io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -33,11 +33,12 @@ pub struct AgentCommand {
     prefix: Vec<OsString>,
     listen: String,
     args: Vec<OsString>,
+    unread: bool,
 }
 
 impl Default for AgentCommand {
     fn default() -> Self {
-        Self { prefix: Vec::new(), listen: "127.0.0.1:0".into(), args: Vec::new() }
+        Self { prefix: Vec::new(), listen: "127.0.0.1:0".into(), args: Vec::new(), unread: false }
     }
 }
 
@@ -58,6 +59,13 @@ impl AgentCommand {
     #[must_use]
     pub fn listen(mut self, address: &str) -> Self {
         self.listen = address.into();
+        self
+    }
+
+    /// Its stdout is a pipe that is full and that nobody reads, as that of a paused pager is.
+    #[must_use]
+    pub fn unread(mut self) -> Self {
+        self.unread = true;
         self
     }
 
@@ -102,13 +110,15 @@ impl AgentCommand {
         command.args(["--listen", &self.listen]).args(self.args).env_remove("UMEMD_LOG");
         let line = format!("{command:?}").replace('"', "");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let unread = self.unread.then(full_pipe).map(|(reader, writer)| {
+            command.stdout(writer);
+            reader
+        });
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {line}: {error}"));
         let (stdout, stderr) = (Lines::default(), Lines::default());
-        let readers = vec![
-            stdout.read(child.stdout.take().expect("stdout is a pipe")),
-            stderr.read(child.stderr.take().expect("stderr is a pipe")),
-        ];
-        Agent { line, child, stdout, stderr, readers, address: None }
+        let mut readers = vec![stderr.read(child.stderr.take().expect("stderr is a pipe"))];
+        readers.extend(child.stdout.take().map(|pipe| stdout.read(pipe)));
+        Agent { line, child, stdout, stderr, readers, _unread: unread, address: None }
     }
 }
 
@@ -122,6 +132,8 @@ pub struct Agent {
     stdout: Lines,
     stderr: Lines,
     readers: Vec<JoinHandle<()>>,
+    /// Held open: without a reader, a write would fail instead of waiting.
+    _unread: Option<PipeReader>,
     address: Option<SocketAddr>,
 }
 
@@ -286,6 +298,20 @@ impl Lines {
     fn text(&self) -> String {
         self.lock().join("\n")
     }
+}
+
+/// A pipe into which nothing more goes.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    rustix::io::ioctl_fionbio(&writer, true).expect("a pipe can be told not to wait");
+    let error = loop {
+        if let Err(error) = writer.write_all(&[b'\n'; 4096]) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    rustix::io::ioctl_fionbio(&writer, false).expect("a pipe can be told to wait");
+    (reader, writer)
 }
 
 fn object(line: &str) -> Value {

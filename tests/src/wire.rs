@@ -67,7 +67,14 @@ impl Wire {
     pub fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 1 << 16];
         self.socket.set_read_timeout(Some(timeout)).expect("a timeout above zero");
-        match self.socket.recv(&mut buffer) {
+        let received = loop {
+            // A debugger or a profiler may have stopped us meanwhile.
+            match self.socket.recv(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received,
+            }
+        };
+        match received {
             Ok(len) => {
                 buffer.truncate(len);
                 Some(buffer)

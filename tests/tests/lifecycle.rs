@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use e2e::{
+    command::ip,
+    exit::assert_conserved,
     foreign::{ForeignProgram, ForeignSocket},
-    lab::{Lab, PORT, STEER},
+    lab::{Lab, LabConfig, PORT, STEER},
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire},
@@ -156,6 +158,56 @@ fn a_stopped_worker_fails_open_and_comes_back() {
     assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
     assert!(exit.stderr.contains("its traffic goes to the stack"), "{exit}");
     assert!(exit.stderr.contains("steered again"), "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_report_that_nobody_reads_holds_up_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let agent = lab.agent(&["--steer", STEER]).unread().start();
+    let stack = Wire::listen(&lab.near, near.port(PORT));
+    let wire = Wire::connect(&lab.far, near.port(PORT));
+    wire.send(0..WINDOW, |_| 200);
+    agent.metrics_when("all frames", |m| m.total("umemd_rx_packets_total") == WINDOW);
+
+    // The watchdog still gives up a worker that stands still,
+    let worker = StoppedThread::stop(agent.pid(), WORKER);
+    wait_until("/readyz says 503", PATIENCE, || agent.get("/readyz").status == 503);
+    wire.send(0..WINDOW, |_| 200);
+    stack.expect(0..WINDOW, |_| 200, PATIENCE);
+    worker.resume();
+    wait_until("/readyz says ok again", PATIENCE, || agent.get("/readyz").status == 200);
+
+    // and a signal still ends it.
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.code, Some(1), "it could not say what it counted: {exit}");
+    assert!(exit.stderr.contains("nobody reads the report"), "{exit}");
+    assert_eq!(near.xdp_program(), None, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_goes_away_is_said_and_ends_it_when_it_was_the_last() {
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    let remove = |name| ip(&["-netns", lab.near.name(), "link", "delete", name]);
+
+    remove("near0");
+    wait_until("/readyz says 503", PATIENCE, || agent.get("/readyz").status == 503);
+    assert!(agent.get("/readyz").body.contains("near0 queue 0"));
+    let wire = Wire::connect(&lab.far, lab.pairs()[1].near.port(PORT));
+    wire.send(0..WINDOW, |_| 200);
+    agent.metrics_when("the other one goes on", |m| m.total("umemd_rx_packets_total") == WINDOW);
+
+    remove("near1");
+    let exit = agent.wait();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    for said in ["near0: the interface is gone", "near1: the interface is gone", "no interface left"] {
+        assert!(exit.stderr.contains(said), "{said:?}: {exit}");
+    }
+    assert_conserved(exit.summary.as_ref().expect("a summary"));
 }
 
 #[test]

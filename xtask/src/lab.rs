@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Lab) -> Result<ExitCode> {
     let namespaces = Namespaces::create()?;
 
     let args = umemd_args(options, &namespaces.near);
-    let mut watch = Watch::new(signals, Agent::start(&options.umemd, &args, options.show.json)?);
+    let mut watch = Watch::new(signals, Agent::start(&options.umemd, &args)?);
     let Some(address) = wait_until_ready(&mut watch, &args)? else {
         return finish(&mut watch);
     };
@@ -74,10 +74,8 @@ pub(crate) fn run(options: &Lab) -> Result<ExitCode> {
         return Err(error);
     }
     if !options.show.json {
-        match received {
-            Some(received) => println!("sent {sent}, received {received}"),
-            None => println!("sent {sent}"),
-        }
+        let received = received.map(|received| format!(", received {received}")).unwrap_or_default();
+        watch.agent.print(&format!("sent {sent}{received}"));
     }
     Ok(code)
 }

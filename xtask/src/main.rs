@@ -17,6 +17,7 @@ mod test;
 #[path = "../../xdp-prog/toolchain.rs"]
 mod toolchain;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -41,7 +42,8 @@ fn main() -> ExitCode {
         Command::LabSend(options) => lab::sender::send(&options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("xtask: {error:#}");
+        // Where stderr is full or closed there is nobody to tell.
+        let _ = writeln!(io::stderr(), "xtask: {error:#}");
         ExitCode::FAILURE
     })
 }

@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::lines::Lines;
@@ -23,19 +25,21 @@ pub(crate) struct Agent {
     log: Option<Lines<ChildStderr>>,
     output: Option<Lines<ChildStdout>>,
     reports: Reports,
-    /// Whether our stdout takes what is written.
-    listened: bool,
+    /// Why our stdout takes no more.
+    refused: Option<io::Error>,
     terminated: bool,
 }
 
+/// How long the last words wait for whoever reads them.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 impl Agent {
-    /// Starts it. `json`: its stdout passes through us, and learns what was sent.
-    pub(crate) fn start(umemd: &Path, args: &[OsString], json: bool) -> Result<Self> {
+    /// Starts it. What it prints passes through us, and reports learn what was sent.
+    pub(crate) fn start(umemd: &Path, args: &[OsString]) -> Result<Self> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(umemd).args(args);
         // A group of its own: the terminal's Ctrl-C reaches us, and we pass it on when it is umemd's turn.
-        command.process_group(0).stdin(Stdio::null()).stderr(Stdio::piped());
-        command.stdout(if json { Stdio::piped() } else { Stdio::inherit() });
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start setpriv (package util-linux)")?;
         let log = child.stderr.take().map(Lines::new);
         let output = child.stdout.take().map(Lines::new);
@@ -45,19 +49,19 @@ impl Agent {
             log,
             output,
             reports: Reports::default(),
-            listened: true,
+            refused: None,
             terminated: false,
         })
     }
 
-    /// Readable when umemd has logged something.
+    /// Readable when umemd has logged something; nothing while our stderr would make us wait.
     pub(crate) fn log_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.log.as_ref().map(|log| log.as_fd())
+        self.log.as_ref().filter(|_| takes(io::stderr(), Duration::ZERO)).map(|log| log.as_fd())
     }
 
-    /// Readable when umemd has reported something that passes through us.
+    /// Readable when umemd has reported something; nothing while our stdout would make us wait.
     pub(crate) fn output_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.output.as_ref().map(|output| output.as_fd())
+        self.output.as_ref().filter(|_| takes(io::stdout(), Duration::ZERO)).map(|output| output.as_fd())
     }
 
     /// Passes the log on to our stderr; the address, if umemd has said that it listens.
@@ -70,14 +74,20 @@ impl Agent {
         address
     }
 
-    /// Passes the reports on to our stdout, each with what was sent; whether somebody reads them.
+    /// Passes the reports on to our stdout, each with what was sent; whether it takes them.
     pub(crate) fn pass_on_output(&mut self, sent: u64) -> bool {
         for line in Lines::read(&mut self.output) {
             let line = self.reports.with_sent(&line, sent);
-            // A broken pipe is no reason to break umemd's: it is told to end, and read on, for nobody.
-            self.listened = self.listened && writeln!(io::stdout().lock(), "{line}").is_ok();
+            self.print(&line);
         }
-        self.listened
+        self.refused.is_none()
+    }
+
+    /// Writes a line to stdout. Should nobody read it any more, then umemd is told to end, and read on for nobody.
+    pub(crate) fn print(&mut self, line: &str) {
+        if self.refused.is_none() {
+            self.refused = writeln!(io::stdout().lock(), "{line}").err();
+        }
     }
 
     /// Whether umemd is gone.
@@ -114,17 +124,30 @@ impl Agent {
             Some(status) => status,
             None => self.child.wait().context("cannot wait for umemd")?,
         };
-        while self.log.is_some() {
+        while self.log.is_some() && takes(io::stderr(), PATIENCE) {
             self.pass_on_log();
         }
-        while self.output.is_some() {
+        while self.output.is_some() && takes(io::stdout(), PATIENCE) {
             self.pass_on_output(sent);
         }
-        if let Some(signal) = status.signal() {
-            eprintln!("xtask: umemd was killed by signal {signal}");
+        let code = match status.signal() {
+            // Ours came before umemd listened for it.
+            Some(signal) if signal == Signal::TERM.as_raw() && self.terminated => 0,
+            Some(signal) => {
+                let _ = writeln!(io::stderr(), "xtask: umemd was killed by signal {signal}");
+                128 + signal
+            }
+            None => status.code().unwrap_or(1),
+        };
+        if self.output.is_some() {
+            bail!("nobody reads the report: its end is not written");
         }
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
+        match self.refused.take() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write the report")
+            }
+            _ => Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)),
+        }
     }
 }
 
@@ -134,6 +157,13 @@ impl Drop for Agent {
             self.kill();
         }
     }
+}
+
+/// Whether a stream can be written to without waiting, or has an end at which writing fails at once.
+fn takes(stream: impl AsFd, patience: Duration) -> bool {
+    let mut fds = [PollFd::new(&stream, PollFlags::OUT)];
+    let patience = Timespec { tv_sec: patience.as_secs() as _, tv_nsec: patience.subsec_nanos().into() };
+    poll(&mut fds, Some(&patience)).is_ok_and(|ready| ready > 0)
 }
 
 /// The address in umemd's line about its listener.

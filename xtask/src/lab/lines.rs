@@ -19,7 +19,8 @@ impl<R: Read> Lines<R> {
     /// end the pipe is dropped, so that nobody polls it any more.
     pub(crate) fn read(lines: &mut Option<Self>) -> Vec<String> {
         let Some(open) = lines else { return Vec::new() };
-        let mut buffer = [0; 8192];
+        // Less than the PIPE_BUF that a pipe has room for when poll(2) says that it can be written to.
+        let mut buffer = [0; 2048];
         match open.from.read(&mut buffer) {
             Ok(count) if count > 0 => {
                 open.rest.extend_from_slice(&buffer[..count]);

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -173,7 +174,8 @@ fn hold_back(far: &str) {
 
 fn ip(args: &[&str]) -> Result<()> {
     let program = shell::which("ip").context("there is no ip (package iproute2)")?;
-    shell::run_quietly(Command::new(program).args(args)).map(drop)
+    // In a group of its own: the terminal's Ctrl-C is ours to handle, and no reason for it to fail.
+    shell::run_quietly(Command::new(program).args(args).process_group(0)).map(drop)
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Watch {
                 let _ = self.signals.0.read(&mut [0; 64]);
                 return Wake::End;
             }
-            // The total first: an interval is not to say that more came than went.
+            // The total first: it is at most the sender's 20 ms older than the report that it goes with.
             if totals && let Some(sender) = &mut self.sender {
                 sender.read_totals();
             }
