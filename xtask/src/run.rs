@@ -4,13 +4,22 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::cli::{Lab, Run};
 use crate::{compile, lab, setup, shell};
 
 /// Sets up, builds, and becomes umemd, or the lab around it. The exit code is umemd's.
 pub(crate) fn run(options: &Run, umemd_args: Vec<OsString>) -> Result<ExitCode> {
+    if !shell::is_root() {
+        // Before minutes of building.
+        let runner = shell::runner(&options.runner)?;
+        let program = runner.get_program().display();
+        ensure!(
+            shell::which(&program.to_string()).is_some(),
+            "this needs root, and there is no `{program}`; name another way with --runner, or be root already"
+        );
+    }
     setup::run(options.install)?;
     let umemd = compile::release()?;
     if options.iface.is_empty() {
