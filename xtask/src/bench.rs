@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what umemd costs, beside what one would use instead.
 
 pub(crate) mod datapath;
+pub(crate) mod pool;
 
 use anyhow::Result;
 
@@ -12,5 +13,6 @@ pub(crate) fn run(options: &Bench) -> Result<()> {
     setup::run(options.install)?;
     match &options.which {
         BenchWhich::Datapath(options) => datapath::run(options),
+        BenchWhich::Pool(options) => pool::run(options),
     }
 }

@@ -163,6 +163,16 @@ pub(crate) struct Bench {
 pub(crate) enum BenchWhich {
     /// CPU time per packet of the whole process, beside a minimal loop and xdp-bench; as root.
     Datapath(BenchDatapath),
+    /// Time and instructions per frame of the pool, beside a Vec, a queue and a lock.
+    Pool(BenchPool),
+}
+
+/// Arguments of `cargo xtask bench pool`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchPool {
+    /// Print one JSON object per case.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `cargo xtask bench datapath`.

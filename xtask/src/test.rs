@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the fast tests by cargo, then those that need root.
+//! `cargo xtask test`: the fast tests by cargo, what the pool's instructions are, then what needs root.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,13 +8,17 @@ use anyhow::{Context as _, Result};
 
 use crate::cli::{Test, Which};
 use crate::compile::{self, Program};
-use crate::{setup, shell};
+use crate::{bench, setup, shell};
 
 /// Sets up, and runs the tests asked for; the fast ones first.
 pub(crate) fn run(options: &Test) -> Result<()> {
     setup::run(options.install)?;
     if options.which != Some(Which::E2e) {
         shell::run(cargo_test().arg("--").args(&options.test_args))?;
+        // Whoever asks for some tests does not ask for this one.
+        if options.test_args.is_empty() {
+            bench::pool::check_instructions().context("the pool costs other than recorded")?;
+        }
     }
     if options.which != Some(Which::Fast) {
         let programs = compile::programs(cargo_test().arg("--no-run")).context("the tests were not built")?;

@@ -47,6 +47,10 @@ const NEEDS: [Need; 9] = [
 const LAB: [Need; 1] =
     [Need { what: "ip, for network namespaces", package: "iproute2", sign: Sign::Program("ip") }];
 
+/// What a frame costs in the pool.
+const TESTS: [Need; 1] =
+    [Need { what: "valgrind, to count instructions", package: "valgrind", sign: Sign::Program("valgrind") }];
+
 /// What is not there.
 #[derive(Debug, Default)]
 pub(crate) struct Lacks {
@@ -71,7 +75,7 @@ pub(crate) fn look() -> Lacks {
         Sign::Header(name) => has_header(root, name),
         Sign::Library(names) => has_library(root, names),
     };
-    let needs = NEEDS.iter().chain(&LAB).filter(|need| !there(need)).copied().collect();
+    let needs = NEEDS.iter().chain(&LAB).chain(&TESTS).filter(|need| !there(need)).copied().collect();
     Lacks { needs, toolchain: toolchain::find().err() }
 }
 

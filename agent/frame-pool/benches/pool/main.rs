@@ -1,19 +1,19 @@
 //! How fast the pool is, under the names of the kernel's own `bench_page_pool_simple`, beside what one
 //! would write instead.
 //!
-//! `cargo bench -p frame-pool [-- --json] [--quick] [--check FILE] [NAME]`
+//! `cargo bench -p frame-pool [-- [--json] [--quick] [NAME] | --check | --record]`
 //!
 //! A frame is one allocation and one return; every counter is on. Each figure is the median of several
 //! rounds, in each of which all contestants run one after another, so that a busy machine slows all of
 //! them. Instructions are counted by valgrind's callgrind, if it is installed, and do not depend on how
-//! busy the machine is; `--check` compares them with recorded ones.
+//! busy the machine is: `--check` compares them with the recorded ones, `--record` records them.
 
 mod contestants;
 mod instructions;
 
 use std::{env, process::ExitCode, time::Instant};
 
-use contestants::{Case, Contestant};
+use contestants::{Bench, Case, Contestant};
 
 /// Rounds of which the median is taken.
 const ROUNDS: usize = 61;
@@ -24,6 +24,7 @@ struct Figures {
     ns_per_frame: f64,
     /// Ours divided by theirs, by contestant.
     ratios: Vec<(Contestant, f64)>,
+    /// Of the pool alone; `None` with two threads, and without valgrind.
     instructions_per_frame: Option<f64>,
 }
 
@@ -33,21 +34,40 @@ fn main() -> ExitCode {
         instructions::run_child(&args[at + 1..]);
         return ExitCode::SUCCESS;
     }
-    let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let (json, quick) = (has("--json"), has("--quick"));
-    let check = args.iter().position(|arg| arg == "--check").and_then(|at| args.get(at + 1));
-    let name = args.iter().find(|arg| !arg.starts_with("--") && Some(*arg) != check);
+    run(&args).unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
+}
 
-    let cases: Vec<Case> =
-        Case::all().into_iter().filter(|case| name.is_none_or(|name| case.bench.name() == name)).collect();
-    if let Some(file) = check {
-        return instructions::check(file, &cases);
+fn run(args: &[String]) -> Result<ExitCode, String> {
+    let (mut json, mut rounds, mut cases) = (false, ROUNDS, Case::all());
+    for arg in args {
+        match arg.as_str() {
+            "--json" => json = true,
+            "--quick" => rounds = 3,
+            "--check" => return instructions::check(&cases),
+            "--record" => return instructions::record(&cases),
+            name => match Bench::ALL.into_iter().find(|bench| bench.name() == name) {
+                Some(bench) => cases.retain(|case| case.bench == bench),
+                None => {
+                    return Err(format!("what is `{name}`? There are --json, --quick, --check, --record"));
+                }
+            },
+        }
+    }
+    let counting = instructions::available();
+    if let Err(why) = &counting {
+        eprintln!("skipped: instructions per frame: {why}");
     }
     for case in cases {
-        let figures = measure(case, 1 << 15, if quick { 3 } else { ROUNDS });
+        let mut figures = measure(case, 1 << 15, rounds);
+        if counting.is_ok() && case.threads == 1 {
+            figures.instructions_per_frame = Some(instructions::count(case)?);
+        }
         println!("{}", if json { figures.json() } else { figures.text() });
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure(case: Case, frames: u64, rounds: usize) -> Figures {
@@ -68,7 +88,7 @@ fn measure(case: Case, frames: u64, rounds: usize) -> Figures {
         case,
         ns_per_frame: median(times[0].clone()),
         ratios: contestants.iter().zip(&times).skip(1).map(|(it, theirs)| (*it, ratio(theirs))).collect(),
-        instructions_per_frame: (case.threads == 1).then(|| instructions::count(case)).flatten(),
+        instructions_per_frame: None,
     }
 }
 
@@ -80,7 +100,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 impl Figures {
     fn json(&self) -> String {
         let Case { bench, batch, threads, frames } = self.case;
-        let ratios: Vec<_> = self.ratios.iter().map(|(it, x)| format!("\"{}\":{x:.3}", it.name())).collect();
+        let rivals = self.ratios.iter().filter(|(it, _)| *it != Contestant::VecSlices);
+        let ratios: Vec<_> = rivals.map(|(it, x)| format!("\"{}\":{x:.3}", it.name())).collect();
         let instructions = self.instructions_per_frame.map_or("null".into(), |x| format!("{x:.2}"));
         format!(
             "{{\"bench\":\"{}\",\"batch\":{batch},\"threads\":{threads},\"frames\":{frames},\
