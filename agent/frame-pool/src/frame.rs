@@ -56,15 +56,15 @@ pub struct Frame(
 
 impl Frame {
     /// A frame of nobody. Callers must hold the right that this makes.
-    pub(crate) const fn unowned(id: FrameId) -> Self {
+    pub(crate) fn unowned(id: FrameId) -> Self {
         Self::of(id, PoolTag::NOBODY)
     }
 
     /// A frame of the pool with this tag. Callers must hold the right that this makes.
     #[inline]
-    pub(crate) const fn of(id: FrameId, home: PoolTag) -> Self {
-        let tag = NonZeroU64::new((home.number() as u64) << 32).expect("a tag is not zero");
-        Self(tag.saturating_add(id.0 as u64))
+    pub(crate) fn of(id: FrameId, home: PoolTag) -> Self {
+        let tag = NonZeroU64::new(u64::from(home.number()) << 32).expect("a tag is not zero");
+        Self(tag | u64::from(id.0))
     }
 
     /// The frame's name.
@@ -88,8 +88,15 @@ impl Frame {
         (self.0.get() >> 32) as u32 == home.number()
     }
 
+    /// The index, if it is a frame of the pool with this tag; else more than any index is. One look at
+    /// the bounds of a table then tells both.
+    #[inline]
+    pub(crate) const fn index_at(&self, home: PoolTag) -> u64 {
+        self.0.get() ^ ((home.number() as u64) << 32)
+    }
+
     /// Takes possession of a frame that a provider delivered.
-    pub(crate) const fn settle_at(&mut self, home: PoolTag) {
+    pub(crate) fn settle_at(&mut self, home: PoolTag) {
         *self = Self::of(self.id(), home);
     }
 }

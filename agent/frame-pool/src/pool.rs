@@ -139,7 +139,7 @@ impl FramePool {
     /// A frame of another pool is refused and counted (`foreign_put`); its own pool misses it from then on.
     #[inline]
     pub fn put_direct(&mut self, frame: Frame) {
-        if !frame.is_of(self.tag) || !self.refs.is_sole(frame.id()) {
+        if !self.refs.is_sole_frame_of(self.tag, &frame) {
             return self.shared.put_odd(frame);
         }
         match self.cache.push(frame) {

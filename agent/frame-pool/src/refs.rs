@@ -60,15 +60,18 @@ impl RefTable {
         self.words.get(id.index()).is_some_and(|word| word.load(Ordering::Acquire) == SOLE)
     }
 
+    /// Whether it is a frame of the pool with this tag, and [`is_sole`](Self::is_sole).
+    #[inline]
+    pub(crate) fn is_sole_frame_of(&self, home: PoolTag, frame: &Frame) -> bool {
+        is_sole_frame_of(&self.words, home, frame)
+    }
+
     /// Whether all frames are of the pool with this tag, and each [`is_sole`](Self::is_sole).
     #[inline]
     pub(crate) fn are_sole_frames_of(&self, home: PoolTag, frames: &[Frame]) -> bool {
         // A slice of its own, or else each Acquire would make the compiler look it up again.
         let words = &self.words[..];
-        frames.iter().all(|frame| {
-            let word = words.get(frame.id().index());
-            frame.is_of(home) && word.is_some_and(|word| word.load(Ordering::Acquire) == SOLE)
-        })
+        frames.iter().all(|frame| is_sole_frame_of(words, home, frame))
     }
 
     /// `page_pool_fragment_page()`: the sole holder turns its reference into `n`, by one store.
@@ -158,6 +161,12 @@ impl RefTable {
     pub(crate) fn set_pfmemalloc(&self, id: FrameId) {
         self.word(id).fetch_or(PFMEMALLOC, Ordering::Relaxed);
     }
+}
+
+#[inline]
+fn is_sole_frame_of(words: &[AtomicU32], home: PoolTag, frame: &Frame) -> bool {
+    let word = usize::try_from(frame.index_at(home)).ok().and_then(|index| words.get(index));
+    word.is_some_and(|word| word.load(Ordering::Acquire) == SOLE)
 }
 
 #[cfg(all(test, not(frame_pool_loom)))]

@@ -52,7 +52,7 @@ impl Shared {
     /// Whether the frame may be recycled by this pool.
     #[inline]
     pub(crate) fn takes(&self, frame: &Frame) -> bool {
-        frame.is_of(self.tag) && self.refs.is_sole(frame.id())
+        self.refs.is_sole_frame_of(self.tag, frame)
     }
 
     /// `page_pool_recycle_in_ring()` and, if the ring refuses, the release that follows it.
