@@ -70,6 +70,8 @@ pub(crate) enum Contestant {
     VecSlices,
     ArrayQueue,
     MutexVec,
+    /// What two threads pay for passing parcels to each other, with no queue or pool at their ends.
+    HandOver,
 }
 
 /// Passes this many frames through.
@@ -81,7 +83,7 @@ impl Contestant {
         match (case.threads, case.batch) {
             (1, 1) => vec![Self::Pool, Self::Vec, Self::ArrayQueue, Self::MutexVec],
             (1, _) => vec![Self::Pool, Self::Vec, Self::VecSlices, Self::ArrayQueue, Self::MutexVec],
-            _ => vec![Self::Pool, Self::Vec, Self::ArrayQueue, Self::MutexVec],
+            _ => vec![Self::Pool, Self::Vec, Self::ArrayQueue, Self::MutexVec, Self::HandOver],
         }
     }
 
@@ -92,7 +94,13 @@ impl Contestant {
             Self::VecSlices => "vec_slices",
             Self::ArrayQueue => "array_queue",
             Self::MutexVec => "mutex_vec",
+            Self::HandOver => "hand_over",
         }
+    }
+
+    /// Whether one could use it instead; the others only show where the time goes.
+    pub(crate) fn is_rival(self) -> bool {
+        !matches!(self, Self::VecSlices | Self::HandOver)
     }
 
     pub(crate) fn prepare(self, case: Case) -> Run {
@@ -128,6 +136,7 @@ impl Contestant {
             (Self::ArrayQueue, _) => two_threads(case, full_array_queue(case)),
             (Self::MutexVec, 1) => one_thread(case, full_mutex_vec(case)),
             (Self::MutexVec, _) => two_threads(case, full_mutex_vec(case)),
+            (Self::HandOver, _) => hand_over(|parcel: &mut Vec<u64>| parcel.push(1), Vec::clear),
         }
     }
 }

@@ -100,7 +100,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 impl Figures {
     fn json(&self) -> String {
         let Case { bench, batch, threads, frames } = self.case;
-        let rivals = self.ratios.iter().filter(|(it, _)| *it != Contestant::VecSlices);
+        let rivals = self.ratios.iter().filter(|(it, _)| it.is_rival());
         let ratios: Vec<_> = rivals.map(|(it, x)| format!("\"{}\":{x:.3}", it.name())).collect();
         let instructions = self.instructions_per_frame.map_or("null".into(), |x| format!("{x:.2}"));
         format!(
