@@ -7,7 +7,7 @@ use std::{
 };
 
 use crossbeam_queue::ArrayQueue;
-use frame_pool::{Frame, FrameLayout, FramePool, PoolConfig, UmemProvider};
+use frame_pool::{Frame, FrameLayout, FramePin, FramePool, FrameRef, PoolConfig, Recycler, UmemProvider};
 
 /// The way of a frame, as the kernel's benchmark names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) enum Bench {
     FastPath,
     /// Back through the ring.
     PtrRing,
-    /// From the provider and back to it, as the ring takes nothing.
+    /// From the provider and back to it, as somebody else still has the frame when the pool gets it back.
     Slow,
 }
 
@@ -149,47 +149,87 @@ fn rounds(frames: u64, batch: usize, mut round: impl FnMut(usize)) {
 
 fn pool(case: Case) -> FramePool {
     let provider = UmemProvider::new(FrameLayout::new(4096, case.frames).expect("it can be laid out"));
-    let ring_size = match case.bench {
-        Bench::Slow => 1,
-        _ => 4096.min(case.frames),
-    };
+    let ring_size = 4096.min(case.frames);
     FramePool::new(PoolConfig { ring_size, ..PoolConfig::default() }, provider)
 }
 
 fn pool_one_thread(case: Case) -> Run {
-    let mut pool = pool(case);
-    let recycler = pool.recycler();
+    let pool = pool(case);
+    let (recycler, bulk_recycler) = (pool.recycler(), pool.recycler());
+    match case.bench {
+        Bench::FastPath => take_and_return(case, pool, FramePool::put_direct, FramePool::put_direct_bulk),
+        Bench::PtrRing => take_and_return(
+            case,
+            pool,
+            move |_, frame| recycler.put(frame),
+            move |_, hand| bulk_recycler.put_bulk(hand),
+        ),
+        Bench::Slow => {
+            let mut bundles = Vec::with_capacity(case.batch);
+            let mut pins = Vec::with_capacity(case.batch);
+            take_and_return(
+                case,
+                pool,
+                move |pool, frame| {
+                    let (bundle, pin) = pinned(&recycler, frame);
+                    pool.put_ref_direct(bundle);
+                    recycler.unpin(pin).expect("it is this pool's");
+                },
+                move |pool, hand| {
+                    for frame in hand.drain(..) {
+                        let (bundle, pin) = pinned(&bulk_recycler, frame);
+                        bundles.push(bundle);
+                        pins.push(pin);
+                    }
+                    pool.put_refs_direct_bulk(&mut bundles);
+                    pins.drain(..).for_each(|pin| bulk_recycler.unpin(pin).expect("it is this pool's"));
+                },
+            )
+        }
+    }
+}
+
+/// What the kernel's benchmark does with `get_page()`, so that a page is not recycled.
+fn pinned(recycler: &Recycler, frame: Frame) -> (FrameRef, FramePin) {
+    let bundle = recycler.share(frame, 1).expect("it is this pool's");
+    let pin = recycler.pin(&bundle).expect("nobody else pins it");
+    (bundle, pin)
+}
+
+fn take_and_return(
+    case: Case,
+    mut pool: FramePool,
+    mut put: impl FnMut(&mut FramePool, Frame) + 'static,
+    mut put_bulk: impl FnMut(&mut FramePool, &mut Vec<Frame>) + 'static,
+) -> Run {
     let mut hand: Vec<Frame> = Vec::with_capacity(case.batch);
-    let direct = case.bench == Bench::FastPath;
-    match (case.batch, direct) {
-        (1, true) => Box::new(move |frames| {
+    Box::new(move |frames| {
+        let before = returned(&pool, case.bench);
+        if case.batch == 1 {
             for _ in 0..frames {
                 if let Some(frame) = black_box(pool.alloc()) {
-                    pool.put_direct(frame);
+                    put(&mut pool, frame);
                 }
             }
-        }),
-        (1, false) => Box::new(move |frames| {
-            for _ in 0..frames {
-                if let Some(frame) = black_box(pool.alloc()) {
-                    recycler.put(frame);
-                }
-            }
-        }),
-        (_, true) => Box::new(move |frames| {
+        } else {
             rounds(frames, case.batch, |n| {
                 pool.alloc_bulk(&mut hand, n);
                 black_box(&mut hand);
-                pool.put_direct_bulk(&mut hand);
+                put_bulk(&mut pool, &mut hand);
             });
-        }),
-        (_, false) => Box::new(move |frames| {
-            rounds(frames, case.batch, |n| {
-                pool.alloc_bulk(&mut hand, n);
-                black_box(&mut hand);
-                recycler.put_bulk(&mut hand);
-            });
-        }),
+        }
+        // Else something else was measured than the name says.
+        assert_eq!(returned(&pool, case.bench) - before, frames, "not all frames went the way of {case:?}");
+    })
+}
+
+/// Frames that came back by this way.
+fn returned(pool: &FramePool, bench: Bench) -> u64 {
+    let recycle = pool.stats().recycle;
+    match bench {
+        Bench::FastPath => recycle.cached,
+        Bench::PtrRing => recycle.ring,
+        Bench::Slow => recycle.released_refcnt,
     }
 }
 

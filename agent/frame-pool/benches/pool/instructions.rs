@@ -53,7 +53,10 @@ fn run_under_callgrind(case: Case, frames: u64) -> Result<u64, String> {
     // ==123== Collected : 4567
     let text = String::from_utf8_lossy(&output.stderr);
     let collected = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
-    collected.ok_or_else(|| format!("valgrind counted nothing ({}): {text}", output.status))
+    match collected {
+        Some(collected) if output.status.success() => Ok(collected),
+        _ => Err(format!("{case:?} under valgrind failed ({}): {text}", output.status)),
+    }
 }
 
 /// The counted run: `BENCH BATCH FRAMES_OF_UMEM FRAMES`.
