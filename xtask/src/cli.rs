@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Test(Test),
     /// Set up, then check format, lints, docs and the shape of the house.
     Lint(Install),
+    /// Replay golden traces of the kernel's page_pool, and compare every value.
+    Conformance(Conformance),
     /// Measure what umemd costs, beside what one would use instead.
     Bench(Bench),
     /// The lab alone, as root, with a umemd that is built already.
@@ -143,9 +145,21 @@ pub(crate) struct Test {
     #[command(flatten)]
     pub(crate) install: Install,
 
-    /// Arguments for the test programs, such as a part of a test's name.
+    /// Arguments for the test programs, such as a part of a test's name; after
+    /// mutants, parts of their names.
     #[arg(last = true)]
     pub(crate) test_args: Vec<OsString>,
+}
+
+/// Arguments of `cargo xtask conformance`.
+#[derive(Args, Debug)]
+pub(crate) struct Conformance {
+    /// Traces, or directories of them; none: those in agent/frame-pool/tests.
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) traces: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) install: Install,
 }
 
 /// Arguments of `cargo xtask bench`.
@@ -194,11 +208,14 @@ pub(crate) struct BenchDatapath {
 /// A group of tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
-    /// Unit, model and doc tests; no root.
+    /// Unit, model and doc tests, and every interleaving of the pool's threads;
+    /// no root.
     Fast,
     /// What needs root: the XDP program in the kernel, umemd in network
     /// namespaces.
     E2e,
+    /// Whether the pool's tests notice each error of a table of them; minutes.
+    Mutants,
     /// All of it, and what is too long for every commit.
     Full,
 }

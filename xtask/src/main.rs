@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod cli;
 mod compile;
+mod conformance;
 mod lab;
 mod lint;
 mod run;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options, theirs),
         Command::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint(install) => lint::run(install).map(|()| ExitCode::SUCCESS),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lab(options) => lab::run(&options),
         Command::LabSend(options) => lab::sender::send(&options).map(|()| ExitCode::SUCCESS),

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: the fast tests by cargo, what the pool's instructions are, then what needs root.
+//! `cargo xtask test`: the fast tests by cargo, the pool's threads under loom, what the pool's instructions
+//! are, then what needs root, then what takes minutes.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -13,8 +14,12 @@ use crate::{bench, setup, shell};
 /// Sets up, and runs the tests asked for; the fast ones first.
 pub(crate) fn run(options: &Test) -> Result<()> {
     setup::run(options.install)?;
+    if options.which == Some(Which::Mutants) {
+        return mutants(&options.test_args);
+    }
     if options.which != Some(Which::E2e) {
         shell::run(cargo_test().arg("--").args(&options.test_args))?;
+        interleavings(&options.test_args)?;
         // Whoever asks for some tests does not ask for this one.
         if options.test_args.is_empty() {
             bench::pool::check_instructions().context("the pool costs other than recorded")?;
@@ -25,9 +30,27 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         privileged(options, &programs, &compile::umemd(&programs)?)?;
         if options.which == Some(Which::Full) {
             privileged(options, &programs, &compile::release()?)?;
+            mutants(&[])?;
         }
     }
     Ok(())
+}
+
+/// The pool's threads under loom, which needs a build of its own: its atomics are not the standard ones.
+fn interleavings(test_args: &[OsString]) -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--package", "frame-pool", "--test", "loom"]).arg("--").args(test_args);
+    cargo.env("CARGO_TARGET_DIR", shell::workspace().join("target/loom"));
+    // One preemption more takes five times as long, and no mutant needs it.
+    cargo.env("RUSTFLAGS", "--cfg frame_pool_loom").env("LOOM_MAX_PREEMPTIONS", "3");
+    shell::run(&mut cargo).context("a model of the pool's threads failed")
+}
+
+/// Puts errors into copies of the pool, to see its tests fail.
+fn mutants(names: &[OsString]) -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.args(["run", "--quiet", "--package", "frame-pool", "--example", "mutants", "--"]).args(names);
+    shell::run(&mut cargo).context("an error in the pool is not noticed")
 }
 
 /// Everything that is built for this machine, with the same features each time: cargo builds it once.

@@ -26,7 +26,14 @@ struct Mutant {
 /// A test that takes longer than this has noticed, by waiting for ever: each takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn main() -> io::Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("mutants: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> io::Result<ExitCode> {
     let start = Instant::now();
     let chosen: Vec<String> = env::args().skip(1).collect();
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));

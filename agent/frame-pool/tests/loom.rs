@@ -141,12 +141,27 @@ fn a_late_frame_is_collected_after_destroy() {
         let mut frames = alloc_all(&mut pool);
         let (held, idle) = (frames.pop().unwrap(), frames.pop().unwrap());
         pool.recycler().put(idle);
-        let recycler = pool.recycler();
-        let holder = thread::spawn(move || recycler.put(held));
-        let owner = thread::spawn(move || {
-            pool.destroy(NOW);
-            pool
-        });
+        let (recycler, bytes, id) = (pool.recycler(), bytes(2), held.id());
+        let holder = {
+            let bytes = Arc::clone(&bytes);
+            thread::spawn(move || {
+                write(&bytes, id);
+                recycler.put(held);
+            })
+        };
+        let owner = {
+            let provider = Arc::clone(&provider);
+            thread::spawn(move || {
+                pool.destroy(NOW);
+                let mut free = Vec::new();
+                provider.alloc_bulk(&mut free, 2, 0);
+                if free.iter().any(|frame| frame.id() == id) {
+                    assert_eq!(read(&bytes, id), 1);
+                }
+                provider.release(&mut free.into_iter());
+                pool
+            })
+        };
         holder.join().unwrap();
         let mut pool = owner.join().unwrap();
         check(&pool, 2);
@@ -221,6 +236,72 @@ fn a_pinned_frame_leaves_and_arrives_once() {
         assert_eq!((pool.places().out, pool.places().detached), (0, 0));
         assert_eq!(provider.free() + pool.places().ring, 1);
         assert!(pool.alloc().is_some());
+    });
+}
+
+#[test]
+fn who_gets_a_frame_next_saw_what_holder_and_pin_did() {
+    loom::model(|| {
+        let (mut pool, _) = pool(2, 1);
+        let recycler = pool.recycler();
+        let bytes = bytes(2);
+        let frame = pool.alloc().unwrap();
+        let bundle = recycler.share(frame, 1).unwrap();
+        let pin = recycler.pin(&bundle).unwrap();
+        let holder = {
+            let (recycler, bytes) = (recycler.clone(), Arc::clone(&bytes));
+            thread::spawn(move || {
+                bytes[0].store(1, Ordering::Relaxed);
+                recycler.put_ref(bundle);
+            })
+        };
+        let exporter = {
+            let bytes = Arc::clone(&bytes);
+            thread::spawn(move || {
+                bytes[1].store(1, Ordering::Relaxed);
+                recycler.unpin(pin).unwrap();
+            })
+        };
+        if pool.alloc().is_some() {
+            assert_eq!([0, 1].map(|byte| bytes[byte].load(Ordering::Relaxed)), [1, 1]);
+        }
+        holder.join().unwrap();
+        exporter.join().unwrap();
+        check(&pool, 1);
+    });
+}
+
+#[test]
+fn a_sole_holder_saw_what_the_others_did() {
+    loom::model(|| {
+        let (mut pool, _) = pool(2, 1);
+        let recycler = pool.recycler();
+        let bytes = bytes(1);
+        let frame = pool.alloc().unwrap();
+        let mut bundle = recycler.share(frame, 2).unwrap();
+        let part = bundle.split(1).unwrap();
+        let id = bundle.id();
+        let other = {
+            let (recycler, bytes) = (recycler.clone(), Arc::clone(&bytes));
+            thread::spawn(move || {
+                write(&bytes, id);
+                recycler.put_ref(part);
+            })
+        };
+        let owner = thread::spawn(move || {
+            match recycler.unshare(bundle) {
+                Ok(frame) => {
+                    assert_eq!(read(&bytes, id), 1);
+                    pool.put_direct(frame);
+                }
+                Err(bundle) => pool.put_ref_direct(bundle),
+            }
+            pool
+        });
+        other.join().unwrap();
+        let pool = owner.join().unwrap();
+        check(&pool, 1);
+        assert_eq!((pool.places().out, pool.held()), (0, 0));
     });
 }
 

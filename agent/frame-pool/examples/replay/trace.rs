@@ -67,12 +67,20 @@ impl fmt::Display for Failure {
 
 /// Replays one file, line by line, up to the first difference.
 pub(crate) fn replay(file: &Path) -> Result<(), Failure> {
-    let mut line = 0;
-    replay_lines(file, &mut line).map_err(|fault| Failure { file: file.to_owned(), line, fault })
+    match File::open(file) {
+        Ok(trace) => replay_from(BufReader::new(trace), file),
+        Err(error) => Err(Failure { file: file.to_owned(), line: 0, fault: error.into() }),
+    }
 }
 
-fn replay_lines(file: &Path, line_number: &mut usize) -> Result<(), Fault> {
-    let mut lines = BufReader::new(File::open(file)?).lines();
+/// Replays what a reader gives; `file` is what a failure calls it.
+pub(crate) fn replay_from(trace: impl BufRead, file: &Path) -> Result<(), Failure> {
+    let mut line = 0;
+    replay_lines(trace, &mut line).map_err(|fault| Failure { file: file.to_owned(), line, fault })
+}
+
+fn replay_lines(trace: impl BufRead, line_number: &mut usize) -> Result<(), Fault> {
+    let mut lines = trace.lines();
     let mut next = || -> Result<Option<Map<String, Value>>, Fault> {
         *line_number += 1;
         lines.next().map(|line| Ok(serde_json::from_str(&line?)?)).transpose()
