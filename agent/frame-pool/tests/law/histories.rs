@@ -63,6 +63,17 @@ fn of_the_end() {
 }
 
 #[test]
+fn of_two_pools() {
+    let alphabet = [
+        Op::Alloc,
+        Op::Put { which: 0, direct: false },
+        Op::PutForeign { direct: true },
+        Op::PutForeign { direct: false },
+    ];
+    every_history(SMALL, &alphabet, 5);
+}
+
+#[test]
 fn of_the_kernels_rings() {
     let alphabet = [
         Op::Alloc,

@@ -35,6 +35,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<(u8, u16)>().prop_map(|(which, offset)| Op::Settle { which, offset }),
         1 => any::<u8>().prop_map(Op::SettleWrong),
         1 => Just(Op::Reclaim),
+        1 => any::<bool>().prop_map(|direct| Op::PutForeign { direct }),
         1 => any::<u8>().prop_map(Op::ProviderGives),
         1 => any::<bool>().prop_map(Op::UpdateNid),
     ]

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use frame_pool::{FragPage, FrameId, FrameLayout, Phase, PoolStats};
 
+/// Where `hold` and `release` start: so near the end of 32 bits that they wrap in the shortest history.
+pub(crate) const FIRST_COUNT: u32 = u32::MAX;
+
 /// Sizes of a pool and its UMEM.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
@@ -63,8 +66,8 @@ impl Oracle {
             detached: BTreeMap::new(),
             frag: None,
             stats: PoolStats::default(),
-            hold: 0,
-            release: 0,
+            hold: FIRST_COUNT,
+            release: FIRST_COUNT,
             phase: Phase::Live,
             nid,
             mood: usize::MAX,

@@ -13,7 +13,7 @@ use frame_pool::{
     MemoryProvider, PoolConfig, PoolPlaces, RETRY_INTERVAL, Recycler, RefTable, Refused, Token, UmemProvider,
 };
 
-use crate::oracle::{Oracle, Sizes, node};
+use crate::oracle::{FIRST_COUNT, Oracle, Sizes, node};
 
 /// What can be done. Numbers choose among what is there, modulo how much that is; an operation without
 /// anything to choose from does nothing.
@@ -44,6 +44,7 @@ pub(crate) enum Op {
     Settle { which: u8, offset: u16 },
     SettleWrong(u8),
     Reclaim,
+    PutForeign { direct: bool },
     ProviderGives(u8),
     UpdateNid(bool),
     Destroy,
@@ -128,6 +129,7 @@ impl World {
             refill: sizes.refill as u32,
             nid: 0,
             tokens: true,
+            first_count: FIRST_COUNT,
             ..PoolConfig::default()
         };
         let pool = FramePool::new(config, Arc::clone(&provider));
@@ -394,6 +396,26 @@ impl World {
                 assert_eq!(count as usize, self.lent.len());
                 self.lent.clear();
             }
+            Op::PutForeign { direct } => {
+                let config = PoolConfig { ring_size: 1, ..PoolConfig::default() };
+                let mut stranger = FramePool::new(config, UmemProvider::new(pool.layout()));
+                let frame = stranger.alloc().unwrap();
+                if direct {
+                    pool.put_direct(frame)
+                } else {
+                    recycler.put(frame)
+                }
+                oracle.stats.extras.foreign_put += 1;
+                if let Some(frame) = stranger.alloc() {
+                    let bundle = stranger.recycler().share(frame, 1).unwrap();
+                    if direct {
+                        pool.put_ref_direct(bundle)
+                    } else {
+                        recycler.put_ref(bundle)
+                    }
+                    oracle.stats.extras.foreign_put += 1;
+                }
+            }
             Op::ProviderGives(n) => {
                 let mood = if n % 4 == 3 { usize::MAX } else { n.into() };
                 self.provider.mood.store(mood, Ordering::Relaxed);
@@ -451,6 +473,8 @@ impl World {
         stats.extras.double_put = self.refused_tokens;
         assert_eq!(pool.stats(), stats, "after {op:?}");
         assert_eq!((pool.hold(), pool.release()), (oracle.hold, oracle.release), "after {op:?}");
+        let inside = places.cache + places.ring + places.out;
+        assert_eq!(pool.inflight(), inside as i32, "after {op:?}");
         assert_eq!((pool.phase(), pool.ring_stale()), (oracle.phase, oracle.stale), "after {op:?}");
         assert_eq!(pool.frag_page(), oracle.frag, "after {op:?}");
         assert_eq!(pool.held() as usize, self.held.len() + self.tokens.len(), "after {op:?}");
