@@ -35,8 +35,8 @@ impl HeldFrame {
         &self.recycler
     }
 
-    /// One more reference to the same frame; `None` if there are too many. It does not count against the
-    /// limit on held frames, as it keeps no further frame.
+    /// One more reference to the same frame; `None` if there are too many. The limit on held frames does
+    /// not refuse it, as it keeps no further frame; but it counts as one when the next is given away.
     pub fn try_clone(&self) -> Option<Self> {
         let shared = &self.recycler.shared;
         shared.refs.add(self.id, 1).then(|| {
@@ -114,7 +114,7 @@ impl FramePool {
         free
     }
 
-    /// Frames given away at this moment, as [`HeldFrame`]s or as numbers.
+    /// [`HeldFrame`]s and numbers that are out at this moment.
     pub fn held(&self) -> u32 {
         self.shared.counters.held.load(Ordering::Relaxed)
     }

@@ -129,7 +129,7 @@ impl Recycler {
         self.shared.counters.release.load(Ordering::Acquire)
     }
 
-    /// Frames given away at this moment, as [`HeldFrame`](crate::HeldFrame)s or as numbers.
+    /// [`HeldFrame`](crate::HeldFrame)s and numbers that are out at this moment.
     pub fn held(&self) -> u32 {
         self.shared.counters.held.load(Ordering::Relaxed)
     }

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use frame_pool::{Frame, FrameLayout, FramePool, MemoryProvider, PoolConfig, PoolStats, UmemProvider};
+use frame_pool::{
+    Frame, FrameLayout, FramePool, MemoryProvider, PoolConfig, PoolStats, Shutdown, UmemProvider,
+};
 
 /// A pool with a ring of this size over a provider of this many frames.
 fn pool(ring_size: u32, chunk_count: u32) -> (FramePool, Arc<UmemProvider>) {
@@ -141,6 +143,21 @@ fn two_pools_share_a_umem() {
     let _ = one.destroy(Duration::ZERO);
     let _ = other.destroy(Duration::ZERO);
     assert_eq!(provider.free(), 300);
+}
+
+#[test]
+fn the_memory_outlives_the_pool_until_the_last_holder_is_gone() {
+    let memory = Arc::new([0_u8; 4096]);
+    let weak = Arc::downgrade(&memory);
+    let provider = UmemProvider::with_memory(FrameLayout::new(4096, 1).unwrap(), Some(memory));
+    let mut pool = FramePool::new(PoolConfig::default(), provider);
+    let frame = pool.alloc().unwrap();
+    let held = pool.give(frame, Duration::ZERO).unwrap();
+    assert_ne!(pool.destroy(Duration::ZERO), Shutdown::Freed);
+    drop(pool);
+    assert!(weak.upgrade().is_some());
+    drop(held);
+    assert!(weak.upgrade().is_none());
 }
 
 #[test]

@@ -153,6 +153,12 @@ impl World {
         }
     }
 
+    /// Whether the pool lets one more frame be held: a quarter of the UMEM's, and at least one.
+    fn may_hold(&self) -> bool {
+        let limit = (self.oracle.sizes.frames as usize / 4).max(1);
+        self.held.len() + self.tokens.len() < limit
+    }
+
     /// Does one thing, to the pool and to the oracle, and checks the law. Panics if it does not hold.
     pub(crate) fn apply(&mut self, op: Op) {
         self.perform(op);
@@ -180,6 +186,7 @@ impl World {
     }
 
     fn perform(&mut self, op: Op) {
+        let may_hold = self.may_hold();
         let Self { pool, recycler, oracle, ledger, frames, bundles, .. } = self;
         match op {
             Op::Alloc => {
@@ -304,8 +311,12 @@ impl World {
             Op::Give(which) => {
                 if let Some(frame) = choose(frames, which) {
                     match pool.give(frame, self.now) {
-                        Ok(held) => self.held.push(held),
+                        Ok(held) => {
+                            assert!(may_hold);
+                            self.held.push(held);
+                        }
                         Err(frame) => {
+                            assert!(!may_hold);
                             oracle.stats.extras.held_refused += 1;
                             frames.push(frame);
                         }
@@ -344,10 +355,12 @@ impl World {
                 if let Some(frame) = choose(frames, which) {
                     match pool.give_token(frame) {
                         Ok(token) => {
+                            assert!(may_hold);
                             self.spent_tokens.retain(|spent| *spent != token);
                             self.tokens.push(token);
                         }
                         Err(frame) => {
+                            assert!(!may_hold);
                             oracle.stats.extras.held_refused += 1;
                             frames.push(frame);
                         }
