@@ -114,6 +114,32 @@ fn a_slot_is_filled_only_after_it_was_emptied() {
     });
 }
 
+/// With more than one slot, as a tail beside too old a head then looks like room.
+#[test]
+fn a_bulk_fills_only_slots_that_were_emptied() {
+    loom::model(|| {
+        let (mut pool, _) = pool(2, 4);
+        let mut frames = alloc_all(&mut pool);
+        // The second slot is the oldest.
+        pool.recycler().put(frames.pop().unwrap());
+        frames.push(pool.alloc().unwrap());
+        let mut full: Vec<_> = frames.drain(..2).collect();
+        pool.recycler().put_bulk(&mut full);
+        let putters: Vec<_> = frames
+            .into_iter()
+            .map(|frame| {
+                let recycler = pool.recycler();
+                thread::spawn(move || recycler.put_bulk(&mut vec![frame]))
+            })
+            .collect();
+        let first = pool.alloc().unwrap();
+        putters.into_iter().for_each(|putter| putter.join().unwrap());
+        check(&pool, 4);
+        assert_eq!(alloc_all(&mut pool).len(), 3);
+        pool.put_direct(first);
+    });
+}
+
 #[test]
 fn two_bulks_share_the_last_slots() {
     loom::model(|| {
@@ -306,6 +332,35 @@ fn a_sole_holder_saw_what_the_others_did() {
 }
 
 #[test]
+fn who_holds_all_the_rest_saw_what_the_others_did() {
+    loom::model(|| {
+        let (mut pool, _) = pool(2, 1);
+        let recycler = pool.recycler();
+        let bytes = bytes(1);
+        let frame = pool.alloc().unwrap();
+        let id = frame.id();
+        let mut rest = recycler.share(frame, 3).unwrap();
+        let part = rest.split(1).unwrap();
+        let other = {
+            let bytes = Arc::clone(&bytes);
+            thread::spawn(move || {
+                write(&bytes, id);
+                recycler.put_ref(part);
+            })
+        };
+        let owner = thread::spawn(move || {
+            pool.put_ref_direct(rest);
+            if pool.alloc().is_some() {
+                assert_eq!(read(&bytes, id), 1);
+            }
+            pool
+        });
+        other.join().unwrap();
+        check(&owner.join().unwrap(), 1);
+    });
+}
+
+#[test]
 fn a_shared_and_pinned_frame_leaves_and_arrives_once() {
     loom::model(|| {
         let (mut pool, provider) = pool(2, 1);
@@ -366,5 +421,33 @@ fn of_two_who_redeem_a_number_one_gets_the_frame() {
         let redeemed = redeemers.into_iter().filter_map(|redeemer| redeemer.join().unwrap()).count();
         assert_eq!((redeemed, pool.stats().extras.double_put), (1, 1));
         check(&pool, 1);
+    });
+}
+
+/// A number can be known, or guessed, before its frame is given away.
+#[test]
+fn who_redeems_a_number_saw_what_the_giver_did() {
+    loom::model(|| {
+        let (mut pool, _) = pool(2, 1);
+        let (recycler, bytes) = (pool.recycler(), bytes(1));
+        let frame = pool.alloc().unwrap();
+        let token = pool.give_token(frame).unwrap();
+        let frame = recycler.redeem(token).unwrap();
+        let giver = {
+            let bytes = Arc::clone(&bytes);
+            thread::spawn(move || {
+                write(&bytes, frame.id());
+                assert_eq!(pool.give_token(frame), Ok(token));
+                pool
+            })
+        };
+        let redeemer = thread::spawn(move || {
+            if let Ok(frame) = recycler.redeem(token) {
+                assert_eq!(read(&bytes, frame.id()), 1);
+                recycler.put(frame);
+            }
+        });
+        redeemer.join().unwrap();
+        check(&giver.join().unwrap(), 1);
     });
 }
