@@ -12,7 +12,8 @@
 use std::{sync::Arc, time::Duration};
 
 use frame_pool::{
-    Frame, FrameId, FrameLayout, FramePool, HeldFrame, MemoryProvider, PoolConfig, Shutdown, UmemProvider,
+    Frame, FrameId, FrameLayout, FramePool, FrameRef, HeldFrame, MemoryProvider, PoolConfig, Recycler,
+    Shutdown, UmemProvider,
 };
 use loom::{
     sync::atomic::{AtomicU32, Ordering},
@@ -267,7 +268,16 @@ fn a_pinned_frame_leaves_and_arrives_once() {
 
 #[test]
 fn who_gets_a_frame_next_saw_what_holder_and_pin_did() {
-    loom::model(|| {
+    after_holder_and_pin(|recycler, bundle| recycler.put_ref(bundle));
+}
+
+#[test]
+fn who_gets_a_frame_next_saw_what_holder_and_pin_did_to_a_bulk() {
+    after_holder_and_pin(|recycler, bundle| recycler.put_refs_bulk(&mut vec![bundle]));
+}
+
+fn after_holder_and_pin(put: fn(&Recycler, FrameRef)) {
+    loom::model(move || {
         let (mut pool, _) = pool(2, 1);
         let recycler = pool.recycler();
         let bytes = bytes(2);
@@ -278,7 +288,7 @@ fn who_gets_a_frame_next_saw_what_holder_and_pin_did() {
             let (recycler, bytes) = (recycler.clone(), Arc::clone(&bytes));
             thread::spawn(move || {
                 bytes[0].store(1, Ordering::Relaxed);
-                recycler.put_ref(bundle);
+                put(&recycler, bundle);
             })
         };
         let exporter = {
