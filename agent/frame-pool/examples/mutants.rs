@@ -24,7 +24,7 @@ struct Mutant {
 }
 
 /// A test that takes longer than this has noticed, by waiting for ever: each takes seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     run().unwrap_or_else(|error| {
