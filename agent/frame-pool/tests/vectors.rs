@@ -22,6 +22,36 @@ fn put_each(pool: &FramePool, frames: impl IntoIterator<Item = Frame>) {
     frames.into_iter().for_each(|frame| recycler.put(frame));
 }
 
+/// A provider whose first 64 frames are of node 0, and all others of node 1.
+#[derive(Debug)]
+struct TwoNodes(Arc<UmemProvider>);
+
+impl MemoryProvider for TwoNodes {
+    fn refs(&self) -> &Arc<frame_pool::RefTable> {
+        self.0.refs()
+    }
+
+    fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, nid: i32) -> usize {
+        self.0.alloc_bulk(frames, n, nid)
+    }
+
+    fn release(&self, frames: &mut dyn Iterator<Item = Frame>) {
+        self.0.release(frames);
+    }
+
+    fn free(&self) -> u32 {
+        self.0.free()
+    }
+
+    fn has_nodes(&self) -> bool {
+        true
+    }
+
+    fn node_of(&self, frame: frame_pool::FrameId) -> i32 {
+        (frame.index() >= 64).into()
+    }
+}
+
 /// `[fast, slow, empty, refill, waive, cached, cache_full, ring, ring_full, released_refcnt]`.
 fn counters(pool: &FramePool) -> [u64; 10] {
     let PoolStats { alloc: a, recycle: r, .. } = pool.stats();
@@ -93,6 +123,34 @@ fn v5_a_bulk_counts_ring_full_once() {
         assert_eq!(stats.extras.ring_full_frames, u64::from(released));
         assert_eq!(levels(&pool), (0, 64, released, 64 - released as i32));
     }
+}
+
+#[test]
+fn v6_a_frame_of_another_node_is_given_up_and_ends_the_refill() {
+    let provider = Arc::new(TwoNodes(UmemProvider::new(FrameLayout::new(4096, 1000).unwrap())));
+    let mut pool = FramePool::new(PoolConfig { nid: 0, ..PoolConfig::default() }, provider);
+    let mut frames = alloc(&mut pool, 64);
+    put_each(&pool, frames.drain(..10));
+    pool.update_nid(1);
+    let _frame = pool.alloc().unwrap();
+    assert_eq!(counters(&pool), [63, 2, 1, 0, 1, 0, 0, 10, 0, 0]);
+    assert_eq!((levels(&pool), pool.places().ring), ((63, 128, 1, 127), 9));
+}
+
+#[test]
+fn v7_a_pinned_frame_is_not_recycled() {
+    let (mut pool, _) = pool(0, 1000);
+    let recycler = pool.recycler();
+    let mut pins = Vec::new();
+    for (n, frame) in (0..).zip(alloc(&mut pool, 64)) {
+        let bundle = recycler.share(frame, 1).unwrap();
+        pins.extend((n < 5).then(|| recycler.pin(&bundle).unwrap()));
+        pool.put_ref_direct(bundle);
+    }
+    assert_eq!(counters(&pool), [63, 1, 1, 0, 0, 59, 0, 0, 0, 5]);
+    assert_eq!((levels(&pool), pool.places().detached), ((59, 64, 5, 59), 5));
+    pins.into_iter().for_each(|pin| recycler.unpin(pin).unwrap());
+    assert_eq!((levels(&pool), pool.places().detached), ((59, 64, 5, 59), 0));
 }
 
 #[test]
