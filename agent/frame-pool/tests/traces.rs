@@ -10,6 +10,8 @@ mod trace;
 
 use std::{fs, path::Path};
 
+use serde_json::{Map, Value, json};
+
 fn files() -> Vec<std::path::PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
     let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -59,4 +61,55 @@ fn a_falsified_trace_fails_with_file_line_expected_and_got() {
         assert!(expected.contains(&format!("expected {}", value(to))), "{failure}");
         assert!(got.starts_with(&value(from)), "{failure}");
     }
+}
+
+/// Replays a trace after `change` was made to its lines.
+fn replay_changed(name: &str, change: impl FnOnce(&mut Vec<String>)) -> Result<(), String> {
+    let file = files().into_iter().find(|file| file.file_stem().unwrap() == name).unwrap();
+    let mut lines: Vec<_> = fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect();
+    change(&mut lines);
+    let failure = |failure: trace::Failure| failure.to_string();
+    trace::replay_from(lines.join("\n").as_bytes(), Path::new(name)).map_err(failure)
+}
+
+/// To give a right back twice is refused, and only a trace that says `misuse` may do it.
+#[test]
+fn misuse_is_refused() {
+    for (name, put, last) in [
+        ("a08_multiref", "\"op\":\"put\"", "\"refs\":0"),
+        ("a08_multiref", "\"op\":\"unref\"", "\"refs\":0"),
+        ("a06_put_bulk", "\"op\":\"put_bulk\"", ""),
+        ("a09_foreign_ref", "\"op\":\"put_page\"", "\"foreign\":0"),
+    ] {
+        for misuse in [true, false] {
+            let replayed = replay_changed(name, |lines| {
+                let at = lines.iter().position(|line| line.contains(put) && line.contains(last)).expect(put);
+                lines.insert(at + 1, lines[at].clone());
+                lines[0] = lines[0].replace("\"misuse\":false", &format!("\"misuse\":{misuse}"));
+            });
+            assert_eq!(replayed.is_ok(), misuse, "{name}: {put} twice: {replayed:?}");
+        }
+    }
+}
+
+/// A foreign reference does not keep a page from being made several.
+#[test]
+fn a_pinned_page_can_be_shared() {
+    let with = |state: &str, fields: Value| -> String {
+        let mut line: Map<String, Value> = serde_json::from_str(state).unwrap();
+        line.retain(|field, _| !["op", "h", "n", "direct", "page", "refs", "ret"].contains(&field.as_str()));
+        line.extend(["released", "disconnected"].map(|field| (field.to_owned(), json!([]))));
+        line.extend(fields.as_object().unwrap().clone());
+        Value::Object(line).to_string()
+    };
+    let replayed = replay_changed("a08_multiref", |lines| {
+        let at = lines.iter().position(|line| line.contains("\"op\":\"fragment\"")).unwrap();
+        let fragment: Value = serde_json::from_str(&lines[at]).unwrap();
+        let (handle, page) = (&fragment["h"], &fragment["page"]);
+        let put = with(&lines[at], json!({"op": "put_page", "page": page, "foreign": 0}));
+        let get = with(&lines[at - 1], json!({"op": "get_page", "h": handle, "page": page, "foreign": 1}));
+        lines.insert(at + 1, put);
+        lines.insert(at, get);
+    });
+    assert_eq!(replayed, Ok(()));
 }

@@ -22,11 +22,13 @@ pub(crate) struct Subject {
     allocator: Arc<PageAllocator>,
     handles: HashMap<String, FrameRef>,
     made: usize,
-    /// References of the handles on a frame, all together.
+    /// References of the handles on a frame, all together, where there are any.
     user_refs: HashMap<FrameId, u32>,
     /// Foreign references by page, which outlive the frame's stay in the pool.
     pins: HashMap<u64, Vec<FramePin>>,
     now: Duration,
+    /// Operations since the references of all handles were last compared.
+    unchecked: usize,
 }
 
 /// The value of a field that every trace must have.
@@ -91,19 +93,12 @@ impl Subject {
             user_refs: HashMap::new(),
             pins: HashMap::new(),
             now: Duration::ZERO,
+            unchecked: 0,
         })
     }
 
     pub(crate) fn phase(&self) -> Phase {
         self.pool.phase()
-    }
-
-    /// Whether the handle that a line names is alive.
-    pub(crate) fn knows(&self, handle: &Value) -> bool {
-        match handle {
-            Value::Array(handles) => handles.iter().all(|handle| self.knows(handle)),
-            handle => handle.as_str().is_some_and(|handle| self.handles.contains_key(handle)),
-        }
     }
 
     /// Performs the operation of a line; its outputs and the state after it.
@@ -148,27 +143,28 @@ impl Subject {
                 let direct = flag(line, "direct")?;
                 let handles = field(line, "h")?.as_array().map(Vec::as_slice).unwrap_or_default();
                 let handles: Vec<_> = handles.iter().filter_map(Value::as_str).collect();
-                let bundles =
-                    handles.iter().map(|handle| self.take(handle, 1)).collect::<Result<Vec<_>, _>>()?;
+                let (mut bundles, mut refused) = (Vec::new(), None);
+                for handle in handles {
+                    match self.take(handle, 1) {
+                        Ok(bundle) => bundles.push(bundle),
+                        Err(fault) => refused = Some(fault),
+                    }
+                }
                 let pages: Vec<_> = bundles.iter().map(|bundle| self.allocator.page(bundle.id())).collect();
                 say("pages", json!(pages));
                 self.put_bulk(bundles, direct);
+                if let Some(fault) = refused {
+                    return Err(fault);
+                }
             }
             "fragment" | "ref" => {
                 let (n, name) = (number(line, "n")? as u32, text(line, "h")?);
-                let mut bundle = self.handles.remove(&name).ok_or_else(Fault::no_handle)?;
-                let id = bundle.id();
-                let added = if op == "ref" {
-                    let charged = self.recycler.charge(&mut bundle, n);
-                    charged.then_some(n).ok_or_else(|| Fault::Format("too many references".into()))?
+                let id = self.handle(&name)?.id();
+                if op == "ref" {
+                    self.charge(&name, n)?
                 } else {
-                    let shared = |_| Fault::Format("`fragment` of a page with several references".into());
-                    let frame = self.recycler.unshare(bundle).map_err(shared)?;
-                    bundle = self.recycler.share(frame, n).expect("it is this pool's");
-                    n - 1
-                };
-                self.handles.insert(name, bundle);
-                *self.user_refs.entry(id).or_default() += added;
+                    self.fragment(&name, n)?
+                }
                 say("page", json!(self.allocator.page(id)));
                 say("refs", json!(self.user_refs(id)));
             }
@@ -176,14 +172,14 @@ impl Subject {
                 let bundle = self.handles.get(&text(line, "h")?).ok_or_else(Fault::no_handle)?;
                 let page = self.allocator.page(bundle.id());
                 let pins = self.pins.entry(page).or_default();
-                pins.push(self.recycler.pin(bundle).ok_or_else(|| Fault::Format("too many pins".into()))?);
+                pins.push(self.recycler.pin(bundle).ok_or_else(|| Fault::Refused("too many pins".into()))?);
                 say("page", json!(page));
                 say("foreign", json!(pins.len()));
             }
             "put_page" => {
                 let pins = self.pins.entry(number(line, "page")? as u64).or_default();
                 let pin =
-                    pins.pop().ok_or_else(|| Fault::Format("the page has no foreign reference".into()))?;
+                    pins.pop().ok_or_else(|| Fault::Refused("the page has no foreign reference".into()))?;
                 self.recycler.unpin(pin).expect("it is this pool's");
                 say("foreign", json!(pins.len()));
             }
@@ -202,9 +198,57 @@ impl Subject {
             "retry" => drop(self.pool.retry(self.now)),
             _ => return Err(Fault::Format(format!("operation `{op}` is unknown"))),
         }
-        self.state(&mut out);
+        self.state(line, &mut out);
         self.check_laws()?;
         Ok(out)
+    }
+
+    /// Gives everything back and destroys the pool: whatever the trace was, no frame is lost.
+    pub(crate) fn end(mut self) -> Result<(), Fault> {
+        self.check_references()?;
+        self.handles.into_values().for_each(|bundle| self.recycler.put_ref(bundle));
+        for pin in self.pins.into_values().flatten() {
+            self.recycler.unpin(pin).expect("it is this pool's");
+        }
+        for _ in 0..2 {
+            self.now += RETRY_INTERVAL;
+            let _ = self.pool.destroy(self.now);
+        }
+        Fault::compare("(inflight at the end)", &json!(0), &json!(self.pool.inflight()))?;
+        Fault::compare("(slab at the end)", &json!(FRAMES), &json!(self.allocator.free()))
+    }
+
+    /// `page_pool_ref_page()`.
+    fn charge(&mut self, name: &str, n: u32) -> Result<(), Fault> {
+        let recycler = self.recycler.clone();
+        let bundle = self.handle(name)?;
+        if !recycler.charge(bundle, n) {
+            return Err(Fault::Refused(format!("{name} cannot have {n} more references")));
+        }
+        let id = bundle.id();
+        *self.user_refs.entry(id).or_default() += n;
+        Ok(())
+    }
+
+    /// `page_pool_fragment_page()`: of the sole reference to its page.
+    fn fragment(&mut self, name: &str, n: u32) -> Result<(), Fault> {
+        let bundle = self.handles.remove(name).ok_or_else(Fault::no_handle)?;
+        if n == 0 || n > MAX_REFS || self.recycler.ref_count(&bundle) > 1 {
+            self.handles.insert(name.to_owned(), bundle);
+            return Err(Fault::Refused(format!("{name} cannot be made {n} references")));
+        }
+        let id = bundle.id();
+        let bundle = match self.recycler.unshare(bundle) {
+            Ok(frame) => self.recycler.share(frame, n).expect("it is this pool's, and n was checked"),
+            // Its page is pinned: nobody has the sole right, but references can be added.
+            Err(mut bundle) => {
+                self.recycler.charge(&mut bundle, n - 1);
+                bundle
+            }
+        };
+        self.handles.insert(name.to_owned(), bundle);
+        self.user_refs.insert(id, n);
+        Ok(())
     }
 
     /// Puts as frames, if all of them can be, or else as references.
@@ -246,11 +290,12 @@ impl Subject {
         let bundle = match handle.split(n) {
             Some(bundle) => bundle,
             None if handle.count() == n => self.handles.remove(name).ok_or_else(Fault::no_handle)?,
-            None => return Err(Fault::Format(format!("{name} has fewer than {n} references"))),
+            None => return Err(Fault::Refused(format!("{name} has fewer than {n} references"))),
         };
-        if let Some(refs) = self.user_refs.get_mut(&bundle.id()) {
-            *refs -= n;
-        }
+        match self.user_refs(bundle.id()) - n {
+            0 => self.user_refs.remove(&bundle.id()),
+            left => self.user_refs.insert(bundle.id(), left),
+        };
         Ok(bundle)
     }
 
@@ -258,15 +303,19 @@ impl Subject {
         self.user_refs.get(&id).copied().unwrap_or(0)
     }
 
-    /// The state fields of a trace's line.
-    fn state(&mut self, out: &mut Map<String, Value>) {
+    /// The state fields of a trace's line; the contents of cache and ring only if the line has them.
+    fn state(&mut self, line: &Map<String, Value>, out: &mut Map<String, Value>) {
         let (stats, places) = (self.pool.stats(), self.pool.places());
         let (alloc, recycle) = (stats.alloc, stats.recycle);
         let pages = |ids: &mut dyn Iterator<Item = FrameId>| -> Vec<u64> {
             ids.map(|id| self.allocator.page(id)).collect()
         };
-        let (cache_ids, ring_ids) =
-            (pages(&mut self.pool.cache_frames()), pages(&mut self.pool.ring_frames()));
+        if line.contains_key("cache_ids") {
+            out.insert("cache_ids".into(), json!(pages(&mut self.pool.cache_frames())));
+        }
+        if line.contains_key("ring_ids") {
+            out.insert("ring_ids".into(), json!(pages(&mut self.pool.ring_frames())));
+        }
         let frag = self.pool.frag_page().map_or(
             Value::Null,
             |page| json!({"page": self.allocator.page(page.id), "off": page.offset, "users": page.users}),
@@ -304,8 +353,6 @@ impl Subject {
             "phase": phase,
             "released": released,
             "disconnected": disconnected,
-            "cache_ids": cache_ids,
-            "ring_ids": ring_ids,
         });
         if let Value::Object(state) = state {
             out.extend(state);
@@ -314,13 +361,22 @@ impl Subject {
 
     /// What holds after every operation, whatever the trace says: the places add up, what is out is what
     /// handles and the fragment allocator have, and the pool counts the references that the handles hold.
-    fn check_laws(&self) -> Result<(), Fault> {
+    ///
+    /// The last is looked at as often as there are handles, so that a trace takes time by its length only.
+    fn check_laws(&mut self) -> Result<(), Fault> {
         let (places, frag) = (self.pool.places(), self.pool.frag_page());
         Fault::compare("(sum of places)", &json!(FRAMES), &json!(places.total()))?;
         Fault::compare("(slab)", &json!(self.allocator.free()), &json!(places.slab))?;
-        let used = self.user_refs.values().filter(|&&refs| refs > 0).count();
         let idle_frag = frag.is_some_and(|page| self.user_refs(page.id) == 0);
-        Fault::compare("(out)", &json!(used + usize::from(idle_frag)), &json!(places.out))?;
+        let out = self.user_refs.len() + usize::from(idle_frag);
+        Fault::compare("(out)", &json!(out), &json!(places.out))?;
+        self.unchecked += 1;
+        if self.unchecked >= self.handles.len() { self.check_references() } else { Ok(()) }
+    }
+
+    fn check_references(&mut self) -> Result<(), Fault> {
+        self.unchecked = 0;
+        let frag = self.pool.frag_page();
         for handle in self.handles.values() {
             let bias = frag.filter(|page| page.id == handle.id()).map_or(0, |page| MAX_REFS - page.users);
             let counted = self.recycler.ref_count(handle) - bias;

@@ -17,6 +17,8 @@ use crate::subject::{Subject, field};
 pub(crate) enum Fault {
     /// The line is not what the format allows, or asks for what a pool cannot do.
     Format(String),
+    /// The pool does not do what the line asks for, because of what it has done before.
+    Refused(String),
     /// A field differs.
     Differs { field: String, expected: String, got: String },
 }
@@ -31,7 +33,7 @@ impl Fault {
     }
 
     pub(crate) fn no_handle() -> Self {
-        Self::Format("the handle is unknown".into())
+        Self::Refused("the handle is unknown".into())
     }
 }
 
@@ -59,7 +61,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: ", self.file.display(), self.line)?;
         match &self.fault {
-            Fault::Format(what) => write!(f, "{what}"),
+            Fault::Format(what) | Fault::Refused(what) => write!(f, "{what}"),
             Fault::Differs { field, expected, got } => write!(f, "{field}: expected {expected}, got {got}"),
         }
     }
@@ -82,8 +84,9 @@ pub(crate) fn replay_from(trace: impl BufRead, file: &Path) -> Result<(), Failur
 fn replay_lines(trace: impl BufRead, line_number: &mut usize) -> Result<(), Fault> {
     let mut lines = trace.lines();
     let mut next = || -> Result<Option<Map<String, Value>>, Fault> {
+        let Some(line) = lines.next() else { return Ok(None) };
         *line_number += 1;
-        lines.next().map(|line| Ok(serde_json::from_str(&line?)?)).transpose()
+        Ok(Some(serde_json::from_str(&line?)?))
     };
     let header = next()?.ok_or_else(|| Fault::Format("the file is empty".into()))?;
     let may_misuse = field(&header, "misuse")? == &Value::Bool(true);
@@ -91,17 +94,13 @@ fn replay_lines(trace: impl BufRead, line_number: &mut usize) -> Result<(), Faul
     let mut misused = false;
     while let Some(line) = next()? {
         misused |= may_misuse && is_misuse(&subject, &line);
-        if misused {
-            expect_refusal(&mut subject, &line)?;
-        } else {
-            let got = subject.perform(&line)?;
-            compare(&line, &got)?;
+        match subject.perform(&line) {
+            Err(Fault::Refused(_)) if may_misuse => misused = true,
+            got if misused => expect_refusal(&subject, &got?)?,
+            got => compare(&line, &got?)?,
         }
     }
-    if may_misuse && subject.phase() == Phase::Draining {
-        return Err(Fault::Format("the misuse keeps the pool from being freed".into()));
-    }
-    Ok(())
+    subject.end()
 }
 
 /// Fields that only say what to do.
@@ -125,23 +124,17 @@ fn compare(line: &Map<String, Value>, got: &Map<String, Value>) -> Result<(), Fa
     Ok(())
 }
 
-/// Whether a line asks a destroyed pool for a frame, or gives it one as if it lived, or names a handle
-/// that only such a line can have made.
+/// Whether a line asks a destroyed pool for a frame, or gives it one as if it lived. Any other misuse, such
+/// as a handle that is put twice, the subject refuses by itself.
 fn is_misuse(subject: &Subject, line: &Map<String, Value>) -> bool {
     let op = line.get("op").and_then(Value::as_str).unwrap_or_default();
     let direct = line.get("direct") == Some(&Value::Bool(true));
-    let unknown = line.get("h").is_some_and(|handle| !subject.knows(handle));
-    let late = subject.phase() != Phase::Live && (op == "alloc" || op == "frag_alloc" || direct);
-    late || unknown
+    subject.phase() != Phase::Live && (op == "alloc" || op == "frag_alloc" || direct)
 }
 
-/// From the first misuse on the recording is of what nobody should do. The subject refuses it: a
-/// destroyed pool gives nothing out, and takes frames back so that it can be freed.
-fn expect_refusal(subject: &mut Subject, line: &Map<String, Value>) -> Result<(), Fault> {
-    if line.get("h").is_some_and(|handle| !subject.knows(handle)) {
-        return Ok(()); // A right that was never given out.
-    }
-    let got = subject.perform(line)?;
+/// From the first misuse on the recording is of what nobody should do, and only this is compared: a
+/// destroyed pool gives nothing out, and nothing stays in its cache.
+fn expect_refusal(subject: &Subject, got: &Map<String, Value>) -> Result<(), Fault> {
     if subject.phase() != Phase::Live {
         Fault::compare("cache", &Value::from(0), &got["cache"])?;
         if let Some(handle) = got.get("ret") {
