@@ -8,7 +8,8 @@ use std::{
 
 use crate::FrameId;
 
-/// Which pool a frame belongs to; drawn from a process-wide counter, so that no two pools share one.
+/// Which pool a frame belongs to; drawn from a process-wide counter, so that no two pools share one. A UMEM
+/// has one too: that of its frames while they lie with their provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolTag(NonZeroU32);
 
@@ -16,16 +17,13 @@ impl PoolTag {
     /// Tags are below this, so that a [`Ledger`](crate::Ledger) can keep one and a frame's state in 32 bits.
     const LIMIT: u32 = 1 << 28;
 
-    /// The next unused tag. After 2^28 pools the counter starts again.
+    /// The next unused tag. After 2^28 pools and UMEMs the counter starts again.
     pub(crate) fn next() -> Self {
         // The standard atomic even under loom: a tag is only ever compared.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let count = NEXT.fetch_add(1, Ordering::Relaxed) % (Self::LIMIT - 1);
         Self(NonZeroU32::MIN.saturating_add(count))
     }
-
-    /// The tag of frames that lie with their provider; no pool has it.
-    pub(crate) const NOBODY: Self = Self(NonZeroU32::MAX);
 
     /// The tag with this number, if it can be one.
     pub(crate) const fn from_number(number: u32) -> Option<Self> {
@@ -47,6 +45,13 @@ impl PoolTag {
 /// user, and by a [`Ledger`](crate::Ledger) for a frame that the kernel gave back. So safe code can
 /// neither forge nor duplicate a right. A `Frame` has no destructor, as the pool that must have it back
 /// is not inside: one that is dropped stays `out` for ever.
+///
+/// ```compile_fail,E0382
+/// fn put_twice(pool: &mut frame_pool::FramePool, frame: frame_pool::Frame) {
+///     pool.put_direct(frame);
+///     pool.put_direct(frame);
+/// }
+/// ```
 #[derive(PartialEq, Eq)]
 #[must_use = "a frame that is neither put nor lent is lost"]
 pub struct Frame(
@@ -55,12 +60,7 @@ pub struct Frame(
 );
 
 impl Frame {
-    /// A frame of nobody. Callers must hold the right that this makes.
-    pub(crate) fn unowned(id: FrameId) -> Self {
-        Self::of(id, PoolTag::NOBODY)
-    }
-
-    /// A frame of the pool with this tag. Callers must hold the right that this makes.
+    /// A frame of the pool, or of the provider, with this tag. Callers must hold the right that this makes.
     #[inline]
     pub(crate) fn of(id: FrameId, home: PoolTag) -> Self {
         let tag = NonZeroU64::new(u64::from(home.number()) << 32).expect("a tag is not zero");
@@ -78,7 +78,7 @@ impl Frame {
     pub const fn home(&self) -> PoolTag {
         match PoolTag::from_number((self.0.get() >> 32) as u32) {
             Some(tag) => tag,
-            None => PoolTag::NOBODY, // No frame is made with the tag 0.
+            None => PoolTag(NonZeroU32::MAX), // No frame is made with the tag 0.
         }
     }
 
@@ -95,9 +95,15 @@ impl Frame {
         self.0.get() ^ ((home.number() as u64) << 32)
     }
 
-    /// Takes possession of a frame that a provider delivered.
-    pub(crate) fn settle_at(&mut self, home: PoolTag) {
-        *self = Self::of(self.id(), home);
+    /// Hands a frame over, from its provider to a pool or back; `false`, and nothing changed, if it is not
+    /// of the one that hands it over.
+    #[inline]
+    pub(crate) fn pass(&mut self, from: PoolTag, to: PoolTag) -> bool {
+        let ours = self.is_of(from);
+        if ours {
+            *self = Self::of(self.id(), to);
+        }
+        ours
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     provider::{MemoryProvider, NUMA_NO_NODE},
     refs::RefTable,
     ring::{PtrRing, RingConsumer},
-    shared::Shared,
+    shared::{Shared, count},
     shutdown::ShutdownClock,
     sync::{Arc, Ordering, OwnLine},
     token::TokenBits,
@@ -32,6 +32,11 @@ pub enum Phase {
 ///
 /// One thread owns it at a time (`Send`, not `Sync`), as one NAPI instance owns a page_pool. All others
 /// bring frames home through its [`Recycler`].
+///
+/// ```compile_fail,E0277
+/// fn shared_by_threads<T: Sync>() {}
+/// shared_by_threads::<frame_pool::FramePool>();
+/// ```
 #[derive(Debug)]
 pub struct FramePool {
     cache: AllocCache,
@@ -233,7 +238,7 @@ impl FramePool {
             let frame = Frame::of(id, self.tag);
             if self.shared.provider.node_of(id) != preferred {
                 self.alloc.waive += 1;
-                return self.shared.release(1, &mut [frame].into_iter());
+                return self.shared.release(1, [frame].into_iter());
             }
             self.cache.stack().push(frame);
         }
@@ -243,9 +248,11 @@ impl FramePool {
     fn refill_from_provider(&mut self) -> Option<Frame> {
         let nid = self.preferred_node();
         self.shared.provider.alloc_bulk(self.cache.stack(), self.refill, nid);
+        let (delivered, theirs, ours) = (self.cache.len(), self.refs.tag(), self.tag);
+        self.cache.stack().retain_mut(|frame| frame.pass(theirs, ours));
         let got = self.cache.len();
-        for frame in self.cache.stack() {
-            frame.settle_at(self.shared.tag);
+        if got < delivered {
+            count(&self.shared.counters.foreign_put, delivered - got);
         }
         self.hold = self.hold.wrapping_add(got as u32);
         self.slow_frames += got as u64;
@@ -289,13 +296,13 @@ impl FramePool {
     }
 
     fn empty_cache(&mut self) {
-        self.shared.release(self.cache.len(), &mut self.cache.drain());
+        self.shared.release(self.cache.len(), self.cache.drain());
     }
 
     fn empty_ring(&mut self) {
         let (shared, consumer) = (&self.shared, &mut self.consumer);
         while let Some(id) = consumer.consume(&shared.ring) {
-            shared.release(1, &mut [shared.own(id)].into_iter());
+            shared.release(1, [shared.own(id)].into_iter());
         }
     }
 
@@ -389,7 +396,7 @@ impl Drop for FramePool {
         self.empty_cache();
         self.shared.ring.close();
         while let Some(id) = self.consumer.consume_last(&self.shared.ring) {
-            self.shared.release(1, &mut [self.shared.own(id)].into_iter());
+            self.shared.release(1, [self.shared.own(id)].into_iter());
         }
     }
 }

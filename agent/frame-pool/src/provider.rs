@@ -24,7 +24,8 @@ pub trait MemoryProvider: fmt::Debug + Send + Sync {
     /// Never more than `n`, and never waits; the last one is the first to be handed out.
     fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, nid: i32) -> usize;
 
-    /// Takes frames back, in this order. Frames of another provider must not be given.
+    /// Takes frames back, in this order: those that a pool gave up. Any other is refused, be it of another
+    /// UMEM or still of its pool, which misses it from then on.
     fn release(&self, frames: &mut dyn Iterator<Item = Frame>);
 
     /// A frame left its pool but is still pinned; it comes by [`release`](Self::release) when its last
@@ -106,23 +107,20 @@ impl MemoryProvider for UmemProvider {
     }
 
     fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, _nid: i32) -> usize {
+        let tag = self.refs.tag();
         let mut slab = lock(&self.slab);
         let count = slab.len().min(n);
         let rest = slab.len() - count;
-        frames.extend(slab.drain(rest..).rev().map(Frame::unowned));
+        frames.extend(slab.drain(rest..).rev().map(|id| Frame::of(id, tag)));
         self.free.store(slab.len() as u32, Ordering::Relaxed);
         count
     }
 
     fn release(&self, frames: &mut dyn Iterator<Item = Frame>) {
+        let tag = self.refs.tag();
         let mut slab = lock(&self.slab);
-        for frame in frames {
-            // More frames than the UMEM has can only be another UMEM's: a push would have to allocate.
-            debug_assert!(slab.len() < slab.capacity(), "{frame:?} is not of this UMEM");
-            if slab.len() < slab.capacity() {
-                slab.push(frame.id());
-            }
-        }
+        // Never more than there are, so that this allocates nothing.
+        slab.extend(frames.filter(|frame| frame.is_of(tag)).map(|frame| frame.id()));
         self.free.store(slab.len() as u32, Ordering::Relaxed);
     }
 
@@ -134,6 +132,7 @@ impl MemoryProvider for UmemProvider {
 #[cfg(all(test, not(frame_pool_loom)))]
 mod tests {
     use super::*;
+    use crate::{FramePool, PoolConfig};
 
     #[test]
     fn the_slab_is_a_stack() {
@@ -146,5 +145,49 @@ mod tests {
         assert_eq!(provider.alloc_bulk(&mut frames, 9, 0), 5);
         assert_eq!(frames.iter().map(|frame| frame.id().0).collect::<Vec<_>>(), [2, 1, 0, 3, 4]);
         assert_eq!(provider.alloc_bulk(&mut frames, 1, 0), 0);
+    }
+
+    #[test]
+    fn only_its_own_frames_that_left_their_pool_come_back() {
+        let layout = FrameLayout::new(2048, 5).unwrap();
+        let (provider, other) = (UmemProvider::new(layout), UmemProvider::new(layout));
+        let mut pool = FramePool::new(PoolConfig::default(), provider.clone());
+        let mut frames = Vec::new();
+        other.alloc_bulk(&mut frames, 2, 0);
+        frames.extend(pool.alloc());
+        provider.release(&mut frames.drain(..));
+        assert_eq!((provider.free(), pool.places().out, pool.places().total()), (0, 1, 5));
+    }
+
+    /// A provider that says it is of one UMEM and gives frames of another.
+    #[derive(Debug)]
+    struct Mixed(Arc<UmemProvider>, Arc<UmemProvider>);
+
+    impl MemoryProvider for Mixed {
+        fn refs(&self) -> &Arc<RefTable> {
+            self.0.refs()
+        }
+
+        fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, nid: i32) -> usize {
+            self.1.alloc_bulk(frames, 1, nid);
+            self.0.alloc_bulk(frames, n - 1, nid)
+        }
+
+        fn release(&self, frames: &mut dyn Iterator<Item = Frame>) {
+            self.0.release(frames);
+        }
+
+        fn free(&self) -> u32 {
+            self.0.free()
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_umem_enters_no_pool() {
+        let [small, large] = [4, 400].map(|count| UmemProvider::new(FrameLayout::new(2048, count).unwrap()));
+        let mut pool = FramePool::new(PoolConfig::default(), Arc::new(Mixed(small, large)));
+        let frames: Vec<_> = (0..4).map_while(|_| pool.alloc()).collect();
+        assert_eq!((frames.len(), pool.alloc(), pool.hold()), (4, None, 4));
+        assert_eq!((pool.stats().extras.foreign_put, pool.places().total()), (2, 4));
     }
 }

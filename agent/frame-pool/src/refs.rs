@@ -33,18 +33,29 @@ pub const MAX_REFS: u32 = 1 << 23;
 #[derive(Debug)]
 pub struct RefTable {
     layout: FrameLayout,
+    tag: PoolTag,
     words: Box<[AtomicU32]>,
 }
 
 impl RefTable {
     /// A table for a UMEM of this layout, with every frame idle.
     pub(crate) fn new(layout: FrameLayout) -> Self {
-        Self { layout, words: (0..layout.chunk_count()).map(|_| AtomicU32::new(SOLE)).collect() }
+        Self {
+            layout,
+            tag: PoolTag::next(),
+            words: (0..layout.chunk_count()).map(|_| AtomicU32::new(SOLE)).collect(),
+        }
     }
 
     /// The layout of the UMEM.
     pub fn layout(&self) -> FrameLayout {
         self.layout
+    }
+
+    /// The tag of the UMEM's frames while they are with their provider: only these may enter a pool, and
+    /// only these may come back, so that no two rights to a frame can be made of the frames of two UMEMs.
+    pub(crate) fn tag(&self) -> PoolTag {
+        self.tag
     }
 
     /// The word of a frame; frames are made from this table's layout, so there is one.

@@ -283,7 +283,8 @@ mod tests {
     use super::*;
 
     fn frames(ids: std::ops::Range<u32>) -> Vec<Frame> {
-        ids.map(|id| Frame::unowned(FrameId(id))).collect()
+        let tag = PoolTag::next();
+        ids.map(|id| Frame::of(FrameId(id), tag)).collect()
     }
 
     fn fill(ring: &PtrRing, ids: std::ops::Range<u32>) -> usize {

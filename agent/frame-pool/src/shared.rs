@@ -67,19 +67,19 @@ impl Shared {
     fn ring_refused(&self, frame: Frame) {
         count(&self.counters.ring_full, 1);
         count(&self.counters.ring_full_frames, 1);
-        self.release(1, &mut [frame].into_iter());
+        self.release(1, [frame].into_iter());
     }
 
     /// `page_pool_recycle_ring_bulk()`: in order; `ring_full` counts once, and what was refused leaves.
     pub(crate) fn put_ring_bulk(&self, rights: &mut Vec<impl LastRight>) {
         let accepted = self.ring.produce_bulk(rights);
         let refused = rights.len() - accepted;
-        let mut rest = rights.drain(..).skip(accepted).map(LastRight::into_frame);
         if refused > 0 {
             count(&self.counters.ring_full, 1);
             count(&self.counters.ring_full_frames, refused);
-            self.release(refused, &mut rest);
+            self.release(refused, rights.drain(accepted..).map(LastRight::into_frame));
         }
+        rights.clear();
     }
 
     /// What becomes of a frame that [`takes`](Self::takes) refused: it is another pool's and is not
@@ -139,10 +139,15 @@ impl Shared {
     }
 
     /// `page_pool_return_page()` for `n` frames that nobody else holds.
-    pub(crate) fn release(&self, n: usize, frames: &mut dyn Iterator<Item = Frame>) {
+    pub(crate) fn release(&self, n: usize, frames: impl Iterator<Item = Frame>) {
         // Release: whoever sees the pool empty (`inflight`) sees what the last holders did before.
         self.counters.release.fetch_add(n as u32, Ordering::Release);
-        self.provider.release(frames);
+        self.give_up(frames);
+    }
+
+    fn give_up(&self, frames: impl Iterator<Item = Frame>) {
+        let theirs = self.refs.tag();
+        self.provider.release(&mut frames.map(|frame| Frame::of(frame.id(), theirs)));
     }
 
     /// `page_pool_return_page()` for a frame that may be pinned or marked: it leaves the pool now, and
@@ -161,14 +166,14 @@ impl Shared {
         } else {
             self.refs.reset(id);
         }
-        self.release(1, &mut [frame].into_iter());
+        self.release(1, [frame].into_iter());
     }
 
     /// Takes a pin off; a detached frame that loses its last one goes to the provider.
     pub(crate) fn unpin(&self, id: FrameId) {
         if self.refs.unpin(id) {
             self.counters.detached.fetch_sub(1, Ordering::Relaxed);
-            self.provider.release(&mut [Frame::of(id, self.tag)].into_iter());
+            self.give_up([self.own(id)].into_iter());
         }
     }
 

@@ -58,7 +58,7 @@ pub struct ExtraStats {
     pub slow_frames: u64,
     /// Frames (not calls) that the ring refused.
     pub ring_full_frames: u64,
-    /// Returns refused because the frame belongs to another pool.
+    /// Frames refused because they belong to another pool, or to another UMEM if a provider brought them.
     pub foreign_put: u64,
     /// Returns refused because the frame was not out.
     pub double_put: u64,
