@@ -23,6 +23,28 @@ pub struct Cli {
 pub enum Command {
     /// Attach to interfaces, move frames, and report until told to stop.
     Run(RunArgs),
+    /// Show the kernel's own page_pools; needs neither AF_XDP nor root.
+    Pagepool(PagepoolArgs),
+}
+
+/// Arguments of `umemd pagepool`.
+#[derive(Debug, Args)]
+pub struct PagepoolArgs {
+    /// Interface to ask about; may be given several times. None: all.
+    #[arg(long = "iface", value_name = "NAME")]
+    pub ifaces: Vec<String>,
+
+    /// Network namespace of the interfaces: a name of `ip netns`, or a path.
+    #[arg(long, value_name = "NAME|PATH")]
+    pub netns: Option<String>,
+
+    /// Go on, and print rates every second until interrupted.
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Print one JSON object; with --watch, one per second.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `umemd run`.

@@ -12,6 +12,7 @@
 //! | [`nic`] | what an interface is and can do |
 //! | [`xsk`] | the AF_XDP socket of one queue, as a [`datapath::QueuePort`] |
 //! | [`control`] | order of start, worker threads, watchdog, signals, order of shutdown |
+//! | [`page_pool`] | the kernel's own page_pools: the other recycler |
 //! | [`observe`] | everything that can be said of a running agent, as plain data |
 //! | [`report`] | what the user sees: a table, or JSON |
 //! | [`outlet`] | standard output and error, on which nobody waits |
@@ -21,11 +22,13 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod counts;
 pub mod ebpf;
 pub mod metrics;
 pub mod nic;
 pub mod observe;
 pub mod outlet;
+pub mod page_pool;
 pub mod report;
 pub mod steer;
 pub mod sys;

@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use umemd::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, PagepoolArgs},
     config::{ConfigError, RunConfig},
-    control::{self, Outcome},
+    control::{self, Outcome, namespace},
     outlet::Outlet,
+    page_pool,
 };
 
 /// How long the last words wait for whoever reads them.
@@ -42,11 +43,22 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let Command::Run(args) = cli.command;
-    let config = RunConfig::try_from(args)?;
-    let out = Outlet::new("report", io::stdout()).context("cannot start a thread")?;
-    Ok(match control::run(config, out)? {
-        Outcome::Conserved => ExitCode::SUCCESS,
-        Outcome::Violated | Outcome::Unsaid | Outcome::Lost => ExitCode::FAILURE,
-    })
+    match cli.command {
+        Command::Run(args) => {
+            let config = RunConfig::try_from(args)?;
+            let out = Outlet::new("report", io::stdout()).context("cannot start a thread")?;
+            Ok(match control::run(config, out)? {
+                Outcome::Conserved => ExitCode::SUCCESS,
+                Outcome::Violated | Outcome::Unsaid | Outcome::Lost => ExitCode::FAILURE,
+            })
+        }
+        Command::Pagepool(args) => pagepool(&args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn pagepool(args: &PagepoolArgs) -> Result<()> {
+    if let Some(netns) = &args.netns {
+        namespace::enter(netns)?;
+    }
+    page_pool::run(&args.ifaces, args.netns.as_deref(), args.watch, args.json, &mut io::stdout())
 }

@@ -4,7 +4,7 @@
 //! three places: a flag to stop a worker, the block that it publishes, a handle to join.
 
 mod device;
-mod namespace;
+pub mod namespace;
 mod preflight;
 mod program_log;
 mod queue;

@@ -8,7 +8,7 @@ use rustix::{fd::AsFd as _, thread::LinkNameSpaceType};
 /// Enters the namespace named as `ip netns` names it, or given as a path such as `/proc/PID/ns/net`.
 ///
 /// Sockets opened before, such as the HTTP listener, stay where they are.
-pub(super) fn enter(name_or_path: &str) -> Result<()> {
+pub fn enter(name_or_path: &str) -> Result<()> {
     let path = if name_or_path.contains('/') {
         PathBuf::from(name_or_path)
     } else {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::observe::Observation;
+use crate::{counts::Counts, observe::Observation};
 
 /// Version of the JSON objects; raised when a field changes its meaning or goes.
 const SCHEMA: u32 = 1;
@@ -61,7 +61,7 @@ impl Interval {
     pub fn between(kind: Kind, earlier: &Observation, later: &Observation) -> Self {
         let (before, after) = (Totals::of(earlier), Totals::of(later));
         let total = [("total", later.total())];
-        let frames = Counts(total.into_iter().chain(later.places()).collect());
+        let frames = total.into_iter().chain(later.places()).collect();
         let names: Vec<&str> = later.devices.iter().map(|device| device.info.name.as_str()).collect();
         let first = later.devices.first().map(|device| &device.info);
         let allocated = after.allocated - before.allocated;
@@ -87,39 +87,6 @@ impl Interval {
     /// `count` per second.
     pub fn per_second(&self, count: u64) -> f64 {
         if self.duration_s > 0.0 { count as f64 / self.duration_s } else { 0.0 }
-    }
-}
-
-/// Counts by name, in an order that means something; a JSON object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts(Vec<(&'static str, u64)>);
-
-impl Counts {
-    /// Each name with its count.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.0.iter().copied()
-    }
-
-    /// The count of that name, 0 if there is none.
-    pub fn get(&self, name: &str) -> u64 {
-        self.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| count)
-    }
-
-    fn add(&mut self, name: &'static str, count: u64) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, sum)) => *sum += count,
-            None => self.0.push((name, count)),
-        }
-    }
-
-    fn minus(&self, earlier: &Self) -> Self {
-        Self(self.iter().map(|(name, count)| (name, count - earlier.get(name))).collect())
-    }
-}
-
-impl Serialize for Counts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod interval;
 mod json;
+pub(crate) mod numbers;
 mod table;
 
 use std::{io, time::Duration};

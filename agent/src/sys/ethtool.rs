@@ -13,6 +13,8 @@ use rustix::{
     net::{AddressFamily, SocketType},
 };
 
+use super::guarded::Guarded;
+
 /// `struct ethtool_channels`: how many of each kind are set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Channels {
@@ -42,8 +44,82 @@ pub fn driver(interface: &str) -> io::Result<String> {
     Ok(bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
 }
 
+/// The driver's own statistics, in its order (`ethtool -S`): names and values. Empty if it has none.
+///
+/// `ETHTOOL_GSSET_INFO` says how many there are, `ETHTOOL_GSTRINGS` their names, `ETHTOOL_GSTATS` their values.
+///
+/// # Errors
+///
+/// `ENODEV` if there is no such interface; `EAGAIN` if the driver changed its set between the three calls.
+pub fn statistics(interface: &str) -> io::Result<Vec<(String, u64)>> {
+    const ETHTOOL_GSSET_INFO: u32 = 0x37;
+    const ETHTOOL_GSTRINGS: u32 = 0x1b;
+    const ETHTOOL_GSTATS: u32 = 0x1d;
+    const ETH_SS_STATS: u32 = 1;
+
+    // struct ethtool_sset_info: cmd, reserved, a 64-bit mask of sets, then one count per set that exists.
+    let mut words = [ETHTOOL_GSSET_INFO, 0, 0, 0, 0];
+    let mask = (1_u64 << ETH_SS_STATS).to_ne_bytes();
+    words[2] = u32::from_ne_bytes([mask[0], mask[1], mask[2], mask[3]]);
+    words[3] = u32::from_ne_bytes([mask[4], mask[5], mask[6], mask[7]]);
+    match ioctl(interface, &mut words) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    }
+    let count = if words[2] == 0 && words[3] == 0 { 0 } else { words[4] };
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let names = read_array(interface, &[ETHTOOL_GSTRINGS, ETH_SS_STATS, count], 2, count, NAME)?;
+    let values = read_array(interface, &[ETHTOOL_GSTATS, count], 1, count, size_of::<u64>())?;
+    Ok(pair_up(&names, &values))
+}
+
+/// `ETH_GSTRING_LEN`: bytes of a statistic's name.
+const NAME: usize = 32;
+
+/// Each name with its value.
+fn pair_up(names: &[u8], values: &[u8]) -> Vec<(String, u64)> {
+    let name = |bytes: &[u8]| {
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).trim().to_owned()
+    };
+    let names = names.as_chunks::<NAME>().0.iter().map(|bytes| name(bytes));
+    names.zip(values.as_chunks::<8>().0.iter().map(|bytes| u64::from_ne_bytes(*bytes))).collect()
+}
+
+/// A command whose struct is a few words and an array of `count` elements of `size` bytes; word `told` is how many
+/// elements the kernel wrote.
+fn read_array(interface: &str, head: &[u32], told: usize, count: u32, size: usize) -> io::Result<Vec<u8>> {
+    let offset = size_of_val(head);
+    let length = offset + count as usize * size;
+    let mut memory = Guarded::new(length)?;
+    for (to, word) in memory.bytes_mut().as_chunks_mut::<4>().0.iter_mut().zip(head) {
+        *to = word.to_ne_bytes();
+    }
+    let data = memory.as_mut_ptr().cast();
+    // SAFETY: the struct lies in memory that the kernel cannot write past the end of, whatever number of elements
+    // it finds.
+    unsafe { raw_ioctl(interface, data) }?;
+    let written = memory.bytes().as_chunks::<4>().0.get(told).map(|bytes| u32::from_ne_bytes(*bytes));
+    if written != Some(count) {
+        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    }
+    Ok(memory.bytes()[offset..length].to_vec())
+}
+
 /// One `SIOCETHTOOL` with a command struct that starts with its number and has no pointers in it.
 fn ioctl<const N: usize>(interface: &str, command: &mut [u32; N]) -> io::Result<()> {
+    // SAFETY: the callers above give arrays of the size of the struct that belongs to the command's number, and
+    // the kernel writes no further than that.
+    unsafe { raw_ioctl(interface, ptr::from_mut(command).cast()) }
+}
+
+/// # Safety
+///
+/// `command` points to the struct of an ethtool command, which the kernel may write in full.
+unsafe fn raw_ioctl(interface: &str, command: *mut libc::c_char) -> io::Result<()> {
     let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: ifreq is plain old data; all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
@@ -53,17 +129,18 @@ fn ioctl<const N: usize>(interface: &str, command: &mut [u32; N]) -> io::Result<
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_data = ptr::from_mut(command).cast();
+    request.ifr_ifru.ifru_data = command;
     // SAFETY:
     // - `request` outlives the call and names the interface with a terminating zero (checked above).
-    // - `ifru_data` points to `command`, which the kernel writes no further than the struct that belongs to
-    //   the command's number; the callers above give arrays of that struct's size.
+    // - `ifru_data` points to what the caller promised.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -75,5 +152,29 @@ mod tests {
     fn a_name_that_no_interface_can_have_is_no_overflow() {
         assert_eq!(channels("a-name-of-twenty-byte").unwrap_err().raw_os_error(), Some(libc::ENODEV));
         assert_eq!(driver("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn loopback_has_no_statistics_of_its_own() {
+        assert_eq!(statistics("lo").unwrap(), []);
+        assert_eq!(statistics("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_names_and_values(names: Vec<u8>, values: Vec<u8>) {
+            let pairs = pair_up(&names, &values);
+            prop_assert_eq!(pairs.len(), (names.len() / NAME).min(values.len() / 8));
+        }
+    }
+
+    #[test]
+    fn names_end_at_their_first_zero() {
+        let mut names = [b'x'; 2 * NAME];
+        names[..8].copy_from_slice(b"rx_drop\0");
+        let values: Vec<u8> = [7_u64, u64::MAX].iter().flat_map(|value| value.to_ne_bytes()).collect();
+        let pairs = pair_up(&names, &values);
+        assert_eq!(pairs[0], ("rx_drop".to_owned(), 7));
+        assert_eq!((pairs[1].0.len(), pairs[1].1), (NAME, u64::MAX), "a name may fill its field");
     }
 }

@@ -1,3 +1,4 @@
 //! The few system calls that no library has: small, audited, and the only unsafe code beside [`crate::xsk`].
 
 pub mod ethtool;
+mod guarded;

@@ -1,0 +1,385 @@
+//! The kernel's own page_pools: the other recycler, under the same eleven names as ours.
+//!
+//! Two sources say where they stand, and no interface has a right to either. Netlink (family `netdev`) lists each
+//! pool of a driver that tied it to the interface, with its pages in flight, and its counters if the kernel was
+//! built with them. `ethtool -S` has the counters of some other drivers, mvneta among them, summed over their
+//! pools. Where neither says anything the reason is told, never a zero.
+//!
+//! Reading changes nothing and needs no privilege.
+
+mod ethtool;
+mod genl;
+mod json;
+mod netlink;
+mod report;
+
+use std::{collections::BTreeMap, io};
+
+use frame_pool::{AllocStats, RecycleStats};
+use thiserror::Error;
+
+pub use json::{DeviceJson, PoolJson};
+pub use report::{Report, Watch, run};
+
+use crate::sys::ethtool::statistics;
+
+/// page_pool's eleven counters; all of them count from the making of the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// `struct page_pool_alloc_stats`.
+    pub alloc: AllocStats,
+    /// `struct page_pool_recycle_stats`.
+    pub recycle: RecycleStats,
+}
+
+/// A macro, so that names and fields cannot drift apart.
+macro_rules! each_counter {
+    ($with:ident) => {
+        $with! {
+            alloc_fast alloc.fast,
+            alloc_slow alloc.slow,
+            alloc_slow_high_order alloc.slow_high_order,
+            alloc_empty alloc.empty,
+            alloc_refill alloc.refill,
+            alloc_waive alloc.waive,
+            recycle_cached recycle.cached,
+            recycle_cache_full recycle.cache_full,
+            recycle_ring recycle.ring,
+            recycle_ring_full recycle.ring_full,
+            recycle_released_refcnt recycle.released_refcnt,
+        }
+    };
+}
+
+impl Counters {
+    /// Each counter under the kernel's name, with `alloc_` or `recycle_` before it, in the kernel's order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        macro_rules! pairs {
+            ($($name:ident $half:ident.$field:ident,)+) => { [$((stringify!($name), self.$half.$field)),+] };
+        }
+        each_counter!(pairs).into_iter()
+    }
+
+    /// Allocations that got a page: `fast + refill + slow`.
+    pub fn allocated(&self) -> u64 {
+        self.alloc.fast + self.alloc.refill + self.alloc.slow
+    }
+
+    /// Pages that came back into the pool: `cached + ring`.
+    pub fn recycled(&self) -> u64 {
+        self.recycle.cached + self.recycle.ring
+    }
+
+    /// [`recycled`](Self::recycled) over [`allocated`](Self::allocated), as ynltool's `recycling_pct`; `None` if
+    /// nothing was allocated.
+    pub fn recycle_ratio(&self) -> Option<f64> {
+        let allocated = self.allocated();
+        (allocated > 0).then(|| self.recycled() as f64 / allocated as f64)
+    }
+
+    /// What was counted since `earlier`.
+    ///
+    /// A counter that is lower than before began anew, and so did the others: the pool was made anew. mvneta does
+    /// that whenever an XDP program comes or goes. What is counted now was counted since then.
+    pub fn since(&self, earlier: &Self) -> Since {
+        let restarted = self.iter().zip(earlier.iter()).any(|((_, now), (_, then))| now < then);
+        if restarted {
+            return Since { counters: *self, restarted };
+        }
+        let mut counters = *self;
+        macro_rules! subtract {
+            ($($name:ident $half:ident.$field:ident,)+) => {
+                $(counters.$half.$field -= earlier.$half.$field;)+
+            };
+        }
+        each_counter!(subtract);
+        Since { counters, restarted }
+    }
+
+    fn add(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($name:ident $half:ident.$field:ident,)+) => {
+                $(self.$half.$field = self.$half.$field.saturating_add(other.$half.$field);)+
+            };
+        }
+        each_counter!(add);
+    }
+}
+
+/// What was counted between two moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The differences.
+    pub counters: Counters,
+    /// Whether the counters began anew in between, so that only what came after that is known.
+    pub restarted: bool,
+}
+
+/// What a pool's pages are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// Pages of the machine's memory.
+    #[default]
+    Page,
+    /// A dma-buf: devmem TCP.
+    Dmabuf,
+    /// Memory of an io_uring: zero-copy receive.
+    IoUring,
+}
+
+impl Memory {
+    /// Its name in metrics and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::Dmabuf => "dmabuf",
+            Self::IoUring => "io_uring",
+        }
+    }
+}
+
+/// One pool, or the sum of a driver's pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// The kernel's number of it; `None`: the sum of all pools of the interface, as ethtool tells them.
+    pub id: Option<u64>,
+    /// The NAPI instance that consumes it, if the driver said so: only then are freed buffers put back directly.
+    pub napi: Option<u64>,
+    /// What its pages are.
+    pub memory: Memory,
+    /// Pages taken from the allocator and not given back: those that lie idle in the pool are among them.
+    pub inflight_pages: Option<u64>,
+    /// Their bytes.
+    pub inflight_bytes: Option<u64>,
+    /// When its driver destroyed it, in seconds of `CLOCK_BOOTTIME`. It lives on for as long as somebody has one
+    /// of its pages.
+    pub detached_at: Option<u64>,
+    /// The eleven, if somebody tells them.
+    pub counters: Option<Counters>,
+}
+
+/// After this long the kernel itself begins to complain about a pool that cannot end (`DEFER_WARN_INTERVAL`).
+pub const STALLED_AFTER_S: u64 = 60;
+
+impl Pool {
+    /// The pool's number, or `all`.
+    pub fn label(&self) -> String {
+        self.id.map_or_else(|| "all".to_owned(), |id| id.to_string())
+    }
+
+    /// For how long the pool has been waiting for its last pages, at `boottime` seconds; `None` if it is in use.
+    pub fn detached_s(&self, boottime: u64) -> Option<u64> {
+        self.detached_at.map(|at| boottime.saturating_sub(at))
+    }
+
+    /// Whether it is what the kernel's log calls a stalled pool shutdown.
+    pub fn is_stalled(&self, boottime: u64) -> bool {
+        self.detached_s(boottime).is_some_and(|age| age >= STALLED_AFTER_S)
+            && self.inflight_pages.is_none_or(|pages| pages > 0)
+    }
+}
+
+/// Where the counters of an interface's pools come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `page-pool-stats-get`: each pool its own.
+    Netlink,
+    /// `ethtool -S`: one sum.
+    Ethtool,
+    /// Nobody tells.
+    None(Reason),
+}
+
+impl Source {
+    /// Its name in metrics and JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Netlink => "netlink",
+            Self::Ethtool => "ethtool",
+            Self::None(_) => "none",
+        }
+    }
+}
+
+/// Why there are no counters. Each says what to do about it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Reason {
+    /// Also on kernels whose drivers would report.
+    #[error("this kernel was built without CONFIG_PAGE_POOL_STATS; one built with it is needed")]
+    KernelWithoutStats,
+    /// The kernel could, the driver does not.
+    #[error(
+        "its driver tells neither netlink nor ethtool; tracepoints (page_pool:*) are the only way to see its pools"
+    )]
+    DriverSilent,
+    /// Neither can be told apart.
+    #[error(
+        "its driver tells ethtool nothing (it may not have pools, or this kernel lacks CONFIG_PAGE_POOL_STATS), and \
+         netlink lists pools from Linux 6.8 on"
+    )]
+    KernelTooOld,
+    /// The kernel did not answer.
+    #[error("the kernel did not answer: {0}")]
+    Failed(String),
+}
+
+/// What an interface's pools say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePools {
+    /// Where their counters come from.
+    pub source: Source,
+    /// The pools; those that were detached among them.
+    pub pools: Vec<Pool>,
+}
+
+impl DevicePools {
+    /// The counters of all pools together, if there are any.
+    pub fn sum(&self) -> Option<Counters> {
+        self.pools.iter().filter_map(|pool| pool.counters).reduce(|mut sum, counters| {
+            sum.add(&counters);
+            sum
+        })
+    }
+}
+
+/// The pools of the interfaces given (index and name), by index.
+pub fn read<'a>(interfaces: impl IntoIterator<Item = (u32, &'a str)>) -> BTreeMap<u32, DevicePools> {
+    let netlink = netlink::ask();
+    let ethtool = |name: &str| Ok(ethtool::counters(&statistics(name)?));
+    interfaces.into_iter().map(|(index, name)| (index, device(index, &netlink, ethtool(name)))).collect()
+}
+
+/// Puts together what the two sources say of one interface.
+fn device(
+    index: u32,
+    netlink: &io::Result<netlink::Answer>,
+    ethtool: io::Result<Option<Counters>>,
+) -> DevicePools {
+    use netlink::Support;
+    let of_device = |answer: &netlink::Answer| -> Vec<Pool> {
+        answer.pools.iter().filter(|(of, _)| *of == index).map(|(_, pool)| *pool).collect()
+    };
+    let mut pools = netlink.as_ref().map(of_device).unwrap_or_default();
+    if pools.iter().any(|pool| pool.counters.is_some()) {
+        return DevicePools { source: Source::Netlink, pools };
+    }
+    if let Ok(Some(counters)) = &ethtool {
+        pools.push(Pool { counters: Some(*counters), ..Pool::default() });
+        return DevicePools { source: Source::Ethtool, pools };
+    }
+    let reason = match (netlink, &ethtool) {
+        (Err(error), _) | (_, Err(error)) => Reason::Failed(error.to_string()),
+        (Ok(answer), _) => match answer.support {
+            Support::Nothing => Reason::KernelTooOld,
+            Support::Pools => Reason::KernelWithoutStats,
+            Support::PoolsAndCounters => Reason::DriverSilent,
+        },
+    };
+    DevicePools { source: Source::None(reason), pools }
+}
+
+/// Seconds since the machine started, sleep included: the clock of [`Pool::detached_at`].
+pub fn boottime() -> u64 {
+    u64::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
+/// Pools as tests want them.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+
+    /// Counters that all differ.
+    pub(crate) fn counters() -> Counters {
+        Counters {
+            alloc: AllocStats { fast: 900, slow: 10, slow_high_order: 0, empty: 11, refill: 90, waive: 1 },
+            recycle: RecycleStats { cached: 700, cache_full: 3, ring: 250, ring_full: 5, released_refcnt: 7 },
+        }
+    }
+
+    /// A pool in use, and one that waits for its last six pages since second 1000.
+    pub(crate) fn two_pools() -> DevicePools {
+        let used = Pool {
+            id: Some(17),
+            napi: Some(513),
+            inflight_pages: Some(256),
+            inflight_bytes: Some(1 << 20),
+            counters: Some(counters()),
+            ..Pool::default()
+        };
+        let detached = Pool {
+            id: Some(9),
+            inflight_pages: Some(6),
+            inflight_bytes: Some(6 * 4096),
+            detached_at: Some(1000),
+            counters: Some(Counters::default()),
+            ..Pool::default()
+        };
+        DevicePools { source: Source::Netlink, pools: vec![used, detached] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fixture::*, netlink::Support, *};
+
+    fn answer(support: Support, counters: Option<Counters>) -> io::Result<netlink::Answer> {
+        let pool = Pool { id: Some(17), inflight_pages: Some(4), counters, ..Pool::default() };
+        Ok(netlink::Answer { pools: vec![(3, pool)], support })
+    }
+
+    #[test]
+    fn each_pool_is_better_than_a_sum() {
+        let both = device(3, &answer(Support::PoolsAndCounters, Some(counters())), Ok(Some(counters())));
+        assert_eq!((both.source, both.pools.len()), (Source::Netlink, 1));
+    }
+
+    #[test]
+    fn a_sum_is_better_than_nothing_and_comes_beside_the_pages_in_flight() {
+        let ethtool = device(3, &answer(Support::Pools, None), Ok(Some(counters())));
+        assert_eq!((&ethtool.source, ethtool.pools.len()), (&Source::Ethtool, 2));
+        assert_eq!(ethtool.sum(), Some(counters()));
+        assert_eq!(ethtool.pools[0].inflight_pages, Some(4));
+    }
+
+    #[test]
+    fn what_is_not_told_has_a_reason_and_no_zeros() {
+        let none = |answer| device(3, &answer, Ok(None));
+        let without = none(answer(Support::Pools, None));
+        assert_eq!(without.source, Source::None(Reason::KernelWithoutStats));
+        assert_eq!((without.sum(), without.pools[0].inflight_pages), (None, Some(4)), "but pages in flight");
+        let silent = device(4, &answer(Support::PoolsAndCounters, Some(counters())), Ok(None));
+        assert_eq!(silent, DevicePools { source: Source::None(Reason::DriverSilent), pools: vec![] });
+        let old = none(Ok(netlink::Answer::default()));
+        assert_eq!(old.source, Source::None(Reason::KernelTooOld));
+        let denied = none(Err(io::Error::from_raw_os_error(libc::EPERM)));
+        assert!(matches!(denied.source, Source::None(Reason::Failed(why)) if why.contains("not permitted")));
+    }
+
+    #[test]
+    fn a_counter_that_fell_began_anew() {
+        let mut later = counters();
+        later.alloc.fast += 100;
+        later.recycle.cached += 80;
+        let since = later.since(&counters());
+        assert_eq!(
+            (since.counters.allocated(), since.counters.recycled(), since.restarted),
+            (100, 80, false)
+        );
+        assert_eq!(since.counters.recycle_ratio(), Some(0.8));
+
+        let mut anew = Counters::default();
+        anew.alloc.slow = 2;
+        let since = anew.since(&counters());
+        assert_eq!((since.counters, since.restarted), (anew, true));
+        assert_eq!(anew.since(&anew).counters.recycle_ratio(), None);
+    }
+
+    #[test]
+    fn a_pool_without_an_end_is_stalled_after_a_minute() {
+        let [used, detached] = two_pools().pools[..] else { panic!("two") };
+        assert_eq!((used.detached_s(5000), used.is_stalled(5000)), (None, false));
+        assert_eq!((detached.detached_s(1059), detached.is_stalled(1059)), (Some(59), false));
+        assert!(detached.is_stalled(1060));
+        assert!(!Pool { inflight_pages: Some(0), ..detached }.is_stalled(5000), "about to end");
+    }
+}

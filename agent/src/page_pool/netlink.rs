@@ -1,0 +1,195 @@
+//! Family `netdev`, version 1 (Documentation/netlink/specs/netdev.yaml): every page_pool of the network
+//! namespace whose driver tied it to an interface. Needs no privilege.
+
+use std::io;
+
+use frame_pool::{AllocStats, RecycleStats};
+
+use super::{
+    Counters, Memory, Pool,
+    genl::{Attributes, Genl},
+};
+
+const FAMILY: &str = "netdev";
+/// `NETDEV_CMD_PAGE_POOL_GET`, since Linux 6.8.
+const PAGE_POOL_GET: u8 = 5;
+/// `NETDEV_CMD_PAGE_POOL_STATS_GET`, since Linux 6.8; only with `CONFIG_PAGE_POOL_STATS`.
+const PAGE_POOL_STATS_GET: u8 = 9;
+
+/// `NETDEV_A_PAGE_POOL_*`.
+mod attr {
+    pub(super) const ID: u16 = 1;
+    pub(super) const IFINDEX: u16 = 2;
+    pub(super) const NAPI_ID: u16 = 3;
+    pub(super) const INFLIGHT: u16 = 4;
+    pub(super) const INFLIGHT_MEM: u16 = 5;
+    pub(super) const DETACH_TIME: u16 = 6;
+    pub(super) const DMABUF: u16 = 7;
+    pub(super) const IO_URING: u16 = 8;
+}
+
+/// `NETDEV_A_PAGE_POOL_STATS_*`: the counters begin at 8 and lie side by side.
+mod stats {
+    pub(super) const INFO: u16 = 1;
+    pub(super) const ALLOC_FAST: u16 = 8;
+    pub(super) const ALLOC_SLOW: u16 = 9;
+    pub(super) const ALLOC_SLOW_HIGH_ORDER: u16 = 10;
+    pub(super) const ALLOC_EMPTY: u16 = 11;
+    pub(super) const ALLOC_REFILL: u16 = 12;
+    pub(super) const ALLOC_WAIVE: u16 = 13;
+    pub(super) const RECYCLE_CACHED: u16 = 14;
+    pub(super) const RECYCLE_CACHE_FULL: u16 = 15;
+    pub(super) const RECYCLE_RING: u16 = 16;
+    pub(super) const RECYCLE_RING_FULL: u16 = 17;
+    pub(super) const RECYCLE_RELEASED_REFCNT: u16 = 18;
+}
+
+/// What the family says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Every pool, with the index of its interface.
+    pub(super) pools: Vec<(u32, Pool)>,
+    /// How much of the family this kernel has.
+    pub(super) support: Support,
+}
+
+/// How much a kernel can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Support {
+    /// It does not list pools: older than Linux 6.8.
+    #[default]
+    Nothing,
+    /// It lists pools and was built without `CONFIG_PAGE_POOL_STATS`: they have no counters.
+    Pools,
+    /// It lists pools and their counters.
+    PoolsAndCounters,
+}
+
+/// Asks the kernel. A kernel without the family, or without its commands, is an answer too.
+pub(super) fn ask() -> io::Result<Answer> {
+    let Some(netdev) = Genl::connect(FAMILY)? else { return Ok(Answer::default()) };
+    let Some(pools) = supported(netdev.dump(PAGE_POOL_GET))? else { return Ok(Answer::default()) };
+    // A kernel that lists pools has the other command as well, unless it was built without.
+    let stats = supported(netdev.dump(PAGE_POOL_STATS_GET))?;
+    let support = if stats.is_some() { Support::PoolsAndCounters } else { Support::Pools };
+    Ok(Answer { pools: join(&pools, &stats.unwrap_or_default()), support })
+}
+
+/// `None` if the kernel does not know the command.
+fn supported<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Each pool with its counters. Pools come and go between the two dumps: one without counters has none to show.
+fn join(pools: &[Attributes], stats: &[Attributes]) -> Vec<(u32, Pool)> {
+    let stats: Vec<(u64, Counters)> = stats.iter().filter_map(counters).collect();
+    pools
+        .iter()
+        .filter_map(|attributes| {
+            let (ifindex, mut pool) = pool(attributes)?;
+            pool.counters = stats.iter().find(|(id, _)| Some(*id) == pool.id).map(|(_, counters)| *counters);
+            Some((ifindex, pool))
+        })
+        .collect()
+}
+
+/// A pool that does not say which one it is cannot be told from another, and one without an interface is nobody's.
+fn pool(attributes: &Attributes) -> Option<(u32, Pool)> {
+    let memory = if attributes.has(attr::DMABUF) {
+        Memory::Dmabuf
+    } else if attributes.has(attr::IO_URING) {
+        Memory::IoUring
+    } else {
+        Memory::Page
+    };
+    let pool = Pool {
+        id: Some(attributes.uint(attr::ID)?),
+        napi: attributes.uint(attr::NAPI_ID),
+        memory,
+        inflight_pages: attributes.uint(attr::INFLIGHT),
+        inflight_bytes: attributes.uint(attr::INFLIGHT_MEM),
+        detached_at: attributes.uint(attr::DETACH_TIME),
+        counters: None,
+    };
+    Some((attributes.uint(attr::IFINDEX)?.try_into().ok()?, pool))
+}
+
+fn counters(attributes: &Attributes) -> Option<(u64, Counters)> {
+    let id = attributes.nest(stats::INFO)?.uint(attr::ID)?;
+    let counter = |kind| attributes.uint(kind).unwrap_or(0);
+    let counters = Counters {
+        alloc: AllocStats {
+            fast: counter(stats::ALLOC_FAST),
+            slow: counter(stats::ALLOC_SLOW),
+            slow_high_order: counter(stats::ALLOC_SLOW_HIGH_ORDER),
+            empty: counter(stats::ALLOC_EMPTY),
+            refill: counter(stats::ALLOC_REFILL),
+            waive: counter(stats::ALLOC_WAIVE),
+        },
+        recycle: RecycleStats {
+            cached: counter(stats::RECYCLE_CACHED),
+            cache_full: counter(stats::RECYCLE_CACHE_FULL),
+            ring: counter(stats::RECYCLE_RING),
+            ring_full: counter(stats::RECYCLE_RING_FULL),
+            released_refcnt: counter(stats::RECYCLE_RELEASED_REFCNT),
+        },
+    };
+    Some((id, counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page_pool::genl::fixture::{attribute, parsed, uint};
+
+    #[test]
+    fn a_pool_says_what_it_is_and_its_counters_follow_it() {
+        let pools = [
+            parsed(&[
+                uint(attr::ID, 17),
+                uint(attr::IFINDEX, 3),
+                uint(attr::NAPI_ID, 513),
+                uint(attr::INFLIGHT, 256),
+                uint(attr::INFLIGHT_MEM, 256 * 4096),
+            ]),
+            parsed(&[
+                uint(attr::ID, 9),
+                uint(attr::IFINDEX, 1),
+                uint(attr::INFLIGHT, 6),
+                uint(attr::DETACH_TIME, 1000),
+                attribute(attr::IO_URING, &[]),
+            ]),
+        ];
+        let mut parts = vec![attribute(stats::INFO, &[uint(attr::ID, 17), uint(attr::IFINDEX, 3)].concat())];
+        parts.extend((8..=18).map(|kind| uint(kind, 10_000_000_000 + u64::from(kind))));
+
+        let joined = join(&pools, &[parsed(&parts)]);
+        let (ifindex, pool) = &joined[0];
+        assert_eq!((*ifindex, pool.id, pool.napi), (3, Some(17), Some(513)));
+        assert_eq!((pool.inflight_pages, pool.inflight_bytes), (Some(256), Some(1 << 20)));
+        assert_eq!((pool.memory, pool.detached_at), (Memory::Page, None));
+        let counters = pool.counters.unwrap();
+        let values: Vec<u64> = counters.iter().map(|(_, value)| value).collect();
+        assert_eq!(values, (8..=18).map(|kind| 10_000_000_000 + kind).collect::<Vec<u64>>());
+
+        let (ifindex, pool) = &joined[1];
+        assert_eq!((*ifindex, pool.id, pool.detached_at), (1, Some(9), Some(1000)));
+        assert_eq!((pool.memory, pool.counters), (Memory::IoUring, None));
+    }
+
+    #[test]
+    fn a_pool_of_nobody_is_left_out() {
+        assert!(join(&[parsed(&[uint(attr::ID, 17)]), parsed(&[uint(attr::IFINDEX, 3)])], &[]).is_empty());
+    }
+
+    #[test]
+    fn this_kernel_answers() {
+        // What it says depends on the kernel; that it is understood does not.
+        let answer = ask().unwrap();
+        assert!(answer.support != Support::Nothing || answer.pools.is_empty(), "{answer:?}");
+    }
+}

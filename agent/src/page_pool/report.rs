@@ -1,0 +1,341 @@
+//! `umemd pagepool`: what the kernel's pools say, for people and scripts.
+
+use std::{fmt::Write as _, io, time::Instant};
+
+use serde::Serialize;
+
+use super::{Counters, DevicePools, Pool, Reason, Source, boottime, json::DeviceJson};
+use crate::{
+    nic::{self, NicError},
+    report::numbers::{binary, percent, thousands, wrap},
+    sys::ethtool,
+};
+
+/// Version of the JSON object; raised when a field changes its meaning or goes.
+const SCHEMA: u32 = 1;
+/// The heading of the rates is repeated so that it is in sight on a terminal of 24 lines.
+const LINES_PER_HEADING: u32 = 20;
+
+/// The pools of some interfaces at one moment.
+#[derive(Clone, Debug)]
+pub struct Report {
+    at: Instant,
+    boottime: u64,
+    devices: Vec<Device>,
+}
+
+#[derive(Clone, Debug)]
+struct Device {
+    name: String,
+    driver: String,
+    pools: DevicePools,
+}
+
+impl Report {
+    /// Asks for the interfaces named, or for all there are.
+    ///
+    /// # Errors
+    ///
+    /// If there is no interface of a name, or the kernel does not list its interfaces.
+    pub fn take(names: &[String], netns: Option<&str>) -> Result<Self, NicError> {
+        let links = nic::links().map_err(|source| NicError::Kernel { what: "its interfaces", source })?;
+        let asked: Vec<_> = if names.is_empty() {
+            links.iter().collect()
+        } else {
+            names.iter().map(|name| nic::find(&links, name, netns)).collect::<Result<_, _>>()?
+        };
+        let mut pools = super::read(asked.iter().map(|link| (link.index, link.name.as_str())));
+        let device = |link: &&nic::Link| {
+            let driver = ethtool::driver(&link.name).unwrap_or_default();
+            Some(Device { name: link.name.clone(), driver, pools: pools.remove(&link.index)? })
+        };
+        let devices = asked.iter().filter_map(device).collect();
+        Ok(Self { at: Instant::now(), boottime: boottime(), devices })
+    }
+
+    /// One JSON object, and a newline.
+    pub fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct All<'a> {
+            r#type: &'static str,
+            schema: u32,
+            devices: Vec<One<'a>>,
+        }
+        #[derive(Serialize)]
+        struct One<'a> {
+            device: &'a str,
+            driver: &'a str,
+            #[serde(flatten)]
+            pools: DeviceJson,
+        }
+        let one = |device: &'_ Device| DeviceJson::new(&device.pools, self.boottime);
+        let devices = self
+            .devices
+            .iter()
+            .map(|device| One { device: &device.name, driver: &device.driver, pools: one(device) })
+            .collect();
+        // Strings, numbers and maps with string keys: this cannot fail, and an empty line would say that it did.
+        let mut line =
+            serde_json::to_string(&All { r#type: "pagepool", schema: SCHEMA, devices }).unwrap_or_default();
+        line.push('\n');
+        line
+    }
+
+    /// Each interface with its pools; last those of which nobody tells anything, and why.
+    ///
+    /// A pool whose interface went is listed at `lo`: the kernel moves it there (`page_pool_unreg_netdev`,
+    /// net/core/page_pool_user.c).
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for device in self.devices.iter().filter(|device| !device.pools.pools.is_empty()) {
+            let _ = write!(text, "{}: ", device.title());
+            match &device.pools.source {
+                Source::None(reason) => {
+                    let _ = writeln!(text, "no counters, {reason}");
+                }
+                source => {
+                    let _ = writeln!(text, "counters by {}", source.name());
+                }
+            }
+            for pool in &device.pools.pools {
+                self.write_pool(&mut text, pool);
+            }
+        }
+        // Mostly it is one reason for all of them.
+        let mut silent: Vec<(&Reason, Vec<String>)> = Vec::new();
+        for device in self.devices.iter().filter(|device| device.pools.pools.is_empty()) {
+            let Source::None(reason) = &device.pools.source else { continue };
+            match silent.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, titles)) => titles.push(device.title()),
+                None => silent.push((reason, vec![device.title()])),
+            }
+        }
+        for (reason, titles) in silent {
+            let _ = writeln!(text, "{}: not available: {reason}", titles.join(", "));
+        }
+        text
+    }
+
+    fn write_pool(&self, text: &mut String, pool: &Pool) {
+        let mut facts = vec![match pool.id {
+            Some(id) => format!("pool {id}"),
+            None => "all pools".to_owned(),
+        }];
+        facts.extend(pool.napi.map(|napi| format!("NAPI {napi}")));
+        facts.extend((pool.memory != super::Memory::Page).then(|| pool.memory.name().to_owned()));
+        facts.extend(pool.inflight_pages.map(|pages| {
+            let bytes = pool.inflight_bytes.map(|bytes| format!(" ({}B)", binary(bytes)));
+            format!("{} pages in flight{}", thousands(pages), bytes.unwrap_or_default())
+        }));
+        let _ = writeln!(text, "  {}", facts.join(", "));
+        if let Some(age) = pool.detached_s(self.boottime) {
+            let stalled = if pool.is_stalled(self.boottime) {
+                "; STALLED: somebody keeps its last pages, and it cannot end before they come back"
+            } else {
+                ""
+            };
+            let _ = writeln!(text, "    detached {} s ago{stalled}", thousands(age));
+        }
+        let Some(counters) = &pool.counters else { return };
+        for half in ["alloc", "recycle"] {
+            let named = counters
+                .iter()
+                .filter_map(|(name, n)| Some((name.strip_prefix(half)?.strip_prefix('_')?, n)));
+            text.push_str(&wrap(&format!("    {half:8}"), named));
+        }
+        let _ = writeln!(
+            text,
+            "    recycled {} of {} allocations",
+            percent(counters.recycle_ratio()),
+            thousands(counters.allocated()),
+        );
+    }
+}
+
+impl Device {
+    fn title(&self) -> String {
+        match self.driver.as_str() {
+            "" => self.name.clone(),
+            driver => format!("{} ({driver})", self.name),
+        }
+    }
+}
+
+/// `umemd pagepool --watch`: rates, a line per pool.
+#[derive(Debug)]
+pub struct Watch {
+    last: Report,
+    lines: u32,
+}
+
+impl Watch {
+    /// Starts from a report.
+    pub fn new(first: Report) -> Self {
+        Self { last: first, lines: 0 }
+    }
+
+    /// What happened since the last report. A pool that was not there then has no line yet.
+    pub fn rates(&mut self, now: Report) -> String {
+        let seconds = now.at.saturating_duration_since(self.last.at).as_secs_f64();
+        let mut text = String::new();
+        for device in &now.devices {
+            let before = self.last.devices.iter().find(|before| before.name == device.name);
+            for pool in &device.pools.pools {
+                let earlier = before.and_then(|before| {
+                    before.pools.pools.iter().find(|earlier| earlier.id == pool.id)?.counters
+                });
+                let (Some(counters), Some(earlier)) = (pool.counters, earlier) else { continue };
+                if self.lines.is_multiple_of(LINES_PER_HEADING) {
+                    let _ = writeln!(text, "{HEADING}");
+                }
+                self.lines += 1;
+                line(&mut text, &device.name, pool, &counters, &earlier, seconds);
+            }
+        }
+        self.last = now;
+        text
+    }
+}
+
+const HEADING: &str =
+    "device           pool   alloc/s    slow/s  cached/s    ring/s    lost/s recycled in flight";
+
+fn line(text: &mut String, device: &str, pool: &Pool, counters: &Counters, earlier: &Counters, seconds: f64) {
+    let since = counters.since(earlier);
+    let now = &since.counters;
+    let rate = |count: u64| thousands((count as f64 / seconds.max(1e-3)).round() as u64);
+    let _ = writeln!(
+        text,
+        "{device:15} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}{}",
+        pool.label(),
+        rate(now.allocated()),
+        rate(now.alloc.slow),
+        rate(now.recycle.cached),
+        rate(now.recycle.ring),
+        rate(now.recycle.ring_full + now.recycle.released_refcnt),
+        percent(now.recycle_ratio()),
+        pool.inflight_pages.map_or_else(|| "-".into(), thousands),
+        if since.restarted { "  counters began anew" } else { "" },
+    );
+}
+
+/// Prints a report, or one a second until nobody reads any more.
+///
+/// # Errors
+///
+/// As [`Report::take`], or if standard output cannot be written.
+pub fn run(
+    names: &[String],
+    netns: Option<&str>,
+    watch: bool,
+    json: bool,
+    out: &mut impl io::Write,
+) -> anyhow::Result<()> {
+    let first = Report::take(names, netns)?;
+    let written = (|| {
+        out.write_all(if json { first.json() } else { first.text() }.as_bytes())?;
+        let mut rates = Watch::new(first);
+        while watch {
+            out.flush()?;
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            let now = Report::take(names, netns)?;
+            let text = if json { now.json() } else { rates.rates(now) };
+            out.write_all(text.as_bytes())?;
+        }
+        anyhow::Ok(out.flush()?)
+    })();
+    match written {
+        // `umemd pagepool | head` is no error of ours.
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::page_pool::fixture::{counters, two_pools};
+
+    fn report() -> Report {
+        let device =
+            |name: &str, driver: &str, pools| Device { name: name.into(), driver: driver.into(), pools };
+        let all = Pool { counters: Some(counters()), ..Pool::default() };
+        let none = |reason| DevicePools { source: Source::None(reason), pools: Vec::new() };
+        let devices = vec![
+            device("lo", "", none(Reason::DriverSilent)),
+            device("eth0", "mlx5_core", two_pools()),
+            device("eth1", "mvneta", DevicePools { source: Source::Ethtool, pools: vec![all] }),
+            device("eth2", "mvpp2", none(Reason::KernelWithoutStats)),
+        ];
+        Report { at: Instant::now(), boottime: 4120, devices }
+    }
+
+    #[test]
+    fn the_report_reads_from_what_is_known_to_what_is_not() {
+        let expected = "\
+eth0 (mlx5_core): counters by netlink
+  pool 17, NAPI 513, 256 pages in flight (1.00 MiB)
+    alloc    fast 900  slow 10  slow_high_order 0  empty 11  refill 90  waive 1
+    recycle  cached 700  cache_full 3  ring 250  ring_full 5  released_refcnt 7
+    recycled 95.0 % of 1,000 allocations
+  pool 9, 6 pages in flight (24.00 KiB)
+    detached 3,120 s ago; STALLED: somebody keeps its last pages, and it cannot end before they come back
+    alloc    fast 0  slow 0  slow_high_order 0  empty 0  refill 0  waive 0
+    recycle  cached 0  cache_full 0  ring 0  ring_full 0  released_refcnt 0
+    recycled - of 0 allocations
+eth1 (mvneta): counters by ethtool
+  all pools
+    alloc    fast 900  slow 10  slow_high_order 0  empty 11  refill 90  waive 1
+    recycle  cached 700  cache_full 3  ring 250  ring_full 5  released_refcnt 7
+    recycled 95.0 % of 1,000 allocations
+lo: not available: its driver tells neither netlink nor ethtool; tracepoints (page_pool:*) are the only \
+way to see its pools
+eth2 (mvpp2): not available: this kernel was built without CONFIG_PAGE_POOL_STATS; one built with it is needed
+";
+        assert_eq!(report().text(), expected);
+    }
+
+    #[test]
+    fn json_is_one_object_per_report() {
+        let json: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
+        assert_eq!((&json["type"], &json["schema"]), (&"pagepool".into(), &1.into()));
+        let device = &json["devices"][1];
+        assert_eq!((&device["device"], &device["driver"]), (&"eth0".into(), &"mlx5_core".into()));
+        assert_eq!(device["pools"][1]["stalled"], true);
+        assert_eq!(json["devices"][3]["source"], "none");
+    }
+
+    #[test]
+    fn rates_are_differences_and_a_restart_is_said() {
+        let first = report();
+        let mut later = first.clone();
+        later.at += Duration::from_secs(2);
+        let grown = later.devices[1].pools.pools[0].counters.as_mut().unwrap();
+        grown.alloc.fast += 2000;
+        grown.recycle.cached += 1990;
+        let anew = later.devices[2].pools.pools[0].counters.as_mut().unwrap();
+        *anew = Counters::default();
+        anew.alloc.slow = 4;
+
+        let text = Watch::new(first).rates(later);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0][..2], ["device", "pool"]);
+        assert_eq!(lines[1], ["eth0", "17", "1,000", "0", "995", "0", "0", "99.5", "%", "256"]);
+        assert_eq!(lines[2], ["eth0", "9", "0", "0", "0", "0", "0", "-", "6"]);
+        assert_eq!(lines[3][..10], ["eth1", "all", "2", "2", "0", "0", "0", "0.0", "%", "-"]);
+        assert!(text.lines().nth(3).unwrap().ends_with("counters began anew"));
+    }
+
+    #[test]
+    fn loopback_is_told_about_on_every_machine() {
+        let report = Report::take(&["lo".into()], None).unwrap();
+        assert!(report.text().starts_with("lo: "), "{}", report.text());
+        assert!(Report::take(&["nosuchif0".into()], None).is_err());
+    }
+}
