@@ -106,8 +106,7 @@ fn parse(datagram: &[u8]) -> io::Result<Batch> {
     let mut batch = Batch::default();
     let mut rest = datagram;
     while !rest.is_empty() && !batch.done {
-        let message =
-            NetlinkMessage::<GenlMessage<Message>>::deserialize(rest).map_err(|error| invalid(error))?;
+        let message = NetlinkMessage::<GenlMessage<Message>>::deserialize(rest).map_err(invalid)?;
         batch.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
         match message.payload {
             // A dump that fails on its way says so in its last message.

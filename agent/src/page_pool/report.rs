@@ -1,6 +1,10 @@
 //! `umemd pagepool`: what the kernel's pools say, for people and scripts.
 
-use std::{fmt::Write as _, io, time::Instant};
+use std::{
+    fmt::Write as _,
+    io,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -219,7 +223,7 @@ fn line(text: &mut String, device: &str, pool: &Pool, counters: &Counters, earli
     );
 }
 
-/// Prints a report, or one a second until nobody reads any more.
+/// Prints a report; with `watch`, one a second until nobody reads any more.
 ///
 /// # Errors
 ///
@@ -232,33 +236,25 @@ pub fn run(
     out: &mut impl io::Write,
 ) -> anyhow::Result<()> {
     let first = Report::take(names, netns)?;
-    let written = (|| {
-        out.write_all(if json { first.json() } else { first.text() }.as_bytes())?;
-        let mut rates = Watch::new(first);
-        while watch {
-            out.flush()?;
-            std::thread::sleep(std::time::Duration::from_secs(1));
-            let now = Report::take(names, netns)?;
-            let text = if json { now.json() } else { rates.rates(now) };
-            out.write_all(text.as_bytes())?;
+    let mut print = |text: &str| -> io::Result<bool> {
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // `umemd pagepool | head` is no error of ours.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            other => other.map(|()| true),
         }
-        anyhow::Ok(out.flush()?)
-    })();
-    match written {
-        // `umemd pagepool | head` is no error of ours.
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        other => other,
+    };
+    let mut text = if json { first.json() } else { first.text() };
+    let mut rates = Watch::new(first);
+    while print(&text)? && watch {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = Report::take(names, netns)?;
+        text = if json { now.json() } else { rates.rates(now) };
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::page_pool::fixture::{counters, two_pools};
 
