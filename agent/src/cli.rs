@@ -99,9 +99,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cpus: Option<Vec<usize>>,
 
-    /// Address of /metrics, /healthz and /readyz.
+    /// Address of the live page, /metrics, /status, /healthz and /readyz.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19478")]
     pub listen: SocketAddr,
+
+    /// Name by which the listener may be called over HTTP, beside addresses
+    /// and this machine's own name; may be given several times.
+    #[arg(long = "allow-host", value_name = "NAME")]
+    pub allow_hosts: Vec<String>,
 
     /// Stop after this time: 500ms, 10s, 2m, 1h.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -156,6 +161,7 @@ impl TryFrom<RunArgs> for RunConfig {
             frame_size,
             cpus,
             listen,
+            allow_hosts,
             duration,
             json,
             force,
@@ -180,6 +186,7 @@ impl TryFrom<RunArgs> for RunConfig {
             layout: config::layout(frames, frame_size)?,
             cpus,
             listen,
+            allow_hosts,
             duration,
             json,
             force,

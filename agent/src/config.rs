@@ -34,6 +34,8 @@ pub struct RunConfig {
     pub cpus: Option<Vec<usize>>,
     /// Where the HTTP listener binds.
     pub listen: SocketAddr,
+    /// Names by which the listener may be called, beside addresses and this machine's own name.
+    pub allow_hosts: Vec<String>,
     /// When to stop without being told.
     pub duration: Option<Duration>,
     /// JSON instead of a table.

@@ -14,6 +14,7 @@
 //! | [`control`] | order of start, worker threads, watchdog, signals, order of shutdown |
 //! | [`page_pool`] | the kernel's own page_pools: the other recycler |
 //! | [`observe`] | everything that can be said of a running agent, as plain data |
+//! | [`status`], [`drops`] | the same as JSON; where packets get lost, and what to do about it |
 //! | [`report`] | what the user sees: a table, or JSON |
 //! | [`outlet`] | standard output and error, on which nobody waits |
 //! | [`metrics`] | the same for Prometheus, over HTTP |
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod counts;
+pub mod drops;
 pub mod ebpf;
 pub mod metrics;
 pub mod nic;
@@ -30,6 +32,7 @@ pub mod observe;
 pub mod outlet;
 pub mod page_pool;
 pub mod report;
+pub mod status;
 pub mod steer;
 pub mod sys;
 pub mod xsk;

@@ -106,6 +106,7 @@ impl Device {
             queue.with_socket(SocketHandle::zero_copy).is_some_and(|mode| mode.unwrap_or(false))
         });
         let info = DeviceInfo {
+            index: link.index,
             name: name.clone(),
             driver: ethtool::driver(name).unwrap_or_default(),
             mode: attached.mode,
@@ -166,8 +167,9 @@ impl Device {
 
     /// The device as it is now.
     pub(super) fn observe(&self) -> DeviceView {
-        let queues = self.queues.iter().map(Queue::observe).collect();
-        self.view(self.decisions(), queues)
+        // The decisions first: what was steered by then and is seen nowhere later did not get through.
+        let decisions = self.decisions();
+        self.view(decisions, self.queues.iter().map(Queue::observe).collect())
     }
 
     /// Waits for the workers' ends.
@@ -221,7 +223,7 @@ impl Device {
     }
 
     fn view(&self, decisions: [u64; Decision::COUNT], queues: Vec<QueueView>) -> DeviceView {
-        DeviceView { info: Arc::clone(&self.info), decisions, queues }
+        DeviceView { info: Arc::clone(&self.info), decisions, queues, kernel: None }
     }
 }
 

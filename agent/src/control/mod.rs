@@ -14,7 +14,7 @@ mod worker;
 use std::{
     io,
     rc::Rc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -28,10 +28,11 @@ use tokio::{
 
 use crate::{
     config::RunConfig,
-    metrics::{self, Answer},
-    observe::Observation,
+    metrics::{self, Answer, Hosts},
+    observe::{self, Observation},
     outlet::Outlet,
     report::Reporter,
+    status::Status,
 };
 use device::Device;
 
@@ -70,7 +71,7 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
         let signals = Signals::listen().context("cannot listen for signals")?;
         let devices = device::open_all(&config)?;
         let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
-        let agent = Rc::new(Agent { devices, started: Instant::now() });
+        let agent = Rc::new(Agent { devices, started: Instant::now(), started_at: SystemTime::now() });
         // Before the first frame is allocated: at the end all of them are home, and the two are compared.
         let start = agent.observe();
         for device in &agent.devices {
@@ -81,8 +82,8 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
                 tokio::task::spawn_local(program_log::forward(log));
             }
         }
-        let pages = Rc::clone(&agent);
-        tokio::task::spawn_local(metrics::serve(listener, move |path| pages.page(path)));
+        let (pages, hosts) = (Rc::clone(&agent), Hosts::new(&config.allow_hosts));
+        tokio::task::spawn_local(metrics::serve(listener, hosts, move |path| pages.page(path)));
         log::info!("listening on {endpoint}");
         let reporter = Reporter::new(out, config.json, start);
         agent.serve(&config, signals, &endpoint, reporter).await
@@ -93,6 +94,7 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
 struct Agent {
     devices: Vec<Device>,
     started: Instant,
+    started_at: SystemTime,
 }
 
 impl Agent {
@@ -184,14 +186,28 @@ impl Agent {
         for (device, decisions) in self.devices.iter().zip(decisions) {
             devices.push(device.collect(decisions).await);
         }
-        Observation { at, devices }
+        Observation { at, started: self.started_at, devices, collectors: Vec::new() }
     }
 
     fn observe(&self) -> Observation {
         Observation {
             at: self.started.elapsed(),
+            started: self.started_at,
             devices: self.devices.iter().map(Device::observe).collect(),
+            collectors: Vec::new(),
         }
+    }
+
+    /// The same, and what the kernel says of the interfaces themselves.
+    fn observe_all(&self) -> Observation {
+        let mut observation = self.observe();
+        let infos = observation.devices.iter().map(|device| device.info.as_ref());
+        let (mut views, collectors) = observe::ask(infos);
+        for device in &mut observation.devices {
+            device.kernel = views.remove(&device.info.index);
+        }
+        observation.collectors = collectors;
+        observation
     }
 
     /// The HTTP pages.
@@ -201,9 +217,14 @@ impl Agent {
                 StatusCode::OK,
                 concat!("umemd ", env!("CARGO_PKG_VERSION"), "\n/metrics  /healthz  /readyz\n"),
             ),
-            "/metrics" => match metrics::render(self.observe()) {
+            "/metrics" => match metrics::render(self.observe_all()) {
                 Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body },
                 Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            "/status" => Answer {
+                status: StatusCode::OK,
+                content_type: "application/json",
+                body: Status::of(&self.observe_all()).json(),
             },
             "/healthz" => health(&self.devices, Device::stalled_queues, "makes no turns"),
             "/readyz" => health(&self.devices, Device::unsteered_queues, "does not get its traffic"),

@@ -2,7 +2,10 @@
 
 mod http;
 mod openmetrics;
+#[cfg(test)]
+mod reference;
+mod series;
 mod tree;
 
-pub use http::{Answer, bind, serve};
+pub use http::{Answer, Hosts, bind, serve};
 pub use openmetrics::{CONTENT_TYPE, render};

@@ -3,6 +3,7 @@
 
 mod netlink;
 mod queues;
+pub mod stats;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, links, routes};
 pub use queues::choose as choose_queues;

@@ -161,7 +161,10 @@ fn attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
 }
 
 /// Sends a dump request and hands each answer to `each`.
-fn dump(request: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+pub(super) fn dump(
+    request: RouteNetlinkMessage,
+    mut each: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;

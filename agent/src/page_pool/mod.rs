@@ -21,8 +21,6 @@ use thiserror::Error;
 pub use json::{DeviceJson, PoolJson};
 pub use report::{Report, Watch, run};
 
-use crate::sys::ethtool::statistics;
-
 /// page_pool's eleven counters; all of them count from the making of the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -242,18 +240,22 @@ impl DevicePools {
     }
 }
 
-/// The pools of the interfaces given (index and name), by index.
-pub fn read<'a>(interfaces: impl IntoIterator<Item = (u32, &'a str)>) -> BTreeMap<u32, DevicePools> {
+/// The pools of the interfaces given, by index: each interface's index, and what `ethtool -S` says of it.
+pub fn read<'a>(
+    interfaces: impl IntoIterator<Item = (u32, Result<&'a [(String, u64)], &'a io::Error>)>,
+) -> BTreeMap<u32, DevicePools> {
     let netlink = netlink::ask();
-    let ethtool = |name: &str| Ok(ethtool::counters(&statistics(name)?));
-    interfaces.into_iter().map(|(index, name)| (index, device(index, &netlink, ethtool(name)))).collect()
+    interfaces
+        .into_iter()
+        .map(|(index, statistics)| (index, device(index, &netlink, statistics.map(ethtool::counters))))
+        .collect()
 }
 
 /// Puts together what the two sources say of one interface.
 fn device(
     index: u32,
     netlink: &io::Result<netlink::Answer>,
-    ethtool: io::Result<Option<Counters>>,
+    ethtool: Result<Option<Counters>, &io::Error>,
 ) -> DevicePools {
     use netlink::Support;
     let of_device = |answer: &netlink::Answer| -> Vec<Pool> {
@@ -263,11 +265,11 @@ fn device(
     if pools.iter().any(|pool| pool.counters.is_some()) {
         return DevicePools { source: Source::Netlink, pools };
     }
-    if let Ok(Some(counters)) = &ethtool {
-        pools.push(Pool { counters: Some(*counters), ..Pool::default() });
+    if let Ok(Some(counters)) = ethtool {
+        pools.push(Pool { counters: Some(counters), ..Pool::default() });
         return DevicePools { source: Source::Ethtool, pools };
     }
-    let reason = match (netlink, &ethtool) {
+    let reason = match (netlink, ethtool) {
         (Err(error), _) | (_, Err(error)) => Reason::Failed(error.to_string()),
         (Ok(answer), _) => match answer.support {
             Support::Nothing => Reason::KernelTooOld,

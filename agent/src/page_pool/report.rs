@@ -48,7 +48,10 @@ impl Report {
         } else {
             names.iter().map(|name| nic::find(&links, name, netns)).collect::<Result<_, _>>()?
         };
-        let mut pools = super::read(asked.iter().map(|link| (link.index, link.name.as_str())));
+        let statistics: Vec<_> =
+            asked.iter().map(|link| (link.index, ethtool::statistics(&link.name))).collect();
+        let mut pools =
+            super::read(statistics.iter().map(|(index, statistics)| (*index, statistics.as_deref())));
         let device = |link: &&nic::Link| {
             let driver = ethtool::driver(&link.name).unwrap_or_default();
             Some(Device { name: link.name.clone(), driver, pools: pools.remove(&link.index)? })

@@ -3,9 +3,15 @@
 //! Table, JSON and metrics all read this and nothing else. Taking one costs the workers nothing: their
 //! snapshots are read from a block that they publish once a turn, the rest is asked of the kernel.
 
-use std::{sync::Arc, time::Duration};
+mod kernel;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use datapath::snapshot::{Places, Snapshot};
+pub use kernel::{Collector, KernelView, ask};
 use rustix::net::xdp::XdpStatistics;
 use umemd_common::Decision;
 
@@ -14,8 +20,12 @@ use umemd_common::Decision;
 pub struct Observation {
     /// Time since the workers started.
     pub at: Duration,
+    /// When that was.
+    pub started: SystemTime,
     /// The devices, in the order given.
     pub devices: Vec<DeviceView>,
+    /// How asking the kernel about the devices went; empty if it was not asked.
+    pub collectors: Vec<Collector>,
 }
 
 /// One interface.
@@ -27,11 +37,15 @@ pub struct DeviceView {
     pub decisions: [u64; Decision::COUNT],
     /// The queues served.
     pub queues: Vec<QueueView>,
+    /// What the kernel says of the interface itself; `None` if it was not asked.
+    pub kernel: Option<KernelView>,
 }
 
 /// What does not change about an interface while it is served.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
+    /// Its index in its network namespace.
+    pub index: u32,
     /// Its name.
     pub name: String,
     /// Its driver, or empty if the kernel does not say.
@@ -110,6 +124,7 @@ impl QueueView {
 #[cfg(test)]
 pub(crate) fn fixture() -> Observation {
     let info = DeviceInfo {
+        index: 3,
         name: "eth0".into(),
         driver: "mvneta".into(),
         mode: "native",
@@ -136,7 +151,36 @@ pub(crate) fn fixture() -> Observation {
         steered: true,
         failed_open: 0,
     };
-    let device =
-        DeviceView { info: Arc::new(info), decisions: [1, 2, 3, 4, 5], queues: vec![queue(0), queue(1)] };
-    Observation { at: Duration::from_secs(1), devices: vec![device] }
+    let device = DeviceView {
+        info: Arc::new(info),
+        decisions: [1, 2, 3, 4, 5],
+        queues: vec![queue(0), queue(1)],
+        kernel: None,
+    };
+    Observation {
+        at: Duration::from_secs(1),
+        started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        devices: vec![device],
+        collectors: Vec::new(),
+    }
+}
+
+/// The same with what the kernel says: mvneta's counters, one pool in use and one that cannot end.
+#[cfg(test)]
+pub(crate) fn fixture_with_kernel() -> Observation {
+    use crate::{nic::stats::NicStats, page_pool::fixture::two_pools};
+
+    let mut observation = fixture();
+    let driver = [("rx_discard", 3), ("refill_errors", 0), ("good_frames_received", 9)];
+    observation.devices[0].kernel = Some(KernelView {
+        page_pool: two_pools(),
+        nic: NicStats {
+            link: vec![("rx_dropped", 2), ("rx_missed_errors", 0)],
+            driver: driver.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        },
+        boottime: 1200,
+    });
+    let took = Duration::from_millis(1);
+    observation.collectors = vec![Collector { name: "page_pool", success: true, took }];
+    observation
 }

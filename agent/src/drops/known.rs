@@ -1,0 +1,209 @@
+//! Every row that can be in the table: what it means, and what to do about it.
+
+use super::Layer;
+
+/// Whether a row is about packets that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They are gone.
+    Loss,
+    /// They are not; the number helps to understand the others.
+    Note,
+}
+
+/// One row's explanation.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// How far the packets had come.
+    pub layer: Layer,
+    /// The counter's name; `*` stands for a number.
+    pub cause: &'static str,
+    /// Whether packets are gone.
+    pub kind: Kind,
+    /// What was counted.
+    pub meaning: &'static str,
+    /// The next step.
+    pub advice: &'static str,
+}
+
+/// The explanation of a row.
+pub fn explain(layer: &str, cause: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.layer.name() == layer && known.cause == cause)
+}
+
+/// The driver's counters that are losses, those of all queues under one name; the first pattern that fits wins.
+pub(super) fn driver_counters(statistics: &[(String, u64)]) -> Vec<(&'static str, u64)> {
+    let mut sums: Vec<(&'static str, u64)> = Vec::new();
+    for (name, count) in statistics {
+        let mut drivers =
+            KNOWN.iter().filter(|known| known.layer == Layer::Nic && !LINK.contains(&known.cause));
+        let Some(known) = drivers.find(|known| fits(known.cause, name)) else { continue };
+        match sums.iter_mut().find(|(cause, _)| *cause == known.cause) {
+            Some((_, sum)) => *sum = sum.saturating_add(*count),
+            None => sums.push((known.cause, *count)),
+        }
+    }
+    sums
+}
+
+/// Whether `name` is `pattern` with one number for its `*`.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == name };
+    let number = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Fields of `struct rtnl_link_stats64`. Drivers that repeat one of them in `ethtool -S` are not counted twice.
+const LINK: [&str; 11] = [
+    "rx_dropped",
+    "rx_missed_errors",
+    "rx_over_errors",
+    "rx_fifo_errors",
+    "rx_length_errors",
+    "rx_crc_errors",
+    "rx_frame_errors",
+    "rx_nohandler",
+    "tx_dropped",
+    "tx_errors",
+    "tx_carrier_errors",
+];
+
+macro_rules! known {
+    ($($layer:ident $kind:ident $cause:literal: $meaning:literal, $advice:expr;)+) => {
+        &[$(Known {
+            layer: Layer::$layer,
+            cause: $cause,
+            kind: Kind::$kind,
+            meaning: $meaning,
+            advice: $advice,
+        }),+]
+    };
+}
+
+const TOO_SLOW: &str = "more arrives than the interrupt's CPU takes: longer rings (ethtool -G), more queues, \
+                        another CPU for the interrupt, or pause frames (ethtool -A)";
+const CABLE: &str = "look at cable, transceiver, and speed and duplex of both ends (ethtool)";
+const BUFFERS: &str = "the machine is short of memory for receive buffers: look at dmesg and /proc/meminfo";
+const XDP_SEND: &str = "XDP_TX and redirected frames found no room to be sent; umemd sends neither way";
+
+/// Fields of rtnl_link_stats64 first, then what drivers count on their own; then our layers.
+static KNOWN: &[Known] = known! {
+    Nic Loss "rx_dropped": "received by the device and not passed on, by driver or stack",
+        "the driver's own counters below may say why; without them it is the stack, for want of a listener or of memory";
+    Nic Loss "rx_missed_errors": "the device had no receive buffer when the frame came", TOO_SLOW;
+    Nic Loss "rx_over_errors": "the receive ring overflowed", TOO_SLOW;
+    Nic Loss "rx_fifo_errors": "the device's own memory overflowed", TOO_SLOW;
+    Nic Loss "rx_length_errors": "frames shorter or longer than the device takes", "compare the MTU of both ends";
+    Nic Loss "rx_crc_errors": "frames with a bad checksum on the wire", CABLE;
+    Nic Loss "rx_frame_errors": "frames that do not end at a byte", CABLE;
+    Nic Loss "rx_nohandler": "received on a device that passes nothing on", "is it the inactive port of a bond?";
+    Nic Loss "tx_dropped": "not sent, by stack or driver", "the send queue was full: send less, or raise txqueuelen";
+    Nic Loss "tx_errors": "could not be sent", CABLE;
+    Nic Loss "tx_carrier_errors": "not sent for want of a carrier", CABLE;
+
+    // mvneta
+    Nic Loss "rx_discard": "mvneta: no receive descriptor was free", TOO_SLOW;
+    Nic Loss "rx_overrun": "mvneta: the port's FIFO overflowed", TOO_SLOW;
+    Nic Loss "refill_errors": "mvneta: no page for the receive ring", BUFFERS;
+    Nic Loss "skb_alloc_errors": "mvneta: no memory for a socket buffer", BUFFERS;
+    Nic Loss "bad_crc_event": "mvneta: bad checksum on the wire", CABLE;
+    // mvpp2
+    Nic Loss "rx_fifo_or_parser_overrun_drops": "mvpp2: FIFO or parser overflowed", TOO_SLOW;
+    Nic Loss "rx_classifier_drops": "mvpp2: dropped by the hardware's classifier",
+        "look at the hardware's rules (ethtool -n)";
+    Nic Loss "rxq_*_queue_full_drops": "mvpp2: the receive queue was full", TOO_SLOW;
+    Nic Loss "rxq_*_packets_early_drops": "mvpp2: dropped early, before the queue was full", TOO_SLOW;
+    Nic Loss "rxq_*_packets_bm_drops": "mvpp2: the buffer manager had no buffer", TOO_SLOW;
+    // mvneta and mvpp2 have these in common.
+    Nic Loss "rx_xdp_drop": "dropped by an XDP program", "umemd's program drops nothing: whose is it? (ip link)";
+    Nic Loss "rx_xdp_tx_errors": "XDP_TX failed", XDP_SEND;
+    Nic Loss "tx_xdp_xmit_errors": "redirected here by XDP and not sent", XDP_SEND;
+    // veth
+    Nic Loss "rx_queue_*_drops": "veth: the ring of 256 frames between the two ends was full",
+        "the receiving CPU is too slow for the sender: send less at once, or more queues";
+    Nic Loss "rx_queue_*_xdp_drops": "veth: dropped by an XDP program, or its redirect failed",
+        "umemd's program drops nothing, so redirects fail: see layers redirect and socket";
+    Nic Loss "rx_queue_*_xdp_tx_errors": "veth: XDP_TX failed", XDP_SEND;
+    Nic Loss "tx_queue_*_xdp_xmit_errors": "veth: redirected here by XDP and not sent", XDP_SEND;
+    // virtio_net
+    Nic Loss "rx*_drops": "virtio_net: received and not passed on",
+        "no memory, frames that contradict themselves, or XDP: see layers redirect and socket";
+    Nic Loss "rx*_xdp_drops": "virtio_net: dropped by an XDP program, or its redirect failed",
+        "umemd's program drops nothing, so redirects fail: see layers redirect and socket";
+    // mlx5
+    Nic Loss "rx_out_of_buffer": "mlx5: no receive buffer when the frame came", TOO_SLOW;
+    Nic Loss "rx_discards_phy": "mlx5: the port's buffer was full", TOO_SLOW;
+    Nic Loss "rx_xsk_buff_alloc_err": "mlx5: no frame on the fill ring (zero-copy)",
+        "more frames: --frames; or the worker is too slow";
+    // Intel
+    Nic Loss "rx_no_dma_resources": "ixgbe: no receive descriptor was free", TOO_SLOW;
+    Nic Loss "rx_no_buffer_count": "igb, igc: no receive buffer when the frame came", TOO_SLOW;
+    Nic Loss "port.rx_dropped": "i40e: the port dropped for want of buffers", TOO_SLOW;
+    Nic Loss "rx_dropped.nic": "ice: the port dropped for want of buffers", TOO_SLOW;
+
+    Xdp Note "no_socket": "matched a rule and went to the stack: its queue has no socket",
+        "serve that queue too (--queues); or its worker stands still, see /healthz";
+    Xdp Note "unmatched": "matched no rule and went to the stack", "nothing, unless a rule should have matched";
+    Xdp Note "truncated": "ended inside a header and went to the stack", "the sender makes short frames";
+    Xdp Note "malformed": "has an IP header that contradicts itself and went to the stack",
+        "the sender makes bad frames";
+
+    Redirect Loss "unaccounted": "steered, and seen by no socket; while traffic flows also what is on its way",
+        "if it stays when traffic stops: perf trace -e xdp:xdp_redirect_err names the error";
+
+    Socket Loss "rx_dropped": "too long for a frame, or no frame on the fill ring",
+        "--frame-size 4096 for long packets; for the rest see rx_fill_ring_empty_descs";
+    Socket Loss "rx_ring_full": "no room on the RX ring", "the worker is too slow: more queues, or a cheaper handler";
+    Socket Loss "rx_fill_ring_empty_descs": "the kernel looked for a frame and found none; part of rx_dropped",
+        "more frames (--frames); or the worker is too slow, or a handler keeps them";
+    Socket Note "rx_invalid_descs": "nothing: no kernel up to 7.3 moves it", "nothing";
+    Socket Loss "tx_invalid_descs": "descriptors that the kernel refused to send", "a bug of umemd: please report it";
+    Socket Note "tx_ring_empty_descs": "the kernel looked for something to send and found nothing: normal", "nothing";
+
+    Pool Note "alloc_failed": "the worker wanted frames and none was free",
+        "drops nothing by itself; if rx_fill_ring_empty_descs grows too: more frames (--frames)";
+    Pool Note "held_refused": "a frame was not given away, because as many were held as the pool allows",
+        "whoever holds frames is too slow, or leaks them";
+
+    Handler Note "handler_dropped": "dropped by the handler", "nothing: that is its job";
+    Handler Loss "tx_full": "to be sent, and the TX ring was full",
+        "the device sends slower than frames arrive; is it up?";
+    Handler Loss "tx_invalid": "to be sent, and without a byte", "the handler made an empty packet: its bug";
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_one_number() {
+        assert!(fits("rx*_drops", "rx0_drops") && fits("rx*_drops", "rx17_drops"));
+        assert!(!fits("rx*_drops", "rx_drops") && !fits("rx*_drops", "rx0_xdp_drops"));
+        assert!(fits("rx_discard", "rx_discard") && !fits("rx_discard", "rx_discards"));
+    }
+
+    #[test]
+    fn queues_are_summed_and_what_is_no_loss_left_out() {
+        let statistics = [
+            ("peer_ifindex", 2),
+            ("rx_queue_0_drops", 5),
+            ("rx_queue_1_drops", 6),
+            ("rx_queue_0_xdp_packets", 100),
+            ("rx_dropped", 1),
+        ];
+        let statistics: Vec<_> = statistics.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        assert_eq!(driver_counters(&statistics), [("rx_queue_*_drops", 11)]);
+    }
+
+    #[test]
+    fn each_row_is_there_once_and_says_something() {
+        for (index, known) in KNOWN.iter().enumerate() {
+            let same = |other: &&Known| other.layer == known.layer && other.cause == known.cause;
+            assert_eq!(KNOWN.iter().position(|other| same(&other)), Some(index), "{}", known.cause);
+            assert!(!known.meaning.is_empty() && !known.advice.is_empty(), "{}", known.cause);
+        }
+        for field in LINK {
+            assert!(explain("nic", field).is_some(), "{field}");
+        }
+    }
+}

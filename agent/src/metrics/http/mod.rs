@@ -1,0 +1,156 @@
+//! The HTTP listener: a few fixed pages, to be read only.
+//!
+//! Nobody who connects can harm the agent: a request fits 8 KiB and comes within five seconds, its answer is
+//! taken within ten, then the connection is closed; there is one request per connection. Of too many connections
+//! the oldest is closed, so that those who are slow on purpose keep nobody else out. Pages are made on this one
+//! thread, one at a time, and take no lock that a worker takes.
+
+mod host;
+
+use std::{collections::VecDeque, convert::Infallible, io, time::Duration};
+
+pub use host::Hosts;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    body::{Bytes, Incoming},
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, task::AbortHandle};
+
+/// For a request's first bytes to its last.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// For a connection, from its beginning to its end.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// Bytes of a request; the least that hyper can be told.
+const REQUEST_BYTES: usize = 8192;
+/// Headers of a request.
+const REQUEST_HEADERS: usize = 64;
+/// Connections at once.
+const CONNECTIONS: usize = 32;
+
+/// What a page says.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// The page.
+    pub body: String,
+}
+
+impl Answer {
+    /// A page of plain text.
+    pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+    }
+}
+
+/// Serves for ever on `listener`; `page` answers for a path, or says `None` if there is no such page.
+///
+/// Runs inside a `LocalSet`: pages read state that belongs to the control thread.
+pub async fn serve(
+    listener: TcpListener,
+    hosts: Hosts,
+    page: impl Fn(&str) -> Option<Answer> + Clone + 'static,
+) {
+    let mut connections = VecDeque::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                make_room(&mut connections);
+                let (page, hosts) = (page.clone(), hosts.clone());
+                let service = service_fn(move |request| {
+                    let response = respond(&request, &hosts, &page);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(REQUEST_TIME)
+                    .max_buf_size(REQUEST_BYTES)
+                    .max_headers(REQUEST_HEADERS)
+                    .keep_alive(false)
+                    .serve_connection(TokioIo::new(stream), service);
+                // A client that breaks the protocol, dawdles or goes away is its own problem.
+                let bounded = async { drop(tokio::time::timeout(CONNECTION_TIME, connection).await) };
+                connections.push_back(tokio::task::spawn_local(bounded).abort_handle());
+            }
+            Err(error) => {
+                // Out of descriptors, say. Without a pause this would spin until one is free.
+                log::warn!("cannot accept an HTTP connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Forgets the connections that ended, and ends the oldest of too many.
+fn make_room(connections: &mut VecDeque<AbortHandle>) {
+    connections.retain(|connection| !connection.is_finished());
+    if connections.len() >= CONNECTIONS
+        && let Some(oldest) = connections.pop_front()
+    {
+        oldest.abort();
+    }
+}
+
+fn respond(
+    request: &Request<Incoming>,
+    hosts: &Hosts,
+    page: &impl Fn(&str) -> Option<Answer>,
+) -> Response<Full<Bytes>> {
+    let host = request.headers().get(HOST).map(HeaderValue::to_str);
+    let get = [Method::GET, Method::HEAD].contains(request.method());
+    let answer = match host {
+        // Browsers name a host; what speaks HTTP/1.0 without is none.
+        None if request.version() == Version::HTTP_11 => {
+            Answer::text(StatusCode::BAD_REQUEST, "HTTP/1.1 wants a Host\n")
+        }
+        Some(name) if !name.as_ref().is_ok_and(|name| hosts.allow(name)) => Answer::text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "umemd is not called that: ask for its address, or start it with --allow-host NAME\n",
+        ),
+        _ if !get => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
+        _ => page(request.uri().path()).unwrap_or_else(|| {
+            Answer::text(
+                StatusCode::NOT_FOUND,
+                "no such page; there are /, /metrics, /status, /healthz and /readyz\n",
+            )
+        }),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // The live page brings its own style and script, and asks nobody but us.
+    let policy = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                  frame-ancestors 'none'; base-uri 'none'";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    if !get {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+/// Binds the listener in the caller's network namespace, before anything else is touched.
+///
+/// # Errors
+///
+/// If the address cannot be listened on.
+pub fn bind(address: std::net::SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests;

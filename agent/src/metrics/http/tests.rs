@@ -1,0 +1,168 @@
+//! Against a real listener, as whoever connects sees it.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, OnceLock, mpsc},
+    thread,
+    time::Instant,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A server of one page, on a thread that lives as long as the tests.
+fn server() -> SocketAddr {
+    static SERVER: OnceLock<SocketAddr> = OnceLock::new();
+    *SERVER.get_or_init(start)
+}
+
+fn start() -> SocketAddr {
+    let (sender, address) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            let page = |path: &str| match path {
+                "/metrics" => Some(Answer::text(StatusCode::OK, "frames 7\n")),
+                "/long" => Some(Answer::text(StatusCode::OK, "x".repeat(64 << 20))),
+                _ => None,
+            };
+            serve(TcpListener::from_std(listener).unwrap(), Hosts::new(&[]), page).await;
+        });
+    });
+    address.recv().unwrap()
+}
+
+/// Sends these bytes and reads to the end; an answer that breaks off is as far as it came.
+fn send(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    send(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
+}
+
+fn assert_serves(address: SocketAddr) {
+    let answer = get(address, "/metrics");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nframes 7\n"), "{answer}");
+}
+
+#[test]
+fn a_page_comes_with_headers_that_keep_browsers_to_it() {
+    let answer = get(server(), "/metrics").to_ascii_lowercase();
+    for header in
+        ["content-security-policy: default-src 'none'", "x-content-type-options: nosniff", "no-store"]
+    {
+        assert!(answer.contains(header), "{header}: {answer}");
+    }
+    assert!(!answer.contains("access-control-allow-origin"), "{answer}");
+}
+
+#[test]
+fn only_what_names_us_is_answered() {
+    let ask = |head: &str| send(server(), format!("GET /metrics {head}\r\n\r\n").as_bytes());
+    assert!(ask("HTTP/1.1\r\nHost: localhost:80").starts_with("HTTP/1.1 200"));
+    assert!(ask("HTTP/1.0").contains(" 200 OK"), "a health check of old needs no name");
+    assert!(ask("HTTP/1.1").starts_with("HTTP/1.1 400"));
+    let rebound = ask("HTTP/1.1\r\nHost: evil.example");
+    assert!(rebound.starts_with("HTTP/1.1 421") && rebound.contains("--allow-host"), "{rebound}");
+    assert!(!rebound.contains("frames"), "{rebound}");
+}
+
+#[test]
+fn only_get_is_answered() {
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let request = format!("{method} /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
+        let answer = send(server(), request.as_bytes()).to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 405") && answer.contains("allow: get, head"), "{answer}");
+    }
+}
+
+#[test]
+fn requests_without_end_are_refused() {
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "y".repeat(100_000));
+    assert!(!send(server(), long.as_bytes()).contains("frames"));
+    let many = format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n{}\r\n", "X: y\r\n".repeat(200));
+    assert!(!send(server(), many.as_bytes()).contains("frames"));
+    let path = format!("GET /{} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "y".repeat(100_000));
+    assert!(!send(server(), path.as_bytes()).contains("frames"));
+    assert_serves(server());
+}
+
+#[test]
+fn one_connection_is_one_request() {
+    let twice = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".repeat(2);
+    assert_eq!(send(server(), twice.as_bytes()).matches("frames 7").count(), 1);
+}
+
+#[test]
+fn a_request_that_does_not_come_is_not_waited_for() {
+    let start = Instant::now();
+    let answer = send(server(), b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n");
+    assert!(!answer.contains("frames"), "{answer}");
+    assert!(start.elapsed() < REQUEST_TIME * 2, "{:?}", start.elapsed());
+}
+
+/// A server of its own: it is made to close others' connections.
+#[test]
+fn slow_readers_and_a_flood_keep_nobody_out() {
+    let address = start();
+    // More of them than there may be at once: some that never ask, some that never read.
+    let slow: Vec<TcpStream> = (0..3 * CONNECTIONS)
+        .map(|n| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            if n % 2 == 0 {
+                stream.write_all(b"GET /long HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+            }
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        let start = Instant::now();
+        assert_serves(address);
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+    let flood = Arc::new(());
+    let floods: Vec<_> = (0..4)
+        .map(|_| {
+            let flood = Arc::clone(&flood);
+            thread::spawn(move || {
+                while Arc::strong_count(&flood) > 4 {
+                    let _ = get(address, "/metrics");
+                }
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_serves(address);
+    }
+    drop(flood);
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    drop(slow);
+    assert_serves(address);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn garbage_is_answered_with_nothing_of_value(mut bytes in proptest::collection::vec(any::<u8>(), 1..512)) {
+        // An end, so that the server need not wait for more.
+        bytes.extend(b"\r\n\r\n");
+        let stream = TcpStream::connect(server()).unwrap();
+        let _ = (&stream).write_all(&bytes);
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        let _ = (&stream).read_to_end(&mut answer);
+        prop_assert!(!String::from_utf8_lossy(&answer).contains("frames"));
+        assert_serves(server());
+    }
+}

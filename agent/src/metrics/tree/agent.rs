@@ -1,0 +1,64 @@
+//! Who runs, on what, and how the scrape itself went.
+
+use super::{Kind, Metric, Read, metrics, worker};
+
+pub(super) const IDENTITY: &[Metric] = &[
+    Metric {
+        name: "umemd_build_info",
+        kind: Kind::Gauge,
+        labels: &["version", "kernel"],
+        help: "Version of the running agent, and of the kernel under it.",
+        read: Read::Agent(|_, out| {
+            let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+            out.add_with(&[env!("CARGO_PKG_VERSION"), &kernel], true);
+        }),
+    },
+    Metric {
+        name: "umemd_device_info",
+        kind: Kind::Gauge,
+        labels: &["driver", "xdp_mode", "program_id", "page_pool_source"],
+        help: "What the device runs on, how the program is attached, and who tells of the kernel's page_pools.",
+        read: Read::Device(|device, out| {
+            let info = &device.info;
+            let source = device.kernel.as_ref().map_or("none", |kernel| kernel.page_pool.source.name());
+            out.add_with(&[&info.driver, info.mode, &info.program_id.to_string(), source], true);
+        }),
+    },
+    Metric {
+        name: "umemd_socket_info",
+        kind: Kind::Gauge,
+        labels: &["device", "queue", "mode", "cpu"],
+        help: "How the AF_XDP socket was bound (XDP_OPTIONS) and where its worker runs.",
+        read: Read::Agent(|observation, out| {
+            for device in &observation.devices {
+                let mode = if device.info.zero_copy { "zerocopy" } else { "copy" };
+                for queue in &device.queues {
+                    let (number, cpu) = (queue.queue.to_string(), queue.cpu.to_string());
+                    out.add_with(&[&device.info.name, &number, mode, &cpu], true);
+                }
+            }
+        }),
+    },
+    Metric {
+        name: "umemd_start_time_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the workers started; all counters begin there.",
+        read: Read::Agent(|observation, out| out.add(worker::millis(worker::unix(observation.started)))),
+    },
+];
+
+pub(super) const SELF: &[Metric] = metrics! { Agent
+    Gauge "umemd_scrape_collector_success" ["collector"] "Whether the kernel answered at this scrape; that it has nothing to tell is an answer."
+        |observation, out| {
+            for collector in &observation.collectors {
+                out.add_with(&[collector.name], collector.success);
+            }
+        };
+    Gauge "umemd_scrape_collector_duration_seconds" ["collector"] "How long the kernel took to answer."
+        |observation, out| {
+            for collector in &observation.collectors {
+                out.add_with(&[collector.name], collector.took.as_micros() as f64 / 1e6);
+            }
+        };
+};

@@ -1,0 +1,134 @@
+//! The metric tree: one row per metric. What is not here is not exported, and the README's table is made of it.
+//!
+//! Names follow the kernel (page_pool's counters, `struct xdp_statistics`) under the prefix `umemd_`; the writer
+//! adds `_total` to counters, as OpenMetrics wants it.
+
+mod agent;
+mod kernel;
+mod pool;
+mod socket;
+mod worker;
+
+use super::series::Series;
+use crate::{
+    observe::{DeviceView, Observation, QueueView},
+    page_pool::Pool,
+};
+
+/// Whether a metric only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Only grows, and starts from 0.
+    Counter,
+    /// Can fall.
+    Gauge,
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(super) struct Metric {
+    /// Without `_total`.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// Names of the labels that the function in `read` adds, in that order.
+    labels: &'static [&'static str],
+    /// One sentence that says where the number comes from.
+    pub(super) help: &'static str,
+    read: Read,
+}
+
+/// How a metric is read: once per whatever it is about. What is known before, such as the device's name, is put
+/// before the labels that the function adds.
+#[derive(Debug)]
+enum Read {
+    /// Once.
+    Agent(fn(&Observation, &mut Series)),
+    /// For each device; begins with label `device`.
+    Device(fn(&DeviceView, &mut Series)),
+    /// For each queue; begins with labels `device` and `queue`.
+    Queue(fn(&QueueView, &mut Series)),
+    /// For each of the kernel's page_pools; begins with labels `device` and `pool`.
+    Pool(fn(&Pool, &mut Series)),
+}
+
+/// Rows of one kind: `Kind "name" "help" |view| value;`, or with labels `Kind "name" [labels] "help" |view, out| ..;`.
+macro_rules! metrics {
+    ($read:ident $($kind:ident $name:literal $([$($label:literal),+])? $help:literal $read_it:expr;)*) => {
+        &[$($crate::metrics::tree::Metric {
+            name: $name,
+            kind: $crate::metrics::tree::Kind::$kind,
+            labels: &[$($($label),+)?],
+            help: $help,
+            read: $crate::metrics::tree::Read::$read(
+                $crate::metrics::tree::metrics!(@closure ($($($label)+)?) $read_it)
+            ),
+        }),*]
+    };
+    (@closure () $value:expr) => {
+        |view, out| {
+            // Through a function pointer, so that the closure's argument has a type.
+            fn call<T: ?Sized, V>(f: fn(&T) -> V, view: &T) -> V {
+                f(view)
+            }
+            out.add(call($value, view));
+        }
+    };
+    (@closure ($($label:literal)+) $read_it:expr) => { $read_it };
+}
+use metrics;
+
+/// Every metric, in the order of the page.
+pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
+    [agent::IDENTITY, pool::TREE, socket::TREE, worker::TREE, worker::STEERING, kernel::DROPS, kernel::POOLS]
+        .into_iter()
+        .chain([kernel::POOL_INFO, agent::SELF])
+        .flatten()
+}
+
+impl Metric {
+    /// Names of its labels.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &'static str> {
+        let before: &[&str] = match self.read {
+            Read::Agent(_) => &[],
+            Read::Device(_) => &["device"],
+            Read::Queue(_) => &["device", "queue"],
+            Read::Pool(_) => &["device", "pool"],
+        };
+        before.iter().chain(self.labels).copied()
+    }
+
+    /// The name as it is scraped.
+    #[cfg(test)]
+    pub(super) fn sample_name(&self) -> String {
+        match self.kind {
+            Kind::Counter => format!("{}_total", self.name),
+            Kind::Gauge => self.name.to_owned(),
+        }
+    }
+
+    /// Its samples in this observation.
+    pub(super) fn series(&self, observation: &Observation) -> Series {
+        let mut out = Series::default();
+        let devices = observation.devices.iter();
+        match self.read {
+            Read::Agent(read) => read(observation, &mut out),
+            Read::Device(read) => devices.for_each(|device| {
+                out.prefix = vec![device.info.name.clone()];
+                read(device, &mut out);
+            }),
+            Read::Queue(read) => devices.for_each(|device| {
+                for queue in &device.queues {
+                    out.prefix = vec![device.info.name.clone(), queue.queue.to_string()];
+                    read(queue, &mut out);
+                }
+            }),
+            Read::Pool(read) => devices.for_each(|device| {
+                for pool in device.kernel.iter().flat_map(|kernel| &kernel.page_pool.pools) {
+                    out.prefix = vec![device.info.name.clone(), pool.label()];
+                    read(pool, &mut out);
+                }
+            }),
+        }
+        out
+    }
+}

@@ -1,0 +1,88 @@
+//! What went through the rings, who moved it, and what the XDP program decided.
+
+use std::time::{Duration, SystemTime};
+
+use umemd_common::{Decision, decision::Action};
+
+use super::{Kind, Metric, Read, metrics};
+
+pub(super) const TREE: &[Metric] = metrics! { Queue
+    Counter "umemd_rx_packets" "Packets read from the RX ring."
+        |q| q.snapshot.traffic.rx_packets;
+    Counter "umemd_rx_bytes" "Bytes of the packets read from the RX ring."
+        |q| q.snapshot.traffic.rx_bytes;
+    Counter "umemd_tx_packets" "Packets put on the TX ring."
+        |q| q.snapshot.traffic.tx_packets;
+    Counter "umemd_tx_bytes" "Bytes of the packets put on the TX ring."
+        |q| q.snapshot.traffic.tx_bytes;
+    Counter "umemd_tx_completions" "Frames read from the completion ring; completed does not mean sent."
+        |q| q.snapshot.traffic.completions;
+    Counter "umemd_packets_dropped" ["reason"] "Packets dropped by the agent's worker, by reason."
+        |q, out| {
+            for (reason, packets) in q.snapshot.traffic.drops() {
+                out.add_with(&[reason], packets);
+            }
+        };
+    Counter "umemd_ring_wakeups" ["answer"] "System calls made to wake the kernel for the TX ring, by what it answered."
+        |q, out| {
+            out.add_with(&["done"], q.snapshot.traffic.kicks_done);
+            out.add_with(&["again"], q.snapshot.traffic.kicks_again);
+            out.add_with(&["down"], q.snapshot.traffic.kicks_down);
+        };
+    Counter "umemd_worker_polls" ["result"] "Turns of the queue's worker."
+        |q, out| {
+            out.add_with(&["busy"], q.snapshot.turns_busy);
+            out.add_with(&["idle"], q.snapshot.turns_idle);
+        };
+    Counter "umemd_worker_failed_open" "Times the watchdog gave the queue's traffic back to the stack because its worker made no turns."
+        |q| q.failed_open;
+    Gauge "umemd_worker_steered" "1 while the XDP program finds the queue's socket, 0 while its traffic goes to the stack."
+        |q| q.steered;
+};
+
+/// By hand, as the first of them needs the moment that turns are counted from.
+pub(super) const STEERING: &[Metric] = &[
+    Metric {
+        name: "umemd_worker_heartbeat_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &["device", "queue"],
+        help: "When the queue's worker last made a turn; an idle one makes ten a second.",
+        read: Read::Agent(|observation, out| {
+            for device in &observation.devices {
+                for queue in &device.queues {
+                    let at = unix(observation.started) + queue.snapshot.last_turn.as_secs_f64();
+                    out.add_with(&[&device.info.name, &queue.queue.to_string()], millis(at));
+                }
+            }
+        }),
+    },
+    Metric {
+        name: "umemd_xdp_verdicts",
+        kind: Kind::Counter,
+        labels: &["verdict", "reason"],
+        help: "Frames by what the XDP program decided (its per-CPU map), and where that sent them.",
+        read: Read::Device(|device, out| {
+            for (decision, frames) in Decision::ALL.iter().zip(device.decisions) {
+                out.add_with(&[verdict(decision.action()), decision.name()], frames);
+            }
+        }),
+    },
+];
+
+/// As the XDP action is called.
+fn verdict(action: Action) -> &'static str {
+    match action {
+        Action::Redirect => "redirect",
+        Action::Pass => "pass",
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn unix(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
+}
+
+/// Milliseconds are as much as a clock on the wall is good for.
+pub(super) fn millis(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
+}

@@ -1,0 +1,70 @@
+//! What an interface counts itself: the kernel's own statistics of it, and the driver's (`ethtool -S`).
+
+use std::{collections::BTreeMap, io};
+
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, Stats64},
+};
+
+use super::netlink::dump;
+
+/// Counters of one interface, each by its name. All of them count since the driver was loaded, or since it
+/// thought fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NicStats {
+    /// Those of `struct rtnl_link_stats64` that count packets which got lost.
+    pub link: Vec<(&'static str, u64)>,
+    /// The driver's own, as `ethtool -S` shows them.
+    pub driver: Vec<(String, u64)>,
+}
+
+/// `IFLA_STATS64` of every interface, by index.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn link_stats() -> io::Result<BTreeMap<u32, Vec<(&'static str, u64)>>> {
+    let mut all = BTreeMap::new();
+    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewLink(message) = message
+            && let Some(stats) = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(stats) => Some(losses(stats)),
+                _ => None,
+            })
+        {
+            all.insert(message.header.index, stats);
+        }
+    })?;
+    Ok(all)
+}
+
+/// The sums `rx_errors` and `tx_errors` are left out where their parts are there.
+fn losses(stats: &Stats64) -> Vec<(&'static str, u64)> {
+    vec![
+        ("rx_dropped", stats.rx_dropped),
+        ("rx_missed_errors", stats.rx_missed_errors),
+        ("rx_over_errors", stats.rx_over_errors),
+        ("rx_fifo_errors", stats.rx_fifo_errors),
+        ("rx_length_errors", stats.rx_length_errors),
+        ("rx_crc_errors", stats.rx_crc_errors),
+        ("rx_frame_errors", stats.rx_frame_errors),
+        ("rx_nohandler", stats.rx_nohandler),
+        ("tx_dropped", stats.tx_dropped),
+        ("tx_errors", stats.tx_errors),
+        ("tx_carrier_errors", stats.tx_carrier_errors),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_has_statistics() {
+        let all = link_stats().unwrap();
+        let lo = crate::nic::links().unwrap().into_iter().find(|link| link.name == "lo").unwrap();
+        let names: Vec<_> = all[&lo.index].iter().map(|(name, _)| *name).collect();
+        assert!(names.contains(&"rx_dropped") && names.contains(&"tx_errors"), "{names:?}");
+    }
+}

@@ -1,0 +1,96 @@
+//! What the kernel says of the interfaces themselves, beside our sockets: its page_pools, its counters.
+//!
+//! Asked for at a scrape and not in between: it costs system calls, and nobody else wants to know.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, Instant},
+};
+
+use super::DeviceInfo;
+use crate::{
+    nic::stats::{self, NicStats},
+    page_pool::{self, DevicePools},
+    sys::ethtool,
+};
+
+/// What the kernel says of one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelView {
+    /// Its page_pools.
+    pub page_pool: DevicePools,
+    /// Its counters.
+    pub nic: NicStats,
+    /// `CLOCK_BOOTTIME` when it was asked, seconds: what the age of a detached pool is counted from.
+    pub boottime: u64,
+}
+
+/// How asking one source went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it answered; that it has nothing to tell is an answer.
+    pub success: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Asks about each device, in this network namespace.
+pub fn ask<'a>(
+    devices: impl Iterator<Item = &'a DeviceInfo> + Clone,
+) -> (BTreeMap<u32, KernelView>, Vec<Collector>) {
+    let mut collectors = Vec::new();
+    let mut timed = |name, start: Instant, success| {
+        collectors.push(Collector { name, success, took: start.elapsed() });
+    };
+
+    let start = Instant::now();
+    let link = stats::link_stats();
+    timed("link", start, link.is_ok());
+    let mut link = link.unwrap_or_default();
+
+    let start = Instant::now();
+    let driver: Vec<(u32, io::Result<Vec<(String, u64)>>)> =
+        devices.map(|info| (info.index, ethtool::statistics(&info.name))).collect();
+    timed("ethtool", start, driver.iter().all(|(_, statistics)| statistics.is_ok()));
+
+    let start = Instant::now();
+    let pools = page_pool::read(driver.iter().map(|(index, statistics)| (*index, statistics.as_deref())));
+    let failed =
+        |pools: &DevicePools| matches!(pools.source, page_pool::Source::None(page_pool::Reason::Failed(_)));
+    timed("page_pool", start, !pools.values().any(failed));
+
+    let boottime = page_pool::boottime();
+    let mut driver: BTreeMap<u32, Vec<(String, u64)>> =
+        driver.into_iter().filter_map(|(index, statistics)| Some((index, statistics.ok()?))).collect();
+    let view = |(index, page_pool)| {
+        let nic = NicStats {
+            link: link.remove(&index).unwrap_or_default(),
+            driver: driver.remove(&index).unwrap_or_default(),
+        };
+        (index, KernelView { page_pool, nic, boottime })
+    };
+    (pools.into_iter().map(view).collect(), collectors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_answered_for_by_every_source() {
+        let index = crate::nic::links().unwrap().into_iter().find(|link| link.name == "lo").unwrap().index;
+        let info = DeviceInfo {
+            index,
+            name: "lo".into(),
+            ..super::super::fixture().devices[0].info.as_ref().clone()
+        };
+        let (views, collectors) = ask([&info].into_iter());
+        assert!(!views[&index].nic.link.is_empty());
+        let names: Vec<_> = collectors.iter().map(|collector| collector.name).collect();
+        assert_eq!(names, ["link", "ethtool", "page_pool"]);
+        assert!(collectors.iter().all(|collector| collector.success), "{collectors:?}");
+    }
+}

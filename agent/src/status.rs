@@ -1,0 +1,227 @@
+//! [`Status`]: what `/status` says, as JSON; what the live page, `umemd top` and `umemd drops` are made of.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use umemd_common::Decision;
+
+use crate::{
+    counts::Counts,
+    drops,
+    observe::{DeviceView, Observation, QueueView},
+    page_pool::{self, DeviceJson},
+};
+
+/// Version of this object; raised when a field changes its meaning or goes.
+const SCHEMA: u32 = 1;
+
+/// A running agent at one moment. Counts only grow, from 0 at its start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this object.
+    pub schema: u32,
+    /// Version of umemd.
+    pub version: String,
+    /// Seconds since the workers started.
+    pub at_s: f64,
+    /// Whether each frame is in exactly one place.
+    pub conserved: bool,
+    /// The interfaces, in the order given.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub device: String,
+    /// Its driver.
+    pub driver: String,
+    /// `native` or `skb`: where the XDP program runs.
+    pub mode: String,
+    /// Whether the sockets are in copy mode.
+    pub copy: bool,
+    /// The kernel's id of the program.
+    pub program_id: u32,
+    /// Frames by what the program decided.
+    pub decisions: Counts,
+    /// The queues served.
+    pub queues: Vec<QueueStatus>,
+    /// The kernel's own page_pools.
+    pub page_pool: Option<DeviceJson>,
+    /// Where packets got lost, zeros included.
+    pub drops: Vec<DropStatus>,
+}
+
+/// One queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Its number.
+    pub queue: u32,
+    /// The CPU of its worker.
+    pub cpu: usize,
+    /// Whether the program finds its socket.
+    pub steered: bool,
+    /// How often the watchdog took the socket away.
+    pub failed_open: u64,
+    /// Seconds since the workers started, at the worker's last turn.
+    pub last_turn_s: f64,
+    /// Frames of its UMEM.
+    pub total: u64,
+    /// The same by place; they add up to the total.
+    pub frames: Counts,
+    /// page_pool's eleven counters, of our pool.
+    pub counters: Counts,
+    /// Packets and bytes through the rings.
+    pub traffic: Counts,
+}
+
+/// A row of the drop table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropStatus {
+    /// How far the packets had come.
+    pub layer: String,
+    /// The counter's name there.
+    pub cause: String,
+    /// Its count.
+    pub count: u64,
+}
+
+impl Status {
+    /// The status that an observation shows.
+    pub fn of(observation: &Observation) -> Self {
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at_s: seconds(observation.at),
+            conserved: observation.conserved(),
+            devices: observation.devices.iter().map(DeviceStatus::of).collect(),
+        }
+    }
+
+    /// As one line of JSON.
+    pub fn json(&self) -> String {
+        // Strings, numbers and maps with string keys: this cannot fail, and an empty answer would say that it did.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl DeviceStatus {
+    fn of(device: &DeviceView) -> Self {
+        let drops = drops::rows(device).into_iter().map(|row| DropStatus {
+            layer: row.layer.name().to_owned(),
+            cause: row.cause.into_owned(),
+            count: row.count,
+        });
+        let kernel = device.kernel.as_ref();
+        Self {
+            device: device.info.name.clone(),
+            driver: device.info.driver.clone(),
+            mode: device.info.mode.to_owned(),
+            copy: !device.info.zero_copy,
+            program_id: device.info.program_id,
+            decisions: Decision::ALL
+                .iter()
+                .zip(device.decisions)
+                .map(|(decision, count)| (decision.name(), count))
+                .collect(),
+            queues: device.queues.iter().map(QueueStatus::of).collect(),
+            page_pool: kernel.map(|kernel| DeviceJson::new(&kernel.page_pool, kernel.boottime)),
+            drops: drops.collect(),
+        }
+    }
+
+    /// Frames of all queues by place.
+    pub fn frames(&self) -> Counts {
+        sum(self.queues.iter().map(|queue| &queue.frames))
+    }
+
+    /// Our pools' counters, of all queues.
+    pub fn counters(&self) -> Counts {
+        sum(self.queues.iter().map(|queue| &queue.counters))
+    }
+
+    /// What went through the rings of all queues.
+    pub fn traffic(&self) -> Counts {
+        sum(self.queues.iter().map(|queue| &queue.traffic))
+    }
+}
+
+impl QueueStatus {
+    fn of(queue: &QueueView) -> Self {
+        let snapshot = &queue.snapshot;
+        let traffic = &snapshot.traffic;
+        let pool = page_pool::Counters { alloc: snapshot.pool.alloc, recycle: snapshot.pool.recycle };
+        Self {
+            queue: queue.queue,
+            cpu: queue.cpu,
+            steered: queue.steered,
+            failed_open: queue.failed_open,
+            last_turn_s: seconds(snapshot.last_turn),
+            total: snapshot.total.into(),
+            frames: snapshot.places.iter().map(|(place, frames)| (place, frames.into())).collect(),
+            counters: pool.iter().collect(),
+            traffic: [
+                ("rx_packets", traffic.rx_packets),
+                ("rx_bytes", traffic.rx_bytes),
+                ("tx_packets", traffic.tx_packets),
+                ("tx_bytes", traffic.tx_bytes),
+            ]
+            .into_iter()
+            .collect(),
+        }
+    }
+}
+
+/// `(recycle_cached + recycle_ring) / (alloc_fast + alloc_refill + alloc_slow)`; `None` if nothing was allocated.
+pub fn recycle_ratio(counters: &Counts) -> Option<f64> {
+    let sum = |names: &[&str]| names.iter().map(|name| counters.get(name)).sum::<u64>();
+    let allocated = sum(&["alloc_fast", "alloc_refill", "alloc_slow"]);
+    (allocated > 0).then(|| sum(&["recycle_cached", "recycle_ring"]) as f64 / allocated as f64)
+}
+
+fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
+    let mut sum = Counts::default();
+    for (name, count) in all.flat_map(Counts::iter) {
+        sum.add(name, count);
+    }
+    sum
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{fixture, fixture_with_kernel};
+
+    #[test]
+    fn it_can_be_read_again() {
+        for observation in [fixture(), fixture_with_kernel()] {
+            let status = Status::of(&observation);
+            assert_eq!(serde_json::from_str::<Status>(&status.json()).unwrap(), status);
+        }
+    }
+
+    #[test]
+    fn places_add_up_to_the_total_and_counters_have_the_kernels_names() {
+        let status = Status::of(&fixture_with_kernel());
+        let device = &status.devices[0];
+        assert_eq!((device.frames().sum(), status.conserved), (8192, true));
+        let ours: Vec<String> = device.counters().iter().map(|(name, _)| name.to_owned()).collect();
+        let pools = &device.page_pool.as_ref().unwrap().pools;
+        let kernels = pools[0].counters.as_ref().unwrap();
+        assert_eq!(ours, kernels.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        assert_eq!((recycle_ratio(kernels), recycle_ratio(&device.counters())), (Some(0.95), None));
+    }
+
+    #[test]
+    fn one_queue_is_a_small_answer() {
+        let mut observation = fixture_with_kernel();
+        observation.devices[0].queues.truncate(1);
+        let bytes = Status::of(&observation).json().len();
+        assert!(bytes < 6000, "{bytes} bytes, asked for once a second");
+    }
+}
