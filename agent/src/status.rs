@@ -85,6 +85,8 @@ pub struct DropStatus {
     pub cause: String,
     /// Its count.
     pub count: u64,
+    /// Whether it counts packets that are gone, or only helps to understand the others.
+    pub lost: bool,
 }
 
 impl Status {
@@ -109,6 +111,8 @@ impl Status {
 impl DeviceStatus {
     fn of(device: &DeviceView) -> Self {
         let drops = drops::rows(device).into_iter().map(|row| DropStatus {
+            lost: drops::explain(row.layer.name(), &row.cause)
+                .is_none_or(|known| known.kind == drops::Kind::Loss),
             layer: row.layer.name().to_owned(),
             cause: row.cause.into_owned(),
             count: row.count,

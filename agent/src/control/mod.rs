@@ -213,10 +213,11 @@ impl Agent {
     /// The HTTP pages.
     fn page(&self, path: &str) -> Option<Answer> {
         let page = match path {
-            "/" => Answer::text(
-                StatusCode::OK,
-                concat!("umemd ", env!("CARGO_PKG_VERSION"), "\n/metrics  /healthz  /readyz\n"),
-            ),
+            "/" => Answer {
+                status: StatusCode::OK,
+                content_type: "text/html; charset=utf-8",
+                body: metrics::PAGE.to_owned(),
+            },
             "/metrics" => match metrics::render(self.observe_all()) {
                 Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body },
                 Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

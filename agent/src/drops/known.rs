@@ -154,7 +154,7 @@ static KNOWN: &[Known] = known! {
     Socket Loss "rx_dropped": "too long for a frame, or no frame on the fill ring",
         "--frame-size 4096 for long packets; for the rest see rx_fill_ring_empty_descs";
     Socket Loss "rx_ring_full": "no room on the RX ring", "the worker is too slow: more queues, or a cheaper handler";
-    Socket Loss "rx_fill_ring_empty_descs": "the kernel looked for a frame and found none; part of rx_dropped",
+    Socket Note "rx_fill_ring_empty_descs": "the kernel looked for a frame and found none: such packets are in rx_dropped",
         "more frames (--frames); or the worker is too slow, or a handler keeps them";
     Socket Note "rx_invalid_descs": "nothing: no kernel up to 7.3 moves it", "nothing";
     Socket Loss "tx_invalid_descs": "descriptors that the kernel refused to send", "a bug of umemd: please report it";

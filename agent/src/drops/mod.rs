@@ -116,7 +116,7 @@ fn socket(device: &DeviceView) -> Vec<(&'static str, u64)> {
 }
 
 /// Frames that the program steered and that no socket has seen. `None` if a socket does not tell what it dropped.
-fn unaccounted(device: &DeviceView) -> Option<u64> {
+pub fn unaccounted(device: &DeviceView) -> Option<u64> {
     let steered = device.decisions[Decision::Steered as usize];
     let mut seen = 0;
     for queue in &device.queues {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Kind, explain};
+use super::explain;
 use crate::{
     report::numbers::{WIDTH, thousands},
     status::{DropStatus, Status},
@@ -25,18 +25,16 @@ pub fn text(status: &Status, all: bool) -> String {
 }
 
 fn write_row(text: &mut String, row: &DropStatus) {
-    let known = explain(&row.layer, &row.cause);
-    let note = known.is_some_and(|known| known.kind == Kind::Note);
     let _ = writeln!(
         text,
         "  {:8}  {:32}  {:>16}{}",
         row.layer,
         row.cause,
         thousands(row.count),
-        if note { "  (not lost)" } else { "" },
+        if row.lost { "" } else { "  (not lost)" },
     );
     // A row of a newer agent may be one that this umemd does not know.
-    let Some(known) = known else { return };
+    let Some(known) = explain(&row.layer, &row.cause) else { return };
     wrapped(text, "", known.meaning);
     if known.advice != "nothing" {
         wrapped(text, "-> ", known.advice);

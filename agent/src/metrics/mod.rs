@@ -2,6 +2,7 @@
 
 mod http;
 mod openmetrics;
+mod page;
 #[cfg(test)]
 mod reference;
 mod series;
@@ -9,3 +10,4 @@ mod tree;
 
 pub use http::{Answer, Hosts, bind, serve};
 pub use openmetrics::{CONTENT_TYPE, render};
+pub use page::PAGE;

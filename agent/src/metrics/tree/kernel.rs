@@ -6,15 +6,17 @@ use super::{
     Kind, Metric, Read, metrics,
     worker::{millis, unix},
 };
-use crate::drops;
+use crate::drops::{self, Layer};
 
 pub(super) const DROPS: &[Metric] = metrics! { Device
-    Counter "umemd_drops" ["layer", "cause"] "The rows of `umemd drops`, from the wire to the handler. They overlap: not to be added up."
+    Counter "umemd_drops" ["layer", "cause"] "The rows of `umemd drops` that only grow, from the wire to the handler. They overlap: not to be added up."
         |device, out| {
-            for row in drops::rows(device) {
+            for row in drops::rows(device).iter().filter(|row| row.layer != Layer::Redirect) {
                 out.add_with(&[row.layer.name(), &row.cause], row.count);
             }
         };
+    Gauge "umemd_xdp_unaccounted_frames" "Frames that the program steered and no socket has seen: their redirect failed, or they are on their way."
+        |device| drops::unaccounted(device);
 };
 
 pub(super) const POOLS: &[Metric] = metrics! { Pool
