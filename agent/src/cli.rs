@@ -25,6 +25,35 @@ pub enum Command {
     Run(RunArgs),
     /// Show the kernel's own page_pools; needs neither AF_XDP nor root.
     Pagepool(PagepoolArgs),
+    /// Show where a running agent's packets got lost, and what to do about it.
+    Drops(DropsArgs),
+    /// Show a running agent live in the terminal.
+    #[cfg(feature = "tui")]
+    Top(AgentArgs),
+}
+
+/// Which running agent is meant.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Where the agent listens.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:19478")]
+    pub url: String,
+}
+
+/// Arguments of `umemd drops`.
+#[derive(Debug, Args)]
+pub struct DropsArgs {
+    /// The agent.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+
+    /// Show the rows that are 0 as well.
+    #[arg(long)]
+    pub all: bool,
+
+    /// Print one JSON object per device and row, zeros included.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `umemd pagepool`.

@@ -18,9 +18,11 @@
 //! | [`report`] | what the user sees: a table, or JSON |
 //! | [`outlet`] | standard output and error, on which nobody waits |
 //! | [`metrics`] | the same for Prometheus, over HTTP |
+//! | [`client`], `top` | ask a running agent, and show it live in a terminal (feature `tui`) |
 //! | [`sys`] | the few system calls that no library has |
 
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod counts;
@@ -35,4 +37,6 @@ pub mod report;
 pub mod status;
 pub mod steer;
 pub mod sys;
+#[cfg(feature = "tui")]
+pub mod top;
 pub mod xsk;

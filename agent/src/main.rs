@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use umemd::{
     cli::{Cli, Command, PagepoolArgs},
+    client,
     config::{ConfigError, RunConfig},
     control::{self, Outcome, namespace},
+    drops,
     outlet::Outlet,
     page_pool,
 };
@@ -53,6 +55,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
             })
         }
         Command::Pagepool(args) => pagepool(&args).map(|()| ExitCode::SUCCESS),
+        Command::Drops(args) => {
+            let status = client::status(&args.agent.url)?;
+            let text = if args.json { drops::json(&status) } else { drops::text(&status, args.all) };
+            print(&text)
+        }
+        #[cfg(feature = "tui")]
+        Command::Top(args) => umemd::top::run(&args.url).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// A reader that went away (`umemd drops | head`) is no error of ours.
+fn print(text: &str) -> Result<ExitCode> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 

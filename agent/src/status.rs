@@ -85,7 +85,7 @@ pub struct DropStatus {
     pub cause: String,
     /// Its count.
     pub count: u64,
-    /// Whether it counts packets that are gone, or only helps to understand the others.
+    /// Whether it counts packets that are gone for certain; the others only help to understand these.
     pub lost: bool,
 }
 

@@ -7,6 +7,8 @@ use super::Layer;
 pub enum Kind {
     /// They are gone.
     Loss,
+    /// They are gone, or still on their way.
+    Open,
     /// They are not; the number helps to understand the others.
     Note,
 }
@@ -148,7 +150,7 @@ static KNOWN: &[Known] = known! {
     Xdp Note "malformed": "has an IP header that contradicts itself and went to the stack",
         "the sender makes bad frames";
 
-    Redirect Loss "unaccounted": "steered, and seen by no socket; while traffic flows also what is on its way",
+    Redirect Open "unaccounted": "steered by the program, and seen by no socket",
         "if it stays when traffic stops: perf trace -e xdp:xdp_redirect_err names the error";
 
     Socket Loss "rx_dropped": "too long for a frame, or no frame on the fill ring",

@@ -10,7 +10,7 @@ mod report;
 use std::borrow::Cow;
 
 pub use known::{Kind, Known, explain};
-pub use report::text;
+pub use report::{json, text};
 use umemd_common::Decision;
 
 use crate::observe::DeviceView;

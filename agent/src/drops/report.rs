@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::explain;
+use serde::Serialize;
+
+use super::{Kind, explain};
 use crate::{
     report::numbers::{WIDTH, thousands},
     status::{DropStatus, Status},
@@ -24,17 +26,46 @@ pub fn text(status: &Status, all: bool) -> String {
     text
 }
 
+/// One object per line: each row of each device, with its explanation.
+pub fn json(status: &Status) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        device: &'a str,
+        #[serde(flatten)]
+        row: &'a DropStatus,
+        meaning: Option<&'static str>,
+        advice: Option<&'static str>,
+    }
+    let mut text = String::new();
+    for device in &status.devices {
+        for row in &device.drops {
+            let known = explain(&row.layer, &row.cause);
+            let (meaning, advice) = (known.map(|known| known.meaning), known.map(|known| known.advice));
+            let line = Line { device: &device.device, row, meaning, advice };
+            // Strings and numbers: this cannot fail, and an empty line would say that it did.
+            text.push_str(&serde_json::to_string(&line).unwrap_or_default());
+            text.push('\n');
+        }
+    }
+    text
+}
+
 fn write_row(text: &mut String, row: &DropStatus) {
+    // A row of a newer agent may be one that this umemd does not know.
+    let known = explain(&row.layer, &row.cause);
     let _ = writeln!(
         text,
         "  {:8}  {:32}  {:>16}{}",
         row.layer,
         row.cause,
         thousands(row.count),
-        if row.lost { "" } else { "  (not lost)" },
+        match known.map(|known| known.kind) {
+            Some(Kind::Loss) | None => "",
+            Some(Kind::Open) => "  (or on their way)",
+            Some(Kind::Note) => "  (not lost)",
+        },
     );
-    // A row of a newer agent may be one that this umemd does not know.
-    let Some(known) = explain(&row.layer, &row.cause) else { return };
+    let Some(known) = known else { return };
     wrapped(text, "", known.meaning);
     if known.advice != "nothing" {
         wrapped(text, "-> ", known.advice);
@@ -91,6 +122,21 @@ mod tests {
         for name in ["refill_errors", "rx_ring_full", "tx_full"] {
             assert!(text.contains(name), "{text}");
         }
+    }
+
+    #[test]
+    fn scripts_get_every_row_with_its_explanation() {
+        let status = Status::of(&fixture_with_kernel());
+        let text = json(&status);
+        let rows: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows.len(), status.devices[0].drops.len());
+        let row = rows.iter().find(|row| row["cause"] == "rx_discard").unwrap();
+        assert_eq!(
+            (&row["device"], &row["layer"], &row["count"]),
+            (&"eth0".into(), &"nic".into(), &3.into())
+        );
+        assert!(row["meaning"].as_str().unwrap().starts_with("mvneta: "), "{row}");
     }
 
     #[test]

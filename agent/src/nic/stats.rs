@@ -8,6 +8,7 @@ use netlink_packet_route::{
 };
 
 use super::netlink::dump;
+use crate::sys::ethtool::Statistics;
 
 /// Counters of one interface, each by its name. All of them count since the driver was loaded, or since it
 /// thought fit.
@@ -16,7 +17,7 @@ pub struct NicStats {
     /// Those of `struct rtnl_link_stats64` that count packets which got lost.
     pub link: Vec<(&'static str, u64)>,
     /// The driver's own, as `ethtool -S` shows them.
-    pub driver: Vec<(String, u64)>,
+    pub driver: Statistics,
 }
 
 /// `IFLA_STATS64` of every interface, by index.

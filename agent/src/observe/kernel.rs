@@ -12,7 +12,7 @@ use super::DeviceInfo;
 use crate::{
     nic::stats::{self, NicStats},
     page_pool::{self, DevicePools},
-    sys::ethtool,
+    sys::ethtool::{self, Statistics},
 };
 
 /// What the kernel says of one interface.
@@ -52,7 +52,7 @@ pub fn ask<'a>(
     let mut link = link.unwrap_or_default();
 
     let start = Instant::now();
-    let driver: Vec<(u32, io::Result<Vec<(String, u64)>>)> =
+    let driver: Vec<(u32, io::Result<Statistics>)> =
         devices.map(|info| (info.index, ethtool::statistics(&info.name))).collect();
     timed("ethtool", start, driver.iter().all(|(_, statistics)| statistics.is_ok()));
 
@@ -63,7 +63,7 @@ pub fn ask<'a>(
     timed("page_pool", start, !pools.values().any(failed));
 
     let boottime = page_pool::boottime();
-    let mut driver: BTreeMap<u32, Vec<(String, u64)>> =
+    let mut driver: BTreeMap<u32, Statistics> =
         driver.into_iter().filter_map(|(index, statistics)| Some((index, statistics.ok()?))).collect();
     let view = |(index, page_pool)| {
         let nic = NicStats {

@@ -44,14 +44,17 @@ pub fn driver(interface: &str) -> io::Result<String> {
     Ok(bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
 }
 
-/// The driver's own statistics, in its order (`ethtool -S`): names and values. Empty if it has none.
+/// A driver's own statistics: each with its name, in the driver's order.
+pub type Statistics = Vec<(String, u64)>;
+
+/// What `ethtool -S` shows; empty if the driver has nothing to tell.
 ///
 /// `ETHTOOL_GSSET_INFO` says how many there are, `ETHTOOL_GSTRINGS` their names, `ETHTOOL_GSTATS` their values.
 ///
 /// # Errors
 ///
 /// `ENODEV` if there is no such interface; `EAGAIN` if the driver changed its set between the three calls.
-pub fn statistics(interface: &str) -> io::Result<Vec<(String, u64)>> {
+pub fn statistics(interface: &str) -> io::Result<Statistics> {
     const ETHTOOL_GSSET_INFO: u32 = 0x37;
     const ETHTOOL_GSTRINGS: u32 = 0x1b;
     const ETHTOOL_GSTATS: u32 = 0x1d;
@@ -80,7 +83,7 @@ pub fn statistics(interface: &str) -> io::Result<Vec<(String, u64)>> {
 const NAME: usize = 32;
 
 /// Each name with its value.
-fn pair_up(names: &[u8], values: &[u8]) -> Vec<(String, u64)> {
+fn pair_up(names: &[u8], values: &[u8]) -> Statistics {
     let name = |bytes: &[u8]| {
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         String::from_utf8_lossy(&bytes[..end]).trim().to_owned()

@@ -16,7 +16,7 @@ pub(super) const DROPS: &[Metric] = metrics! { Device
             }
         };
     Gauge "umemd_xdp_unaccounted_frames" "Frames that the program steered and no socket has seen: their redirect failed, or they are on their way."
-        |device| drops::unaccounted(device);
+        drops::unaccounted;
 };
 
 pub(super) const POOLS: &[Metric] = metrics! { Pool

@@ -1,0 +1,138 @@
+//! Asks a running agent for its status, over HTTP.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{TcpStream, ToSocketAddrs as _},
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use crate::status::Status;
+
+/// For connecting, and for each read or write.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// More than any agent says of itself.
+const LONGEST: u64 = 16 << 20;
+
+/// Why there is no status.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The URL is none that an agent has.
+    #[error("--url {0} is not of the form http://HOST:PORT")]
+    Url(String),
+    /// Nobody listens, or not for long enough.
+    #[error("no umemd answers at {url}; is one running, with this --listen?")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Somebody answers, and it is no status.
+    #[error("what answers at {url} is no umemd, or one of another version: {what}")]
+    Strange {
+        /// What was asked for.
+        url: String,
+        /// What came.
+        what: String,
+    },
+}
+
+/// The status of the agent at `url`: `http://HOST:PORT`.
+pub fn status(url: &str) -> Result<Status, ClientError> {
+    let address = url
+        .strip_prefix("http://")
+        .map(|rest| rest.trim_end_matches('/'))
+        .filter(|rest| rest.contains(':') && !rest.contains(['/', ' ', '\r', '\n']))
+        .ok_or_else(|| ClientError::Url(url.to_owned()))?;
+    let answer =
+        get(address, "/status").map_err(|source| ClientError::Unreachable { url: url.to_owned(), source })?;
+    parse(&answer).map_err(|what| ClientError::Strange { url: url.to_owned(), what })
+}
+
+fn get(address: &str, path: &str) -> io::Result<Vec<u8>> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for candidate in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&candidate, PATIENCE) {
+            Ok(mut stream) => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+                stream.write_all(request.as_bytes())?;
+                let mut answer = Vec::new();
+                stream.take(LONGEST).read_to_end(&mut answer)?;
+                return Ok(answer);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The status in an answer of HTTP/1.1 that ends with the connection.
+fn parse(answer: &[u8]) -> Result<Status, String> {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or("no HTTP")?;
+    let line = head.lines().next().unwrap_or_default();
+    let code = line.split(' ').nth(1).filter(|_| line.starts_with("HTTP/1.")).ok_or("no HTTP")?;
+    if code != "200" {
+        return Err(format!("{line}: {}", body.trim()));
+    }
+    serde_json::from_str(body).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::observe::fixture;
+
+    /// Answers one request with this, on a port of its own.
+    fn answering(answer: String) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /status HTTP/1.1\r\nHost: 127.0.0.1:"));
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        url
+    }
+
+    #[test]
+    fn a_status_comes_as_it_was_sent() {
+        let sent = Status::of(&fixture());
+        let url =
+            answering(format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{}", sent.json()));
+        assert_eq!(status(&url).unwrap(), sent);
+    }
+
+    #[test]
+    fn what_is_no_status_is_said() {
+        let error =
+            status(&answering("HTTP/1.1 421 Misdirected\r\n\r\nnot called that\n".into())).unwrap_err();
+        assert!(error.to_string().ends_with("421 Misdirected: not called that"), "{error}");
+        let error = status(&answering("SSH-2.0-OpenSSH\r\n".into())).unwrap_err();
+        assert!(error.to_string().ends_with("no HTTP"), "{error}");
+        for url in ["127.0.0.1:19478", "https://127.0.0.1:19478", "http://x:1/y", "http://x"] {
+            assert!(matches!(status(url), Err(ClientError::Url(_))), "{url}");
+        }
+        // A port that was free a moment ago.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(matches!(status(&format!("http://{free}")), Err(ClientError::Unreachable { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(answer: Vec<u8>, body: String) {
+            let _ = parse(&answer);
+            let _ = parse(format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The screen: made for 80 columns and 24 lines, and for terminals without colours.
+
+use std::env;
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Block, Borders, Paragraph, Sparkline, Wrap},
+};
+
+use super::model::{Model, View};
+use crate::{
+    counts::Counts,
+    report::numbers::{decimal, percent, thousands},
+};
+
+/// Less than this shows nothing of use.
+const SMALLEST: (u16, u16) = (60, 20);
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Palette {
+    colours: bool,
+}
+
+impl Palette {
+    /// None if `NO_COLOR` is set and not empty (no-color.org).
+    pub fn from_environment() -> Self {
+        Self { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+    }
+
+    /// None.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Self { colours: false }
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(super) fn coloured() -> Self {
+        Self { colours: true }
+    }
+
+    fn colour(self, colour: Color) -> Style {
+        if self.colours { Style::new().fg(colour) } else { Style::new() }
+    }
+
+    fn quiet(self) -> Style {
+        self.colour(Color::DarkGray)
+    }
+
+    fn bad(self) -> Style {
+        self.colour(Color::Red).add_modifier(Modifier::BOLD)
+    }
+
+    fn good(self) -> Style {
+        self.colour(Color::Green)
+    }
+}
+
+/// Draws everything.
+pub(super) fn draw(model: &Model, palette: Palette, frame: &mut Frame<'_>) {
+    let area = frame.area();
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        let text = format!("umemd top wants {} columns and {} lines; q quits", SMALLEST.0, SMALLEST.1);
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        return;
+    }
+    let view = model.view();
+    let [head, middle, sparks, drops, keys] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(12),
+        Constraint::Length(3),
+        Constraint::Min(2),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    let [left, right] = Layout::horizontal([Constraint::Length(33), Constraint::Min(27)]).areas(middle);
+    frame.render_widget(head_lines(model, &view, palette), head);
+    places(&view, palette, frame, left);
+    recyclers(model, &view, palette, frame, right);
+    sparklines(model, palette, frame, sparks);
+    drop_rows(model, palette, frame, drops);
+    frame.render_widget(key_line(model, palette, keys.width), keys);
+}
+
+fn head_lines(model: &Model, view: &View, palette: Palette) -> Paragraph<'static> {
+    let status = model.status();
+    let devices: Vec<String> = status
+        .devices
+        .iter()
+        .map(|d| {
+            format!("{} ({}, {}, {})", d.device, d.driver, d.mode, if d.copy { "copy" } else { "zero-copy" })
+        })
+        .collect();
+    let (law, style) = match (model.error(), status.conserved, view.steered) {
+        (Some(_), ..) => ("NO ANSWER", palette.bad()),
+        (None, false, _) => ("LAW BROKEN", palette.bad()),
+        (None, true, false) => ("NOT STEERED", palette.bad()),
+        (None, true, true) => ("law holds", palette.good()),
+    };
+    let traffic = |name| model.rate(|view| view.traffic.get(name));
+    let first = Line::from(vec![
+        Span::styled(format!("umemd {}  ", status.version), Style::new().add_modifier(Modifier::BOLD)),
+        Span::styled(format!("{law}  "), style),
+        Span::raw(format!("{} s  {}", thousands(status.at_s as u64), devices.join(" "))),
+    ]);
+    let second = Line::from(format!(
+        "rx {}pps {}bit/s  tx {}pps {}bit/s  recycled {}",
+        decimal(traffic("rx_packets") as f64),
+        decimal(traffic("rx_bytes") as f64 * 8.0),
+        decimal(traffic("tx_packets") as f64),
+        decimal(traffic("tx_bytes") as f64 * 8.0),
+        percent(model.recycled(|view| Some(view.ours.clone()))),
+    ));
+    Paragraph::new(vec![first, second])
+}
+
+fn titled<'a>(title: impl Into<Line<'a>>, palette: Palette) -> Block<'a> {
+    Block::new().borders(Borders::TOP).border_style(palette.quiet()).title(title)
+}
+
+fn places(view: &View, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
+    let block = titled(format!(" {}: {} frames ", view.title, thousands(view.total)), palette);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let room = usize::from(inside.width).saturating_sub(22);
+    let line = |(place, frames): (&str, u64)| {
+        let colour = match place {
+            "slab" => Color::DarkGray,
+            "cache" | "ring" => Color::Blue,
+            "user" => Color::Yellow,
+            "fill" | "kernel" => Color::Green,
+            "rx" | "tx" | "completion" => Color::Magenta,
+            _ => Color::Red,
+        };
+        Line::from(vec![
+            Span::raw(format!("{place:11} {:>8} ", thousands(frames))),
+            Span::styled(bar(frames, view.total, room), palette.colour(colour)),
+        ])
+    };
+    frame.render_widget(Paragraph::new(view.frames.iter().map(line).collect::<Vec<_>>()), inside);
+}
+
+/// The rows of both recyclers: a name, and the counters that it adds up.
+const ROWS: [(&str, &[&str]); 8] = [
+    ("fast", &["alloc_fast"]),
+    ("refill", &["alloc_refill"]),
+    ("slow", &["alloc_slow"]),
+    ("cached", &["recycle_cached"]),
+    ("ring", &["recycle_ring"]),
+    ("full", &["recycle_ring_full"]),
+    ("released", &["recycle_released_refcnt"]),
+    ("empty", &["alloc_empty"]),
+];
+
+fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
+    let block = titled(" both recyclers, per second ", palette);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let rate = |side: fn(&View) -> Option<&Counts>, names: &[&str]| {
+        model.rate(|view| side(view).map_or(0, |counts| names.iter().map(|name| counts.get(name)).sum()))
+    };
+    let rows: Vec<(&str, u64, u64)> = ROWS
+        .iter()
+        .map(|(name, counters)| {
+            (*name, rate(|v| Some(&v.ours), counters), rate(|v| v.kernel.as_ref(), counters))
+        })
+        .collect();
+    let most = rows.iter().map(|(_, ours, kernels)| (*ours).max(*kernels)).max().unwrap_or(0);
+    let room = (usize::from(inside.width).saturating_sub(8 + 2 * 12)) / 2;
+    let side = |count: u64, colour| {
+        [
+            Span::raw(format!(" {:>10} ", thousands(count))),
+            Span::styled(format!("{:room$}", bar(count, most, room)), palette.colour(colour)),
+        ]
+    };
+    let row =
+        |name: &str, ours: &str, kernels: &str| format!("{name:8} {ours:>10} {:room$} {kernels:>10}", "");
+    let mut lines = vec![Line::styled(row("", "umemd", "kernel"), palette.quiet())];
+    for (name, ours, kernels) in rows {
+        let mut spans = vec![Span::raw(format!("{name:8}"))];
+        spans.extend(side(ours, Color::Blue));
+        if view.kernel.is_some() {
+            spans.extend(side(kernels, Color::Green));
+        }
+        lines.push(Line::from(spans));
+    }
+    let recycled = |side: fn(&View) -> Option<Counts>| percent(model.recycled(side));
+    let kernels = if view.kernel.is_some() { recycled(|v| v.kernel.clone()) } else { String::new() };
+    lines.push(Line::from(row("recycled", &recycled(|v| Some(v.ours.clone())), &kernels)));
+    if view.stalled > 0 {
+        let pools = if view.stalled == 1 { "pool of the kernel" } else { "pools of the kernel" };
+        lines.push(Line::styled(
+            format!("{} {pools} cannot end: umemd pagepool", view.stalled),
+            palette.bad(),
+        ));
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+    if view.kernel.is_none() {
+        // Where its numbers would be.
+        let (x, y) = (inside.x + 21 + room as u16, inside.y + 1);
+        let place = Rect { x, y, width: inside.right().saturating_sub(x), height: 8 };
+        let reason = view.kernel_silent.as_deref().unwrap_or("not asked");
+        let text = Paragraph::new(format!("not available: {reason}")).style(palette.quiet());
+        frame.render_widget(text.wrap(Wrap { trim: true }), place.intersection(inside));
+    }
+}
+
+fn sparklines(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
+    let [left, right] = Layout::horizontal([Constraint::Ratio(1, 2); 2]).areas(area);
+    let mut draw = |title: &str, values: Vec<u64>, area: Rect, colour| {
+        let block = titled(
+            format!(" {title}, up to {} ", thousands(values.iter().copied().max().unwrap_or(0))),
+            palette,
+        );
+        frame.render_widget(
+            Sparkline::default().block(block).data(values).style(palette.colour(colour)),
+            area,
+        );
+    };
+    // The newest on the right.
+    let width = |area: Rect| usize::from(area.width);
+    let newest = |values: &mut dyn DoubleEndedIterator<Item = u64>, width: usize| {
+        let mut newest: Vec<u64> = values.rev().take(width).collect();
+        newest.resize(width, 0);
+        newest.reverse();
+        newest
+    };
+    draw("received per second", newest(&mut model.received(), width(left)), left, Color::Blue);
+    draw("lost per second", newest(&mut model.lost(), width(right)), right, Color::Red);
+}
+
+fn drop_rows(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
+    let block = titled(" where packets got lost since the start; `umemd drops` says what to do ", palette);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let mut rows: Vec<_> = model
+        .status()
+        .devices
+        .iter()
+        .flat_map(|device| device.drops.iter().map(|row| (device.device.as_str(), row)))
+        .filter(|(_, row)| row.lost && row.count > 0)
+        .collect();
+    rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.count));
+    let mut lines: Vec<Line<'_>> = rows
+        .iter()
+        .take(inside.height.into())
+        .map(|(device, row)| {
+            Line::from(format!("{device:15} {:9} {:32} {:>16}", row.layer, row.cause, thousands(row.count)))
+        })
+        .collect();
+    if lines.is_empty() {
+        lines.push(Line::styled("nothing was lost", palette.good()));
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+fn key_line(model: &Model, palette: Palette, width: u16) -> Paragraph<'static> {
+    let keys = if model.is_paused() {
+        "q quit   \u{2190} \u{2192} queue   p go on   PAUSED"
+    } else {
+        "q quit   \u{2190} \u{2192} queue   p pause"
+    };
+    let mut line = vec![Span::styled(keys, palette.quiet())];
+    let room = usize::from(width).saturating_sub(keys.chars().count() + 3);
+    let end = model.error().unwrap_or(model.url());
+    let style = if model.error().is_some() { palette.bad() } else { palette.quiet() };
+    let end: String = end.chars().take(room).collect();
+    line.push(Span::styled(format!("   {end:>room$}"), style));
+    Paragraph::new(Line::from(line))
+}
+
+/// `part` of `whole` in eighths of a column; something is never nothing.
+fn bar(part: u64, whole: u64, columns: usize) -> String {
+    const EIGHTHS: [char; 8] =
+        [' ', '\u{258f}', '\u{258e}', '\u{258d}', '\u{258c}', '\u{258b}', '\u{258a}', '\u{2589}'];
+    if part == 0 || whole == 0 {
+        return String::new();
+    }
+    let eighths = (part.min(whole) as f64 / whole as f64 * columns as f64 * 8.0).round().max(1.0) as usize;
+    let mut text = "\u{2588}".repeat(eighths / 8);
+    if !eighths.is_multiple_of(8) {
+        text.push(EIGHTHS[eighths % 8]);
+    }
+    text
+}
