@@ -121,7 +121,7 @@ pub(crate) fn linker_root(llvm: u32) -> PathBuf {
 }
 
 /// Every rustc worth asking, the likeliest first.
-fn candidates() -> Vec<PathBuf> {
+pub(crate) fn candidates() -> Vec<PathBuf> {
     if let Some(rustc) = env::var_os("UMEMD_BPF_RUSTC") {
         return vec![rustc.into()];
     }

@@ -22,7 +22,7 @@ pub(crate) enum Command {
     /// Find or install what the build needs.
     Setup(Install),
     /// Set up, then build the XDP program and umemd (release).
-    Build(Install),
+    Build(Build),
     /// Set up, build, and move frames: in a lab of network namespaces, or on --iface.
     ///
     /// Whatever xtask does not know itself goes to `umemd run` as it stands, for
@@ -54,6 +54,24 @@ pub(crate) struct Install {
     /// Only print what is missing; exit code 1 if something is.
     #[arg(long)]
     pub(crate) no_install: bool,
+}
+
+/// Arguments of `cargo xtask build`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Build {
+    /// Build for a board instead of this machine: one static program.
+    #[arg(long, value_enum)]
+    pub(crate) target: Option<Target>,
+
+    #[command(flatten)]
+    pub(crate) install: Install,
+}
+
+/// What else umemd is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// 64-bit Arm: EspressoBIN, MacchiatoBIN and their like.
+    Aarch64,
 }
 
 /// Arguments of `cargo xtask run`.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::shell;
 
 /// What users run.
-const UMEMD: &str = "umemd";
+pub(crate) const UMEMD: &str = "umemd";
 
 /// A program that cargo made, fresh or not, wherever its target folder is.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod bench;
 mod cli;
 mod compile;
 mod conformance;
+mod cross;
 mod lab;
 mod lint;
 mod run;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Build, Cli, Command, Target};
 
 fn main() -> ExitCode {
     let (ours, theirs) = args::split(std::env::args_os().collect());
@@ -32,9 +33,7 @@ fn main() -> ExitCode {
             eprintln!("xtask: all that the build needs is there");
             ExitCode::SUCCESS
         }),
-        Command::Build(install) => {
-            setup::run(install).and_then(|()| compile::release()).map(|_| ExitCode::SUCCESS)
-        }
+        Command::Build(options) => build(&options).map(|()| ExitCode::SUCCESS),
         Command::Run(options) => run::run(&options, theirs),
         Command::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint(install) => lint::run(install).map(|()| ExitCode::SUCCESS),
@@ -48,4 +47,16 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "xtask: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Builds umemd, and says where it is if that is not where everyone looks.
+fn build(options: &Build) -> anyhow::Result<()> {
+    match options.target {
+        None => setup::run(options.install).and_then(|()| compile::release()).map(drop),
+        Some(Target::Aarch64) => {
+            let umemd = cross::umemd(options.install)?;
+            eprintln!("xtask: for {}: {}", cross::ARCH, umemd.display());
+            Ok(())
+        }
+    }
 }

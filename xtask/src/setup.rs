@@ -7,24 +7,36 @@ mod apt;
 mod needs;
 mod plan;
 
+use std::env::consts;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::Install;
+use crate::setup::needs::Extent;
 use crate::setup::plan::{Offers, Plan, Step};
-use crate::{shell, toolchain};
+use crate::{cross, shell, toolchain};
 
 /// Each round installs something; the third one has to find everything.
 const ROUNDS: usize = 3;
 
-/// Makes sure that everything is there.
+/// Makes sure that everything is there that this machine's own umemd needs.
 pub(crate) fn run(options: Install) -> Result<()> {
+    until_complete(options, Extent::Native)
+}
+
+/// Makes sure that everything is there to build for aarch64 too.
+pub(crate) fn cross(options: Install) -> Result<()> {
+    let extent = if consts::ARCH == cross::ARCH { Extent::Native } else { Extent::Aarch64 };
+    until_complete(options, extent)
+}
+
+fn until_complete(options: Install, extent: Extent) -> Result<()> {
     let mut agreed = options.yes || !io::stdin().is_terminal();
     let mut updated = false;
     for round in 0..ROUNDS {
-        let lacks = needs::look();
+        let lacks = needs::look(extent);
         if lacks.is_empty() {
             return Ok(());
         }
@@ -37,12 +49,15 @@ pub(crate) fn run(options: Install) -> Result<()> {
             }
         }
         // A fresh machine has no lists yet: what apt does not know may only be unlisted.
-        let unlisted = !offers.unknown.is_empty() || (offers.rust.is_none() && plan::lacks_compiler(&lacks));
+        let unlisted = !offers.unknown.is_empty() || (offers.rust.is_none() && plan::asks_for_rust(&lacks));
         let update = offers.apt && unlisted && !updated;
         if !agreed && (update || plan.by_hand.is_empty()) {
             agreed = ask("Install this now?")?;
         }
         if update {
+            if extent == Extent::Aarch64 {
+                apt::add_arm64()?;
+            }
             apt::update()?;
             updated = true;
             offers = Offers::ask(&lacks);
@@ -55,7 +70,7 @@ pub(crate) fn run(options: Install) -> Result<()> {
             take(step)?;
         }
     }
-    let lacks = needs::look();
+    let lacks = needs::look(extent);
     if !lacks.is_empty() {
         bail!("installed what was missing, and still not found. {}", Plan::new(&lacks, &Offers::ask(&lacks)));
     }
@@ -76,8 +91,8 @@ fn ask(question: &str) -> Result<bool> {
 fn take(step: &Step) -> Result<()> {
     match step {
         Step::Apt(packages) => apt::install(packages),
-        Step::RustSrc => shell::step("rustup component add rust-src", || {
-            shell::run_quietly(Command::new("rustup").args(["component", "add", "rust-src"])).map(drop)
+        Step::Rustup(args) => shell::step(&format!("rustup {}", args.join(" ")), || {
+            shell::run_quietly(Command::new("rustup").args(*args)).map(drop)
         }),
         Step::Linker(llvm) => install_linker(*llvm),
     }

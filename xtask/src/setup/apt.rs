@@ -11,12 +11,17 @@ use crate::{shell, toolchain};
 pub(crate) struct RustPackages {
     /// rustc, and its `core` for eBPF.
     pub(crate) rust: [&'static str; 2],
+    /// Its `std` for aarch64; a candidate only where apt knows that architecture.
+    pub(crate) cross_std: &'static str,
     /// The major version of the LLVM in it, as far as the packages tell.
     pub(crate) llvm: Option<u32>,
 }
 
-/// Names of rustc and its core: Debian 12 has an old `rustc`, and a new `rustc-web` for its browsers.
-const RUST: [[&str; 2]; 2] = [["rustc", "libstd-rust-dev-bpf"], ["rustc-web", "libstd-rust-web-dev-bpf"]];
+/// Names of rustc and its libraries: Debian 12 has an old `rustc`, and a new `rustc-web` for its browsers.
+const RUST: [([&str; 2], &str); 2] = [
+    (["rustc", "libstd-rust-dev-bpf"], "libstd-rust-dev:arm64"),
+    (["rustc-web", "libstd-rust-web-dev-bpf"], "libstd-rust-web-dev:arm64"),
+];
 
 /// Whether this machine has apt.
 pub(crate) fn is_here() -> bool {
@@ -31,11 +36,11 @@ pub(crate) fn unknown(packages: &[String]) -> Vec<String> {
 
 /// The rustc for eBPF that apt has, if it has one that is new enough.
 pub(crate) fn rust_packages() -> Option<RustPackages> {
-    let policy = policy(&RUST.as_flattened().iter().map(ToString::to_string).collect::<Vec<_>>()).ok()?;
-    let rust = choose(&policy)?;
+    let policy = policy(&RUST.iter().flat_map(|(rust, _)| rust).map(ToString::to_string).collect::<Vec<_>>());
+    let (rust, cross_std) = choose(&policy.ok()?)?;
     let recommends =
         shell::run_quietly(Command::new("apt-cache").arg("depends").args(rust)).unwrap_or_default();
-    Some(RustPackages { rust, llvm: llvm_of(&recommends) })
+    Some(RustPackages { rust, cross_std, llvm: llvm_of(&recommends) })
 }
 
 /// Installs packages; asks for nothing, and never removes another package to make room.
@@ -64,6 +69,13 @@ pub(crate) fn update() -> Result<()> {
     })
 }
 
+/// Lets apt offer packages of arm64 beside this machine's own.
+pub(crate) fn add_arm64() -> Result<()> {
+    shell::step("dpkg --add-architecture arm64", || {
+        shell::run_quietly(as_root("dpkg")?.args(["--add-architecture", "arm64"])).map(drop)
+    })
+}
+
 fn as_root(program: &str) -> Result<Command> {
     let mut command = if shell::is_root() {
         Command::new("env")
@@ -89,11 +101,11 @@ fn candidate<'a>(policy: &'a str, package: &str) -> Option<&'a str> {
     fields.find_map(|line| line.trim().strip_prefix("Candidate: ")).filter(|version| *version != "(none)")
 }
 
-/// The first pair of names that both have a version new enough for our crates.
-fn choose(policy: &str) -> Option<[&'static str; 2]> {
+/// The first pair of names that both have a version new enough for our crates, and what belongs to it.
+fn choose(policy: &str) -> Option<([&'static str; 2], &'static str)> {
     let wanted = toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION"));
     let release = |name| candidate(policy, name).and_then(toolchain::parse_release);
-    RUST.into_iter().find(|names| names.iter().all(|name| release(name) >= wanted))
+    RUST.into_iter().find(|(names, _)| names.iter().all(|name| release(name) >= wanted))
 }
 
 /// The version of LLVM that `apt-cache depends` shows behind Debian's rustc.
@@ -139,13 +151,13 @@ rustc-web:
 
     #[test]
     fn debian_12_takes_the_browsers_rustc() {
-        assert_eq!(choose(BOOKWORM), Some(["rustc-web", "libstd-rust-web-dev-bpf"]));
+        assert_eq!(choose(BOOKWORM), Some(RUST[1]));
     }
 
     #[test]
     fn a_new_rustc_goes_by_its_own_name() {
         let sid = "rustc:\n  Candidate: 1.97.1+dfsg1-1\nlibstd-rust-dev-bpf:\n  Candidate: 1.97.1+dfsg1-1\n";
-        assert_eq!(choose(sid), Some(["rustc", "libstd-rust-dev-bpf"]));
+        assert_eq!(choose(sid), Some(RUST[0]));
     }
 
     #[test]

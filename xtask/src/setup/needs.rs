@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::shell;
 use crate::toolchain::{self, Missing};
+use crate::{cross, shell};
 
 /// Something that a file or program on this machine shows to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) struct Need {
 enum Sign {
     Program(&'static str),
     Header(&'static str),
+    /// A file, from the root.
+    File(&'static str),
     /// A shared library, by the beginnings that its file name may have.
     Library(&'static [&'static str]),
 }
@@ -51,6 +53,39 @@ const LAB: [Need; 1] =
 const TESTS: [Need; 1] =
     [Need { what: "valgrind, to count instructions", package: "valgrind", sign: Sign::Program("valgrind") }];
 
+/// The C side of a static build for aarch64.
+const AARCH64: [Need; 4] = [
+    Need {
+        what: "C compiler for aarch64",
+        package: "gcc-aarch64-linux-gnu",
+        sign: Sign::Program("aarch64-linux-gnu-gcc"),
+    },
+    Need {
+        what: "C library for aarch64",
+        package: "libc6-dev-arm64-cross",
+        sign: Sign::File("usr/aarch64-linux-gnu/lib/libc.a"),
+    },
+    Need {
+        what: "libelf for aarch64",
+        package: "libelf-dev:arm64",
+        sign: Sign::File("usr/lib/aarch64-linux-gnu/libelf.a"),
+    },
+    Need {
+        what: "zlib for aarch64",
+        package: "zlib1g-dev:arm64",
+        sign: Sign::File("usr/lib/aarch64-linux-gnu/libz.a"),
+    },
+];
+
+/// How much is to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What building and testing on this machine takes.
+    Native,
+    /// That, and what building for aarch64 takes.
+    Aarch64,
+}
+
 /// What is not there.
 #[derive(Debug, Default)]
 pub(crate) struct Lacks {
@@ -58,25 +93,30 @@ pub(crate) struct Lacks {
     pub(crate) needs: Vec<Need>,
     /// What the XDP program is built with.
     pub(crate) toolchain: Option<Missing>,
+    /// Whether no rustc has std for aarch64.
+    pub(crate) cross_std: bool,
 }
 
 impl Lacks {
     /// Whether nothing is missing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.needs.is_empty() && self.toolchain.is_none()
+        self.needs.is_empty() && self.toolchain.is_none() && !self.cross_std
     }
 }
 
 /// Looks at this machine.
-pub(crate) fn look() -> Lacks {
+pub(crate) fn look(extent: Extent) -> Lacks {
     let root = Path::new("/");
     let there = |need: &Need| match need.sign {
         Sign::Program(name) => shell::which(name).is_some(),
         Sign::Header(name) => has_header(root, name),
+        Sign::File(path) => root.join(path).is_file(),
         Sign::Library(names) => has_library(root, names),
     };
-    let needs = NEEDS.iter().chain(&LAB).chain(&TESTS).filter(|need| !there(need)).copied().collect();
-    Lacks { needs, toolchain: toolchain::find().err() }
+    let cross = extent == Extent::Aarch64;
+    let more: &[Need] = if cross { &AARCH64 } else { &[] };
+    let needs = NEEDS.iter().chain(&LAB).chain(&TESTS).chain(more).filter(|need| !there(need)).copied().collect();
+    Lacks { needs, toolchain: toolchain::find().err(), cross_std: cross && cross::compiler().is_none() }
 }
 
 /// Where C compilers look without being told, Debian's folder per architecture included.

@@ -27,8 +27,8 @@ pub(crate) struct Offers {
 pub(crate) enum Step {
     /// Install these packages of Debian.
     Apt(Vec<String>),
-    /// Let rustup fetch the source of `core`.
-    RustSrc,
+    /// Let rustup fetch something.
+    Rustup(&'static [&'static str]),
     /// Build bpf-linker for this LLVM.
     Linker(u32),
 }
@@ -48,8 +48,9 @@ impl Offers {
     /// Asks this machine, about what is missing only.
     pub(crate) fn ask(lacks: &Lacks) -> Self {
         let apt = apt::is_here();
-        let rust = if apt && lacks_compiler(lacks) { apt::rust_packages() } else { None };
+        let rust = if apt && asks_for_rust(lacks) { apt::rust_packages() } else { None };
         let mut packages: Vec<String> = lacks.needs.iter().map(|need| need.package.to_owned()).collect();
+        packages.extend(rust.as_ref().filter(|_| lacks.cross_std).map(|rust| rust.cross_std.to_owned()));
         packages.extend(llvm(lacks, rust.as_ref()).map(|version| format!("llvm-{version}-dev")));
         let unknown = if apt { apt::unknown(&packages) } else { packages };
         Self { apt, unknown, rust, rustup: shell::which("rustup").is_some() }
@@ -74,6 +75,17 @@ impl Plan {
         if let Some(version) = llvm.filter(|version| !has_llvm(*version)) {
             want(&mut plan, "LLVM, for bpf-linker", format!("llvm-{version}-dev"));
         }
+        if lacks.cross_std {
+            let what = "rustc with std for aarch64";
+            match &offers.rust {
+                Some(found) => want(&mut plan, what, found.cross_std.to_owned()),
+                None if offers.rustup => {
+                    plan.steps.push(Step::Rustup(&["target", "add", "aarch64-unknown-linux-gnu"]));
+                    plan.lines.push((what.to_owned(), "rustup target add".to_owned()));
+                }
+                None => plan.by_hand.push("rustc with libstd-rust-dev:arm64, or rustup".to_owned()),
+            }
+        }
         let mut last = None;
         match &lacks.toolchain {
             None => {}
@@ -89,7 +101,7 @@ impl Plan {
                         found.rust.join(" ")
                     }
                     None if offers.rustup => {
-                        last = Some(Step::RustSrc);
+                        last = Some(Step::Rustup(&["component", "add", "rust-src"]));
                         let rustup = "rustup component add rust-src";
                         // The lists may be old or not there yet: then apt is asked again first.
                         if offers.apt {
@@ -153,9 +165,9 @@ fn llvm(lacks: &Lacks, rust: Option<&RustPackages>) -> Option<u32> {
     }
 }
 
-/// Whether the compiler of the XDP program is missing.
-pub(crate) fn lacks_compiler(lacks: &Lacks) -> bool {
-    matches!(lacks.toolchain, Some(Missing::Compiler { .. }))
+/// Whether something is missing that comes with a rustc of Debian's.
+pub(crate) fn asks_for_rust(lacks: &Lacks) -> bool {
+    lacks.cross_std || matches!(lacks.toolchain, Some(Missing::Compiler { .. }))
 }
 
 fn linker() -> String {
@@ -170,7 +182,7 @@ mod tests {
     const LLVM: u32 = 9999;
 
     fn nothing(toolchain: Missing) -> Lacks {
-        Lacks { needs: Vec::new(), toolchain: Some(toolchain) }
+        Lacks { needs: Vec::new(), toolchain: Some(toolchain), ..Lacks::default() }
     }
 
     fn no_compiler() -> Lacks {
@@ -182,7 +194,11 @@ mod tests {
     }
 
     fn debian() -> Offers {
-        let rust = RustPackages { rust: ["rustc", "libstd-rust-dev-bpf"], llvm: Some(LLVM) };
+        let rust = RustPackages {
+            rust: ["rustc", "libstd-rust-dev-bpf"],
+            cross_std: "libstd-rust-dev:arm64",
+            llvm: Some(LLVM),
+        };
         Offers { apt: true, unknown: Vec::new(), rust: Some(rust), rustup: true }
     }
 
@@ -206,7 +222,18 @@ mod tests {
     #[test]
     fn without_a_new_rustc_in_apt_rustup_fetches_the_source() {
         let plan = Plan::new(&no_compiler(), &Offers { rust: None, ..debian() });
-        assert_eq!(plan.steps, [Step::RustSrc]);
+        assert_eq!(plan.steps, [Step::Rustup(&["component", "add", "rust-src"])]);
+    }
+
+    #[test]
+    fn std_for_aarch64_comes_with_debians_rustc_or_by_rustup() {
+        let lacks = Lacks { cross_std: true, ..Lacks::default() };
+        let plan = Plan::new(&lacks, &debian());
+        assert_eq!(plan.steps, [Step::Apt(names(&["libstd-rust-dev:arm64"]))]);
+        let plan = Plan::new(&lacks, &Offers { rust: None, ..debian() });
+        assert_eq!(plan.steps, [Step::Rustup(&["target", "add", "aarch64-unknown-linux-gnu"])]);
+        let plan = Plan::new(&lacks, &Offers { rust: None, rustup: false, ..debian() });
+        assert_eq!(plan.by_hand, ["rustc with libstd-rust-dev:arm64, or rustup"]);
     }
 
     #[test]

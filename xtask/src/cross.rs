@@ -1,0 +1,73 @@
+//! Builds for aarch64 boards on another machine: umemd, and what the board rig runs in its guests.
+//!
+//! The programs are static, so that they run whatever the board's C library is: Debian's, an old one, or none.
+
+use std::env::consts;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::cli::Install;
+use crate::{compile, setup, shell, toolchain};
+
+/// The architecture, as people say it and as rustc's `ARCH` does.
+pub(crate) const ARCH: &str = "aarch64";
+
+/// The same in rustc's words.
+const TRIPLE: &str = "aarch64-unknown-linux-gnu";
+
+/// Debian's prefix of the C tools.
+pub(crate) const TOOLS: &str = "aarch64-linux-gnu-";
+
+/// Sets up, builds umemd (release), and says where it is.
+pub(crate) fn umemd(install: Install) -> Result<PathBuf> {
+    setup::cross(install)?;
+    if consts::ARCH == ARCH {
+        return compile::release();
+    }
+    let mut build = cargo()?;
+    build.args(["--release", "--package", compile::UMEMD, "--bin", compile::UMEMD]);
+    compile::umemd(&compile::programs(&mut build)?)
+}
+
+/// `cargo build` for the boards.
+pub(crate) fn cargo() -> Result<Command> {
+    let rustc = compiler().with_context(|| format!("no rustc has std for {TRIPLE}"))?;
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--target", TRIPLE]);
+    // A folder of its own: rustc and the flags differ, and would throw out what is built for this machine.
+    cargo.arg("--target-dir").arg(target_dir());
+    cargo.env("RUSTC", rustc).env_remove("RUSTFLAGS");
+    let variable = |name: &str| format!("CARGO_TARGET_{}_{name}", TRIPLE.to_uppercase().replace('-', "_"));
+    cargo.env(variable("LINKER"), format!("{TOOLS}gcc"));
+    cargo.env(variable("RUSTFLAGS"), "-Ctarget-feature=+crt-static");
+    // libxdp-sys wraps its BPF objects with these, and knows no names for another target.
+    cargo.env("LD", format!("{TOOLS}ld")).env("OBJCOPY", format!("{TOOLS}objcopy"));
+    cargo.env("AR", format!("{TOOLS}ar"));
+    Ok(cargo)
+}
+
+/// Where cargo builds for the boards.
+fn target_dir() -> PathBuf {
+    shell::target_dir().join(ARCH)
+}
+
+/// A rustc that has std for the boards, and is new enough for our crates.
+pub(crate) fn compiler() -> Option<PathBuf> {
+    toolchain::candidates().into_iter().find(|rustc| {
+        let ask = |args: &[&str]| shell::run_quietly(Command::new(rustc).args(args)).unwrap_or_default();
+        let release =
+            ask(&["-vV"]).lines().find_map(|line| line.strip_prefix("release: ").map(str::to_owned));
+        let new_enough = release.is_some_and(|release| {
+            toolchain::parse_release(&release) >= toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION"))
+        });
+        new_enough && has_std(Path::new(ask(&["--print", "target-libdir", "--target", TRIPLE]).trim()))
+    })
+}
+
+fn has_std(libraries: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(libraries) else { return false };
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
+}
