@@ -31,7 +31,7 @@ enum Others {
     None,
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule { package: "frame-pool", ours: &[], others: Others::None },
     Rule {
         package: "datapath",
@@ -42,6 +42,7 @@ const RULES: [Rule; 7] = [
     Rule { package: "xdp-prog", ours: &["umemd-common"], others: Others::Any },
     Rule { package: "umemd", ours: &["umemd-common", "datapath", "frame-pool"], others: Others::Any },
     Rule { package: "e2e", ours: &["umemd-common"], others: Others::Any },
+    Rule { package: "board", ours: &["e2e"], others: Others::Any },
     Rule { package: "xtask", ours: &[], others: Others::Any },
 ];
 
