@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Set up, then run the tests.
     Test(Test),
+    /// Check umemd on the stock drivers of Marvell's boards, in guests.
+    Board(Board),
     /// Set up, then check format, lints, docs and the shape of the house.
     Lint(Install),
     /// Replay golden traces of the kernel's page_pool, and compare every value.
@@ -117,6 +119,52 @@ pub(crate) struct Traffic {
     /// Bytes of a frame that the lab sends, Ethernet header included.
     #[arg(long, value_name = "BYTES", default_value_t = 60, value_parser = clap::value_parser!(u16).range(42..=1514))]
     pub(crate) size: u16,
+}
+
+/// Arguments of `cargo xtask board`.
+#[derive(Args, Debug)]
+pub(crate) struct Board {
+    /// Which board; unset: all.
+    #[arg(value_enum)]
+    pub(crate) rig: Option<RigName>,
+
+    /// Which of Debian's kernels; unset: 6.12.
+    #[arg(long, value_enum)]
+    pub(crate) kernel: Vec<Kernel>,
+
+    /// Leave what the guest was made of.
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// No checks: a shell on the guest's console. Power off with `poweroff -f`.
+    #[arg(long)]
+    pub(crate) shell: bool,
+
+    #[command(flatten)]
+    pub(crate) install: Install,
+}
+
+/// A board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RigName {
+    /// Armada 3720, as on the EspressoBIN.
+    Mvneta,
+    /// All of them.
+    All,
+}
+
+/// A kernel of Debian's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kernel {
+    /// Of Debian 12.
+    #[value(name = "6.1")]
+    Bookworm,
+    /// Of Debian 13.
+    #[value(name = "6.12")]
+    Trixie,
+    /// The newest that runs on Debian 13.
+    #[value(name = "7.x")]
+    Newest,
 }
 
 /// Arguments of `cargo xtask lab`.

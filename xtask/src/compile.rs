@@ -36,8 +36,13 @@ pub(crate) fn release_example(name: &str) -> Result<PathBuf> {
 
 /// Finds umemd among what was built.
 pub(crate) fn umemd(programs: &[Program]) -> Result<PathBuf> {
-    let umemd = programs.iter().find(|program| program.name == UMEMD && !program.test);
-    Ok(umemd.context("cargo built umemd but does not say where")?.path.clone())
+    find(programs, UMEMD)
+}
+
+/// Finds a program among what was built.
+pub(crate) fn find(programs: &[Program], name: &str) -> Result<PathBuf> {
+    let found = programs.iter().find(|program| program.name == name && !program.test);
+    Ok(found.with_context(|| format!("cargo built {name} but does not say where"))?.path.clone())
 }
 
 /// Runs cargo, and lists the programs that it made.

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod board;
 mod cli;
 mod compile;
 mod conformance;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build(&options).map(|()| ExitCode::SUCCESS),
         Command::Run(options) => run::run(&options, theirs),
         Command::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Board(options) => board::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint(install) => lint::run(install).map(|()| ExitCode::SUCCESS),
         Command::Conformance(options) => conformance::run(&options),
         Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),

@@ -18,9 +18,11 @@
 
 pub mod cable;
 pub mod checksum;
+pub mod guest;
 pub mod memory;
 pub mod neta;
 pub mod nic;
+pub mod pp2;
 pub mod rack;
 pub mod registers;
 pub mod vfio_user;

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -25,10 +28,26 @@ pub const INTIDS_PER_SLOT: u32 = 16;
 /// One NIC and who uses it.
 struct Slot {
     nic: Box<dyn Nic>,
-    connection: Connection,
+    user: User,
     /// Lines that were asserted when last looked at.
     asserted: u64,
-    open: bool,
+}
+
+/// QEMU connects its devices one by one, and talks to the first before it connects the second.
+enum User {
+    Expected(UnixListener),
+    Here(Connection),
+    Gone,
+}
+
+impl AsFd for User {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Expected(listener) => listener.as_fd(),
+            Self::Here(connection) => connection.as_fd(),
+            Self::Gone => unreachable!("a slot whose user has gone is not waited for"),
+        }
+    }
 }
 
 /// NICs and cables.
@@ -38,42 +57,51 @@ pub struct Rack {
 }
 
 impl Rack {
-    /// With a NIC for each connected QEMU device, in order.
-    pub fn new(nics: impl IntoIterator<Item = (Box<dyn Nic>, UnixStream)>, cables: Cables) -> Self {
-        let slot = |(nic, stream): (Box<dyn Nic>, UnixStream)| {
-            let connection = Connection::new(stream, nic.bars());
-            Slot { nic, connection, asserted: 0, open: true }
-        };
+    /// With a NIC for whoever connects to each socket, in order.
+    pub fn new(nics: impl IntoIterator<Item = (Box<dyn Nic>, UnixListener)>, cables: Cables) -> Self {
+        let slot = |(nic, listener)| Slot { nic, user: User::Expected(listener), asserted: 0 };
         Self { slots: nics.into_iter().map(slot).collect(), cables }
     }
 
-    /// Serves until QEMU has closed every connection.
+    /// Serves until everyone has come and gone.
     ///
     /// # Errors
     ///
     /// When a connection ends in another way.
     pub fn run(&mut self) -> Result<(), Error> {
-        while self.slots.iter().any(|slot| slot.open) {
-            for index in self.ready()? {
-                let Slot { nic, connection, open, .. } = &mut self.slots[index];
-                match connection.serve(nic.as_mut()) {
-                    Err(Error::Closed) => *open = false,
-                    served => served?,
+        loop {
+            let ready = self.ready()?;
+            if ready.is_empty() {
+                return Ok(());
+            }
+            for index in ready {
+                let Slot { nic, user, .. } = &mut self.slots[index];
+                match user {
+                    User::Expected(listener) => {
+                        let (stream, _) = listener.accept()?;
+                        *user = User::Here(Connection::new(stream, nic.bars()));
+                    }
+                    User::Here(connection) => match connection.serve(nic.as_mut()) {
+                        Err(Error::Closed) => *user = User::Gone,
+                        served => served?,
+                    },
+                    User::Gone => {}
                 }
                 self.carry();
                 self.interrupt()?;
             }
         }
-        Ok(())
     }
 
-    /// Waits for a message, and says from which slots.
+    /// Waits for something to do, and says in which slots; in none if everyone has gone.
     fn ready(&self) -> Result<Vec<usize>, Error> {
-        let open: Vec<usize> = (0..self.slots.len()).filter(|index| self.slots[*index].open).collect();
-        let mut fds: Vec<PollFd<'_>> = open
-            .iter()
-            .map(|index| PollFd::from_borrowed_fd(self.slots[*index].connection.as_fd(), PollFlags::IN))
-            .collect();
+        let here = |index: &usize| !matches!(self.slots[*index].user, User::Gone);
+        let open: Vec<usize> = (0..self.slots.len()).filter(here).collect();
+        if open.is_empty() {
+            return Ok(open);
+        }
+        let mut fds: Vec<PollFd<'_>> =
+            open.iter().map(|index| PollFd::new(&self.slots[*index].user, PollFlags::IN)).collect();
         poll(&mut fds, None).map_err(|errno| Error::Io(io::Error::from(errno)))?;
         Ok(open
             .iter()
@@ -88,7 +116,7 @@ impl Rack {
         for from in 0..self.slots.len() {
             while let Some((port, frame)) = self.slots[from].nic.take_sent() {
                 if let Some((to, port)) = self.cables.other_end((from, port))
-                    && let Some(Slot { nic, connection, .. }) = self.slots.get_mut(to)
+                    && let Some(Slot { nic, user: User::Here(connection), .. }) = self.slots.get_mut(to)
                 {
                     nic.receive(port, &frame, &connection.memory);
                 }
@@ -99,15 +127,20 @@ impl Rack {
     /// Raises an interrupt for every line that was not asserted before. An edge is enough: each of these drivers
     /// masks in its handler and unmasks when it has done, and what came meanwhile is an edge then.
     fn interrupt(&mut self) -> Result<(), Error> {
-        for (index, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.open) {
-            let now = slot.nic.interrupts();
-            let mut risen = now & !slot.asserted;
-            slot.asserted = now;
+        for (index, Slot { nic, user, asserted }) in self.slots.iter_mut().enumerate() {
+            let User::Here(connection) = user else { continue };
+            let now = nic.interrupts();
+            let mut risen = now & !*asserted;
+            *asserted = now;
             while risen != 0 {
                 let line = risen.trailing_zeros();
                 risen &= risen - 1;
                 let intid = FIRST_INTID + INTIDS_PER_SLOT * index as u32 + line;
-                slot.connection.write_bus(GICV2M_SETSPI, intid)?;
+                match connection.write_bus(GICV2M_SETSPI, intid) {
+                    // Its last message has been read, or will be: then it is gone.
+                    Err(Error::Closed) => break,
+                    written => written?,
+                }
             }
         }
         Ok(())

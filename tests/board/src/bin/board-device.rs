@@ -3,20 +3,16 @@
 //! The sockets are made here; that they exist says that they can be connected to. QEMU's devices take them in the
 //! order given, so that the first is in the first slot of the guest's bus.
 
-use std::{
-    env,
-    error::Error,
-    fs, io,
-    os::unix::net::{UnixListener, UnixStream},
-    process::ExitCode,
-};
+#![forbid(unsafe_code)]
 
-use board::{cable::Cables, neta::Neta, nic::Nic, rack::Rack};
+use std::{env, error::Error, io, os::unix::net::UnixListener, process::ExitCode};
+
+use board::{cable::Cables, neta::Neta, nic::Nic, pp2::Pp2, rack::Rack};
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let Some((kind, sockets)) = args.split_first().filter(|(_, sockets)| !sockets.is_empty()) else {
-        eprintln!("usage: board-device neta SOCKET...");
+        eprintln!("usage: board-device neta|pp2 SOCKET...");
         return ExitCode::from(2);
     };
     match serve(kind, sockets) {
@@ -31,15 +27,9 @@ fn main() -> ExitCode {
 fn serve(kind: &str, sockets: &[String]) -> Result<(), Box<dyn Error>> {
     let (make, cables): (fn() -> Box<dyn Nic>, _) = match kind {
         "neta" => (|| Box::new(Neta::new()), Cables::new([((0, 0), (1, 0))])),
-        other => return Err(format!("no model of {other}; there is: neta").into()),
+        "pp2" => (|| Box::new(Pp2::new()), Cables::new([((0, 0), (1, 0)), ((0, 1), (1, 1))])),
+        other => return Err(format!("no model of {other}; there is: neta, pp2").into()),
     };
-    // All are there before one is waited for: QEMU connects to them in its own order.
     let listeners = sockets.iter().map(UnixListener::bind).collect::<io::Result<Vec<_>>>()?;
-    let mut nics = Vec::new();
-    for (listener, socket) in listeners.iter().zip(sockets) {
-        let (stream, _): (UnixStream, _) = listener.accept()?;
-        fs::remove_file(socket)?;
-        nics.push((make(), stream));
-    }
-    Ok(Rack::new(nics, cables).run()?)
+    Ok(Rack::new(listeners.into_iter().map(|listener| (make(), listener)), cables).run()?)
 }

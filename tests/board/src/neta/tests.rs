@@ -27,13 +27,13 @@ impl Driver {
         }
         for (offset, value) in [
             (RXQ_BASE, RX_RING),
-            (RXQ_SIZE, RING | 1536 / 8 << 19),
+            (RXQ_SIZE, RING | (1536 / 8) << 19),
             (TXQ_BASE, TX_RING),
             (TXQ_SIZE, RING),
             (0x2400, 1),
             (RXQ_COMMAND, 1),
             (TXQ_COMMAND, 1),
-            (GMAC_CONTROL_0, 9700 / 2 << 2 | 1),
+            (GMAC_CONTROL_0, (9700 / 2) << 2 | 1),
             (MASK, 0xffff),
         ] {
             driver.set(offset, value);
@@ -158,7 +158,7 @@ fn nothing_comes_in_while_the_port_or_the_queue_is_off_or_the_frame_too_long() {
     driver.arrive(&frame(60));
     assert_eq!(driver.get(RX_DISCARD), 1);
     driver.set(RXQ_COMMAND, 1);
-    driver.set(GMAC_CONTROL_0, 1518 / 2 << 2 | 1);
+    driver.set(GMAC_CONTROL_0, (1518 / 2) << 2 | 1);
     driver.arrive(&frame(1515));
     assert_eq!(driver.get(mib::OVERSIZE), 1);
     driver.set(GMAC_CONTROL_0, 0);

@@ -1,0 +1,52 @@
+//! The inside of a guest: its init boots as far as the drivers need, runs the checks of its board, and switches
+//! off. All that `cargo xtask board` hears of it are the lines that begin with `board: `.
+
+mod agent;
+mod boot;
+mod cable;
+mod driver;
+mod mvneta;
+mod verdict;
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use rustix::system::{RebootCommand, reboot};
+
+use boot::Board;
+use verdict::Verdicts;
+
+/// What init is: boots, checks, switches off. It does not return but by mistake.
+pub fn init() -> ExitCode {
+    let mut verdicts = Verdicts::default();
+    let board = verdicts.check("the guest boots and loads the board's drivers", boot::boot);
+    match board {
+        Some(board) if board.shell => {
+            let mut shell = Command::new("/usr/bin/busybox");
+            // Its exit would be init's, at which the kernel panics, and QEMU ends.
+            let error = shell.arg("sh").exec();
+            eprintln!("cannot start a shell: {error}");
+        }
+        Some(Board { rig, .. }) if rig == "mvneta" => mvneta::check(&mut verdicts),
+        Some(Board { rig, .. }) => {
+            verdicts.fail("the board is known", &format!("there are no checks for {rig}"))
+        }
+        None => {}
+    }
+    println!("board: end");
+    rustix::fs::sync();
+    let error = reboot(RebootCommand::PowerOff);
+    eprintln!("cannot switch off: {error:?}");
+    ExitCode::FAILURE
+}
+
+/// What `setpriv --pdeathsig SIGNAL -- PROGRAM ARGS...` is in a guest: the program. All of them end with it.
+pub fn setpriv(args: impl Iterator<Item = String>) -> ExitCode {
+    let mut words = args.skip_while(|word| word != "--").skip(1);
+    let Some(program) = words.next() else { return ExitCode::from(2) };
+    let error = Command::new(&program).args(words).exec();
+    eprintln!("cannot start {program}: {error}");
+    ExitCode::FAILURE
+}

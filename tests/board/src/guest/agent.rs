@@ -1,0 +1,89 @@
+//! What is the same on every board: starting the agent, frames there and back, what it takes.
+
+use std::{fs, time::Duration};
+
+use e2e::{
+    agent::{Agent, AgentCommand},
+    wire::WINDOW,
+};
+
+use super::{
+    cable::{Cable, NEAR, STEER},
+    verdict::Verdicts,
+};
+
+/// Time enough for anything that works, on an emulated CPU.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The agent on queue 0 of `eth0`, sending back what it takes.
+pub(super) fn reflecting(args: &[&str]) -> AgentCommand {
+    let run = ["--iface", NEAR, "--queues", "0", "--steer", STEER, "--handler", "reflect"];
+    AgentCommand::new().args(run).args(args.iter().copied())
+}
+
+/// Sizes of UDP payloads for an MTU of 1500: both ends, and what lies between.
+pub(super) fn any_size(number: u64) -> usize {
+    match number % 4 {
+        0 => (number / 4 % 64) as usize,
+        1 => 1472 - (number / 4 % 64) as usize,
+        _ => (number * 37 % 1473) as usize,
+    }
+}
+
+/// Sends datagrams in small windows to a reflecting agent, and checks each that comes back, and the law.
+pub(super) fn reflect(agent: &Agent, cable: &Cable, count: u64) {
+    let wire = cable.wire();
+    let before = agent.metrics().total("umemd_rx_packets_total");
+    let mut sent = 0;
+    while sent < count {
+        let window = sent..count.min(sent + WINDOW / 4);
+        wire.send(window.clone(), any_size);
+        sent = window.end;
+        wire.expect(window, any_size, PATIENCE);
+    }
+    let metrics = agent.metrics_when("the completion of all frames", |m| {
+        m.total("umemd_tx_completions_total") == before + count
+    });
+    assert_eq!(metrics.total("umemd_rx_packets_total"), before + count);
+    for none in ["umemd_packets_dropped_total", "umemd_pool_rejected_total", "umemd_xsk_rx_dropped_total"] {
+        assert_eq!(metrics.total(none), 0, "{none}");
+    }
+}
+
+/// What neither driver can do is refused with its reason, and leaves nothing attached.
+pub(super) fn check_refusals(verdicts: &mut Verdicts) {
+    verdicts.check("zero-copy is refused: the driver has none", || {
+        let exit = reflecting(&["--zerocopy"]).run();
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(exit.stderr.contains("has no zero-copy (EOPNOTSUPP)"), "{exit}");
+        assert!(super::cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
+    });
+}
+
+/// What it takes of a small board: said, not judged.
+pub(super) fn measure(verdicts: &mut Verdicts, cable: &Cable) {
+    let agent = reflecting(&[]).start();
+    cable.wait_for_link();
+    reflect(&agent, cable, WINDOW);
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap_or_default();
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let size = fs::metadata("/usr/bin/umemd").map_or(0, |meta| meta.len());
+    let umem = agent.metrics().total("umemd_pool_capacity_frames")
+        * agent.metrics().total("umemd_umem_frame_size_bytes");
+    let resident = kib("VmRSS").unwrap_or(0);
+    verdicts.note(&format!(
+        "umemd is {} KiB; {resident} KiB resident, {} KiB without the UMEM, in a guest with {} MiB",
+        size / 1024,
+        resident.saturating_sub(umem / 1024),
+        memory_mib(),
+    ));
+}
+
+fn memory_mib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,229 @@
+//! Debian's packages for the rig, in a folder of our own: nothing is installed on this machine.
+//!
+//! apt works on a root of its own under `target/`, with its own lists and an empty database of what is
+//! installed, and checks signatures against Debian's keyring as it always does. What it downloads is unpacked,
+//! not installed, and kept: a second run asks nobody.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell;
+
+/// Where Debian keeps the keys of its archive, old and new.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Where Debian is if the machine's own sources do not say.
+const MIRROR: &str = "http://deb.debian.org/debian";
+
+/// Releases that the packages come from; kernels name theirs.
+const SUITES: &str = "bookworm trixie trixie-backports";
+
+/// The release with a QEMU that has vfio-user-pci (10.1 or later).
+pub(crate) const NEWEST: &str = "trixie-backports";
+
+/// apt on a root of its own.
+#[derive(Debug)]
+pub(crate) struct Packages {
+    root: PathBuf,
+    /// Where packages are unpacked, a folder per set.
+    sets: PathBuf,
+    updated: bool,
+}
+
+impl Packages {
+    /// Below this folder, which is made if need be.
+    pub(crate) fn below(folder: &Path) -> Self {
+        Self { root: folder.join("apt"), sets: folder.to_owned(), updated: false }
+    }
+
+    /// The folder with these packages and all that they depend on, of this architecture.
+    pub(crate) fn with_dependencies(
+        &mut self,
+        set: &str,
+        architecture: &str,
+        packages: &[&str],
+    ) -> Result<PathBuf> {
+        self.unpacked(set, &packages.join(" "), |apt, into| {
+            let mut install = apt.apt("apt-get", architecture);
+            install.args(["install", "--yes", "--download-only", "--no-install-recommends"]);
+            install.args(["--target-release", NEWEST]).args(packages);
+            // Ours alone, whatever was downloaded for another set before.
+            install.arg("-o").arg(format!("Dir::Cache::Archives={}", into.display()));
+            fs::create_dir_all(into.join("partial"))?;
+            shell::run_quietly(&mut install).map(drop)
+        })
+    }
+
+    /// The folder with the newest kernel of a release, and its version.
+    pub(crate) fn kernel(&mut self, suite: &str, architecture: &str) -> Result<PathBuf> {
+        let set = format!("linux-{suite}-{architecture}");
+        self.unpacked(&set, "linux-image", |apt, into| {
+            let packages = apt.kernel_packages(suite, architecture)?;
+            let mut download = apt.apt("apt-get", architecture);
+            download.arg("download").args(&packages).current_dir(into);
+            shell::run_quietly(&mut download).map(drop)
+        })
+    }
+
+    /// The packages that hold the kernel which a release's `linux-image-ARCH` depends on: one up to 6.18, three
+    /// since.
+    fn kernel_packages(&self, suite: &str, architecture: &str) -> Result<Vec<String>> {
+        let mut found: Vec<String> = Vec::new();
+        let mut ask = vec![format!("linux-image-{architecture}")];
+        while let Some(package) = ask.pop() {
+            let mut depends = self.apt("apt-cache", architecture);
+            depends.args(["--target-release", suite, "depends", &package]);
+            let text = shell::run_quietly(&mut depends)?;
+            for name in kernel_parts(&text) {
+                if !found.contains(&name) {
+                    found.push(name.clone());
+                    ask.push(name);
+                }
+            }
+        }
+        ensure!(!found.is_empty(), "Debian {suite} has no kernel for {architecture}");
+        Ok(found)
+    }
+
+    /// The folder of a set, downloaded and unpacked if it is not there yet or holds other packages.
+    fn unpacked(
+        &mut self,
+        set: &str,
+        packages: &str,
+        download: impl FnOnce(&Self, &Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let folder = self.sets.join(set);
+        let stamp = self.sets.join(format!("{set}.packages"));
+        if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == packages) {
+            return Ok(folder);
+        }
+        shell::step(&format!("fetch {set} ({packages}) into {}", self.sets.display()), || {
+            self.update()?;
+            let debs = self.sets.join(format!("{set}.debs"));
+            for old in [&folder, &debs] {
+                if old.exists() {
+                    fs::remove_dir_all(old)?;
+                }
+                fs::create_dir_all(old)?;
+            }
+            download(self, &debs)?;
+            let archives = files_ending(&debs, ".deb")?;
+            ensure!(!archives.is_empty(), "apt downloaded nothing");
+            for archive in archives {
+                shell::run_quietly(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&folder))?;
+            }
+            fs::remove_dir_all(&debs)?;
+            // Last: an unpacking that was cut off is done again.
+            fs::write(&stamp, packages)?;
+            Ok(())
+        })?;
+        Ok(folder)
+    }
+
+    /// Fetches the lists, once.
+    fn update(&mut self) -> Result<()> {
+        if self.updated {
+            return Ok(());
+        }
+        for program in ["apt-get", "apt-cache", "dpkg-deb"] {
+            ensure!(
+                shell::which(program).is_some(),
+                "the board rig takes Debian's packages, and there is no {program}"
+            );
+        }
+        if !Path::new(KEYRING).is_file() {
+            bail!("cannot check Debian's signatures: install debian-archive-keyring, for {KEYRING}");
+        }
+        for folder in ["etc/apt/sources.list.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial"] {
+            fs::create_dir_all(self.root.join(folder))?;
+        }
+        fs::create_dir_all(self.root.join("var/cache/apt/archives/partial"))?;
+        fs::create_dir_all(self.root.join("var/lib/dpkg"))?;
+        fs::write(self.root.join("var/lib/dpkg/status"), "")?;
+        let sources = format!(
+            "Types: deb\nURIs: {}\nSuites: {SUITES}\nComponents: main\nArchitectures: amd64 arm64\nSigned-By: {KEYRING}\n",
+            mirror(),
+        );
+        fs::write(self.root.join("etc/apt/sources.list.d/debian.sources"), sources)?;
+        let mut update = self.apt("apt-get", "amd64");
+        // A release whose lists cannot be had is an error, not a warning.
+        shell::run_quietly(update.args(["update", "--error-on=any"]))?;
+        self.updated = true;
+        Ok(())
+    }
+
+    /// apt-get or apt-cache on our root, for that architecture. The machine's own configuration, a proxy for
+    /// example, has been read by then and stays.
+    fn apt(&self, program: &str, architecture: &str) -> Command {
+        let mut command = Command::new(program);
+        let status = self.root.join("var/lib/dpkg/status");
+        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        let mut option = |text: String| {
+            command.arg("-o").arg(text);
+        };
+        option(format!("Dir={}", self.root.display()));
+        option(format!("Dir::State::status={}", status.display()));
+        option(format!("APT::Architecture={architecture}"));
+        option("APT::Architectures::=amd64".into());
+        option("APT::Architectures::=arm64".into());
+        // The user _apt may not read a checkout below somebody's home.
+        option("APT::Sandbox::User=root".into());
+        command
+    }
+}
+
+/// The packages of one kernel among what `apt-cache depends` prints.
+fn kernel_parts(depends: &str) -> Vec<String> {
+    let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    let is_part = |name: &&str| {
+        let version = ["linux-image-", "linux-binary-", "linux-modules-"]
+            .iter()
+            .find_map(|begin| name.strip_prefix(begin));
+        version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    names.filter(is_part).map(str::to_owned).collect()
+}
+
+/// The mirror that this machine uses, if it is a Debian of today.
+fn mirror() -> String {
+    let text = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
+    let uris = text.lines().find_map(|line| line.strip_prefix("URIs: "));
+    let first = uris.and_then(|uris| uris.split_whitespace().next());
+    first.unwrap_or(MIRROR).to_owned()
+}
+
+/// Files right below a folder with this ending.
+fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.to_string_lossy().ends_with(ending));
+    files.sort();
+    Ok(files)
+}
+
+/// A program of an unpacked set, run with the libraries beside it instead of this machine's.
+pub(crate) fn program(root: &Path, path: &str) -> Command {
+    let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
+    command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu")).arg(root.join(path));
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_kernel_are_told_from_the_rest() {
+        let meta = "linux-image-arm64\n  Depends: linux-image-6.12.107+deb13-arm64\n  Depends: linux-base\n";
+        assert_eq!(kernel_parts(meta), ["linux-image-6.12.107+deb13-arm64"]);
+        let split = "linux-image-7.3.4\n  Depends: linux-binary-7.3.4+deb13-arm64\n  PreDepends: linux-base-x\n  \
+                     Depends: linux-modules-7.3.4+deb13-arm64\n  Depends: kmod\n |Depends: linux-initramfs-tool\n";
+        assert_eq!(
+            kernel_parts(split),
+            ["linux-binary-7.3.4+deb13-arm64", "linux-modules-7.3.4+deb13-arm64"]
+        );
+    }
+}
