@@ -33,6 +33,10 @@ use crate::{compile, cross, setup, shell};
 /// What a line of the guest's console begins with that is for us.
 const MARK: &str = "board: ";
 
+/// The kernel's command line. What it does not know itself is in init's environment.
+const APPEND: &str =
+    "console=ttyAMA0 panic=-1 quiet loglevel=4 UMEMD_BIN=/usr/bin/umemd PATH=/usr/bin:/usr/sbin";
+
 /// How many lines of the console are shown if a guest fails.
 const TAIL: usize = 60;
 
@@ -111,18 +115,11 @@ fn gather(options: &Board, folder: PathBuf) -> Result<Parts> {
     let built = cross::umemd(options.install)?;
     let mut build = cross::cargo()?;
     let init = compile::find(
-        &compile::programs(build.args(["--release", "--package", "board", "--bin", "board-guest"]))?,
+        &compile::programs(build.args(["--package", "board", "--bin", "board-guest"]))?,
         "board-guest",
     )?;
     let device = compile::find(
-        &compile::programs(shell::cargo().args([
-            "build",
-            "--release",
-            "--package",
-            "board",
-            "--bin",
-            "board-device",
-        ]))?,
+        &compile::programs(shell::cargo().args(["build", "--package", "board", "--bin", "board-device"]))?,
         "board-device",
     )?;
     let umemd = folder.join("umemd");
@@ -167,7 +164,7 @@ fn run_rig(parts: &mut Parts, rig: &Rig, suite: &str, options: &Board) -> Result
     let mut qemu = rig.machine.command(&parts.tools, None);
     qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
     qemu.arg("-dtb").arg(work.path.join("board.dtb"));
-    qemu.args(["-append", "console=ttyAMA0 panic=-1 quiet loglevel=4"]);
+    qemu.args(["-append", APPEND]);
     for (socket, slot) in sockets.iter().zip(1..) {
         qemu.arg("-device").arg(format!(
             r#"{{"driver":"vfio-user-pci","socket":{{"path":"{}","type":"unix"}},"addr":"{slot}"}}"#,

@@ -62,28 +62,27 @@ pub(super) fn check_refusals(verdicts: &mut Verdicts) {
 
 /// What it takes of a small board: said, not judged.
 pub(super) fn measure(verdicts: &mut Verdicts, cable: &Cable) {
-    let agent = reflecting(&[]).start();
-    cable.wait_for_link();
-    reflect(&agent, cable, WINDOW);
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap_or_default();
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
-    };
-    let size = fs::metadata("/usr/bin/umemd").map_or(0, |meta| meta.len());
-    let umem = agent.metrics().total("umemd_pool_capacity_frames")
-        * agent.metrics().total("umemd_umem_frame_size_bytes");
-    let resident = kib("VmRSS").unwrap_or(0);
+    let measured = verdicts.check("the agent's memory is measured", || {
+        let agent = reflecting(&[]).start();
+        cable.wait_for_link();
+        reflect(&agent, cable, WINDOW);
+        let metrics = agent.metrics();
+        let umem = metrics.total("umemd_pool_capacity_frames") * metrics.total("umemd_umem_frame_size_bytes");
+        (kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
+    });
+    let Some((resident, umem)) = measured else { return };
+    let size = fs::metadata("/usr/bin/umemd").map_or(0, |meta| meta.len()) / 1024;
+    let without = resident.saturating_sub(umem);
+    let total = kib("/proc/meminfo", "MemTotal:") / 1024;
     verdicts.note(&format!(
-        "umemd is {} KiB; {resident} KiB resident, {} KiB without the UMEM, in a guest with {} MiB",
-        size / 1024,
-        resident.saturating_sub(umem / 1024),
-        memory_mib(),
+        "umemd is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM; the guest has {total} MiB"
     ));
 }
 
-fn memory_mib() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+/// A value of such a file of proc's, in KiB.
+fn kib(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let value =
+        text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("{file} has no {name}"))
 }
