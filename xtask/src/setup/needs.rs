@@ -115,7 +115,8 @@ pub(crate) fn look(extent: Extent) -> Lacks {
     };
     let cross = extent == Extent::Aarch64;
     let more: &[Need] = if cross { &AARCH64 } else { &[] };
-    let needs = NEEDS.iter().chain(&LAB).chain(&TESTS).chain(more).filter(|need| !there(need)).copied().collect();
+    let needs =
+        NEEDS.iter().chain(&LAB).chain(&TESTS).chain(more).filter(|need| !there(need)).copied().collect();
     Lacks { needs, toolchain: toolchain::find().err(), cross_std: cross && cross::compiler().is_none() }
 }
 
