@@ -10,7 +10,7 @@ use crate::setup;
 
 /// Sets up, and runs the benchmark asked for.
 pub(crate) fn run(options: &Bench) -> Result<()> {
-    setup::run(options.install)?;
+    setup::tests(options.install)?;
     match &options.which {
         BenchWhich::Datapath(options) => datapath::run(options),
         BenchWhich::Pool(options) => pool::run(options),

@@ -26,6 +26,11 @@ pub(crate) fn run(options: Install) -> Result<()> {
     until_complete(options, Extent::Native)
 }
 
+/// Makes sure that everything is there that the tests and benchmarks need, too.
+pub(crate) fn tests(options: Install) -> Result<()> {
+    until_complete(options, Extent::Tests)
+}
+
 /// Makes sure that everything is there to build for aarch64 too.
 pub(crate) fn cross(options: Install) -> Result<()> {
     let extent = if consts::ARCH == cross::ARCH { Extent::Native } else { Extent::Aarch64 };

@@ -13,7 +13,7 @@ use crate::{bench, setup, shell};
 
 /// Sets up, and runs the tests asked for; the fast ones first.
 pub(crate) fn run(options: &Test) -> Result<()> {
-    setup::run(options.install)?;
+    setup::tests(options.install)?;
     if options.which == Some(Which::Mutants) {
         return mutants(&options.test_args);
     }

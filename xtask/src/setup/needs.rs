@@ -80,8 +80,10 @@ const AARCH64: [Need; 4] = [
 /// How much is to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// What building and testing on this machine takes.
+    /// What building and running on this machine takes.
     Native,
+    /// That, and what the tests and benchmarks take.
+    Tests,
     /// That, and what building for aarch64 takes.
     Aarch64,
 }
@@ -114,9 +116,12 @@ pub(crate) fn look(extent: Extent) -> Lacks {
         Sign::Library(names) => has_library(root, names),
     };
     let cross = extent == Extent::Aarch64;
-    let more: &[Need] = if cross { &AARCH64 } else { &[] };
-    let needs =
-        NEEDS.iter().chain(&LAB).chain(&TESTS).chain(more).filter(|need| !there(need)).copied().collect();
+    let more: &[Need] = match extent {
+        Extent::Native => &[],
+        Extent::Tests => &TESTS,
+        Extent::Aarch64 => &AARCH64,
+    };
+    let needs = NEEDS.iter().chain(&LAB).chain(more).filter(|need| !there(need)).copied().collect();
     Lacks { needs, toolchain: toolchain::find().err(), cross_std: cross && cross::compiler().is_none() }
 }
 
