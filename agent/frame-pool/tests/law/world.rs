@@ -399,8 +399,10 @@ impl World {
             Op::SettleWrong(which) => {
                 if let Some((id, lent)) = choose(&mut self.lent, which) {
                     let other = if lent == Lent::Tx { Lent::Fill } else { Lent::Tx };
-                    assert_eq!(ledger.settle(other, pool.layout().addr_of(id)), Err(Refused::WrongRing));
-                    self.refused_settles += 1;
+                    let addr = pool.layout().addr_of(id);
+                    assert_eq!(ledger.settle(other, addr), Err(Refused::WrongRing));
+                    assert_eq!(ledger.settle(lent, addr), Err(Refused::Quarantined));
+                    self.refused_settles += 2;
                     self.quarantined.push(id);
                 }
             }
