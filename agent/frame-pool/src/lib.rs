@@ -56,7 +56,7 @@ pub use frag::{FragPage, Fragment};
 pub use frame::{Frame, FramePin, FrameRef, PoolTag};
 pub use held::HeldFrame;
 pub use layout::{FrameAddr, FrameId, FrameLayout, LayoutError};
-pub use ledger::{Ledger, Lent, Refused, RefusedCounts};
+pub use ledger::{Ledger, Lent, Refused, RefusedCounts, Settled};
 pub use pool::{FramePool, Phase};
 pub use provider::{MemoryProvider, NUMA_NO_NODE, UmemProvider};
 pub use recycler::Recycler;
