@@ -2,7 +2,11 @@
 
 mod checksum;
 pub mod drop;
+pub mod forward;
+pub mod generate;
 pub mod reflect;
 
 pub use self::drop::Drop;
+pub use self::forward::Forward;
+pub use self::generate::{Generate, GenerateError, Pace};
 pub use self::reflect::Reflect;

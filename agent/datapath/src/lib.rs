@@ -40,17 +40,27 @@
 //! A handler of one's own on the simulated port is in `examples/own_handler.rs`.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod handler;
 pub mod handlers;
+pub mod observer;
+mod outbox;
+pub mod packet;
+pub mod pair;
 pub mod port;
 pub mod publish;
 pub mod shutdown;
+mod side;
 pub mod sim;
 pub mod snapshot;
 pub mod worker;
 
-pub use self::handler::{PacketHandler, Verdict};
-pub use self::port::{Kick, Occupancy, Packet, PortPlaces, QueuePort};
+pub use self::capture::{Capture, CaptureReader, Captured, HeldBytes, NothingCaptured};
+pub use self::handler::{Due, PacketHandler, Verdict};
+pub use self::observer::{Home, Observer, ObserverCounts, Seen};
+pub use self::packet::{Assembly, Fragments, Packet, Right};
+pub use self::pair::Pair;
+pub use self::port::{Kick, Occupancy, PortPlaces, QueuePort};
 pub use self::publish::{Published, Publisher};
 pub use self::shutdown::{Drain, FinalReport};
 pub use self::snapshot::{Places, Snapshot, Traffic};

@@ -5,24 +5,9 @@
 //! again only when the ledger has recognised the address that came back. A wrong address is then a
 //! counter of the port and not a wrong frame in the worker's hands.
 
-use frame_pool::{Frame, RefusedCounts};
+use frame_pool::{Frame, FrameRef, RefusedCounts};
 
-/// One received or to be sent packet: a frame, and where in its chunk the data lie.
-///
-/// # Invariants
-///
-/// `offset + len` is at most the chunk size. The port makes it so and nobody else changes it.
-#[derive(Debug)]
-#[must_use = "a packet that is dropped on the floor takes its frame with it"]
-pub struct Packet {
-    /// The sole right to the chunk's bytes.
-    pub frame: Frame,
-    /// Where the Ethernet header begins, in bytes from the start of the chunk. On receive this is
-    /// headroom + `XDP_PACKET_HEADROOM` (256) in aligned mode.
-    pub offset: u32,
-    /// How many bytes there are from `offset` on, without the frame check sequence.
-    pub len: u32,
-}
+use crate::packet::{Packet, Right};
 
 /// What became of a [`QueuePort::kick`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +17,13 @@ pub enum Kick {
     NotNeeded,
     /// The kernel was woken and took what it was given.
     Done,
-    /// The kernel was woken and wants to be woken again: EAGAIN, EBUSY or ENOBUFS. That is normal.
-    /// In copy mode one call sends 32 packets (`TX_BATCH_SIZE` in `net/xdp/xsk.c`), and a full
-    /// completion ring or a busy device stops it earlier.
+    /// The kernel was woken, took some of what it was given, and wants to be woken again: EAGAIN, EBUSY or
+    /// ENOBUFS. That is normal. In copy mode one call sends 32 packets (`TX_BATCH_SIZE` in
+    /// `net/xdp/xsk.c`).
     Again,
+    /// The same, and it took nothing: the completion ring is full, or the device busy. To ask at once again
+    /// would be in vain.
+    Busy,
     /// The interface is down or gone: ENETDOWN or ENXIO. The frames stay where they are.
     Down,
 }
@@ -55,8 +43,10 @@ pub struct PortPlaces {
     pub tx: u32,
     /// On the completion ring, not yet read.
     pub completion: u32,
-    /// Refused by the ledger, never used again.
-    pub quarantined: u32,
+    /// Refused by the ledger while lent to the fill ring, never used again.
+    pub quarantined_fill: u32,
+    /// Refused by the ledger while lent to TX, never used again.
+    pub quarantined_tx: u32,
 }
 
 /// What a port reads to say where its frames are: counts of its ledger, and ring occupancies.
@@ -75,8 +65,10 @@ pub struct Occupancy {
     pub lent_fill: u32,
     /// Frames that the ledger has lent to TX.
     pub lent_tx: u32,
-    /// Frames that the ledger has put away.
-    pub quarantined: u32,
+    /// Frames that the ledger has put away while they were lent to the fill ring.
+    pub quarantined_fill: u32,
+    /// Frames that the ledger has put away while they were lent to TX.
+    pub quarantined_tx: u32,
 }
 
 impl From<Occupancy> for PortPlaces {
@@ -94,7 +86,8 @@ impl From<Occupancy> for PortPlaces {
             rx,
             tx: seen.lent_tx - completion,
             completion,
-            quarantined: seen.quarantined,
+            quarantined_fill: seen.quarantined_fill,
+            quarantined_tx: seen.quarantined_tx,
         }
     }
 }
@@ -126,27 +119,41 @@ pub trait QueuePort {
     /// They are taken from the back of `frames`; what does not fit stays in it.
     fn fill(&mut self, frames: &mut Vec<Frame>) -> usize;
 
-    /// Takes packets off the RX ring, in order, as many as `packets` has spare capacity for.
-    fn receive(&mut self, packets: &mut Vec<Packet>) -> usize;
+    /// Takes frames off the RX ring, in order and at most `max`, and says how many there were, those
+    /// that the ledger refused not counted.
+    ///
+    /// What is in `packets` already are the first parts of a packet whose others had not arrived.
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize;
 
-    /// Lends packets to the kernel for sending, from the front and in order, and says how many it
-    /// took. What does not fit stays in `packets`.
-    fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize;
+    /// Lends packets to the kernel for sending, from the front and in order, and says how many frames it
+    /// took. What does not fit stays in `packets`; of a packet in several frames all fit, or none.
+    fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize;
 
-    /// Takes sent frames off the completion ring, as many as `frames` has spare capacity for.
+    /// Takes sent frames off the completion ring, as many as `rights` has spare capacity for. `R` is the
+    /// one by which they were all lent.
     ///
     /// A completion says that the kernel is through with a frame, not that the frame was sent.
-    fn complete(&mut self, frames: &mut Vec<Frame>) -> usize;
+    fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize;
+
+    /// How many frames a packet to be sent may have: [`MAX_FRAGMENTS`](crate::packet::MAX_FRAGMENTS), or
+    /// fewer if the TX ring has not as many slots.
+    fn max_fragments(&self) -> usize;
+
+    /// A part of a packet for the caller to write, of `len` bytes or as many as a frame of this port has.
+    fn blank(&mut self, frame: Frame, len: usize) -> Packet;
+
+    /// How many bytes a [`blank`](Self::blank) part has at most.
+    fn blank_len(&self) -> usize;
 
     /// Wakes the kernel if frames wait for it and it asked to be woken. Called once or more per
     /// turn, so it must cost no system call when there is nothing to do.
     fn kick(&mut self) -> Kick;
 
-    /// The bytes of a packet.
-    fn bytes<'a>(&'a self, packet: &'a Packet) -> &'a [u8];
+    /// Looks at the bytes of a part of a packet.
+    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T;
 
-    /// The bytes of a packet, to be changed in place.
-    fn bytes_mut<'a>(&'a mut self, packet: &'a mut Packet) -> &'a mut [u8];
+    /// Changes the bytes of a part of a packet in place; only its sole holder can.
+    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T;
 
     /// Where the frames lent to the kernel are now. See [`Occupancy`] for how to find out.
     fn places(&mut self) -> PortPlaces;
@@ -163,8 +170,8 @@ pub trait QueuePort {
     /// Takes every lent frame home after [`close`](Self::close), and says how many those were. The
     /// kernel sends no completions when a socket closes, so this is the only way back for them.
     ///
-    /// This is not the packet path: `frames` may grow.
-    fn reclaim(&mut self, frames: &mut Vec<Frame>) -> u32;
+    /// This is not the packet path: `frames` and `references` may grow.
+    fn reclaim(&mut self, frames: &mut Vec<Frame>, references: &mut Vec<FrameRef>) -> u32;
 }
 
 #[cfg(test)]
@@ -173,10 +180,20 @@ mod tests {
 
     #[test]
     fn a_frame_seen_on_two_rings_is_counted_once() {
-        let between_submit_and_release =
-            Occupancy { rx: 3, fill: 7, lent_fill: 8, completion: 5, lent_tx: 4, quarantined: 1 };
+        let between_submit_and_release = Occupancy {
+            rx: 3,
+            fill: 7,
+            lent_fill: 8,
+            completion: 5,
+            lent_tx: 4,
+            quarantined_tx: 1,
+            ..Occupancy::default()
+        };
         let places = PortPlaces::from(between_submit_and_release);
-        assert_eq!(places, PortPlaces { rx: 3, fill: 5, kernel: 0, tx: 0, completion: 4, quarantined: 1 });
+        assert_eq!(
+            places,
+            PortPlaces { rx: 3, fill: 5, completion: 4, quarantined_tx: 1, ..PortPlaces::default() }
+        );
         assert_eq!((places.lent_fill(), places.lent_tx()), (8, 4));
     }
 

@@ -28,7 +28,7 @@ use crate::snapshot::Snapshot;
 macro_rules! every_number_of_a_snapshot {
     ($with:ident) => {
         $with! {
-            total: u32, held: u32,
+            total: u32, held: u32, given: u32,
             places.slab: u32, places.cache: u32, places.ring: u32, places.user: u32,
             places.fill: u32, places.kernel: u32, places.rx: u32, places.tx: u32,
             places.completion: u32, places.quarantined: u32, places.detached: u32,
@@ -44,9 +44,11 @@ macro_rules! every_number_of_a_snapshot {
             refused.quarantined: u64, refused.not_ours: u64,
             traffic.rx_packets: u64, traffic.rx_bytes: u64, traffic.tx_packets: u64,
             traffic.tx_bytes: u64, traffic.completions: u64, traffic.filled: u64,
-            traffic.handler_dropped: u64, traffic.tx_full: u64, traffic.tx_invalid: u64,
-            traffic.alloc_fail: u64, traffic.kicks_done: u64, traffic.kicks_again: u64,
-            traffic.kicks_down: u64,
+            traffic.rx_fragments: u64, traffic.tx_fragments: u64, traffic.generated: u64,
+            traffic.handler_dropped: u64, traffic.rx_torn: u64, traffic.tx_full: u64,
+            traffic.tx_invalid: u64, traffic.alloc_fail: u64, traffic.kicks_done: u64,
+            traffic.kicks_again: u64, traffic.kicks_busy: u64, traffic.kicks_down: u64,
+            traffic.observed: u64, traffic.observe_missed: u64,
             turns_busy: u64, turns_idle: u64, last_turn: Duration,
         }
     };

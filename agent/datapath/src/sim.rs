@@ -7,7 +7,8 @@
 //! | --- | --- |
 //! | the fill ring is empty | drops the packet: `rx_dropped`, `rx_fill_ring_empty_descs` |
 //! | the RX ring is full | drops the packet, keeps its frame on a free list and uses it first next time |
-//! | a packet is longer than a frame | drops it: `rx_dropped` |
+//! | a packet is longer than a frame | drops it: `rx_dropped`; with multi-buffer, uses several or none |
+//! | a packet to be sent is in several frames | sends it with the last one; one bad one spoils them all |
 //! | a fill address lies outside the UMEM | swallows the entry and tells nobody |
 //! | a NAPI poll delivers a burst | shows it at the end only, RX ring first, fill ring later |
 //! | it is kicked | sends 32 packets and wants to be kicked again |
@@ -25,16 +26,19 @@ mod faulty;
 mod kernel;
 mod random;
 mod ring;
+mod umem;
 
-use frame_pool::{Frame, FrameAddr, FrameLayout, Ledger, Lent, RefusedCounts};
+use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, Refused, RefusedCounts};
 
 pub use self::faulty::{Faulty, Lie, Rates, Tamper};
 pub use self::kernel::XdpStatistics;
 pub use self::random::Random;
+pub use self::umem::SimUmem;
 
 use self::kernel::Kernel;
 use self::ring::Ring;
-use crate::port::{Kick, Occupancy, Packet, PortPlaces, QueuePort};
+use crate::packet::{Assembly, MAX_FRAGMENTS, Packet, Right, whole};
+use crate::port::{Kick, Occupancy, PortPlaces, QueuePort};
 
 /// `XDP_PACKET_HEADROOM`: what the kernel leaves free before a received packet.
 const XDP_PACKET_HEADROOM: u32 = 256;
@@ -44,6 +48,8 @@ const XDP_PACKET_HEADROOM: u32 = 256;
 struct Desc {
     addr: u64,
     len: u32,
+    /// `XDP_PKT_CONTD` of the options.
+    more: bool,
 }
 
 /// A simulated queue's sizes and character.
@@ -61,6 +67,8 @@ pub struct SimConfig {
     pub completion_ring: u32,
     /// `headroom` of `struct xdp_umem_reg`, in bytes.
     pub headroom: u32,
+    /// `XDP_USE_SG`: packets may have several frames.
+    pub multi_buffer: bool,
     /// A kernel up to 6.12, which never completes a bad TX descriptor.
     pub old_kernel: bool,
 }
@@ -74,6 +82,7 @@ impl Default for SimConfig {
             tx_ring: 2048,
             completion_ring: 2048,
             headroom: 0,
+            multi_buffer: false,
             old_kernel: false,
         }
     }
@@ -83,8 +92,10 @@ impl Default for SimConfig {
 #[derive(Debug)]
 pub struct SimPort {
     layout: FrameLayout,
-    memory: Vec<u8>,
+    umem: SimUmem,
     ledger: Ledger,
+    assembly: Assembly,
+    quarantined_tx: u32,
     fill: Ring<u64>,
     rx: Ring<Desc>,
     tx: Ring<Desc>,
@@ -95,23 +106,24 @@ pub struct SimPort {
 impl SimPort {
     /// A queue that is up, with empty rings and a UMEM of zeros.
     pub fn new(layout: FrameLayout, config: SimConfig) -> Self {
+        Self::on(&SimUmem::new(layout), config)
+    }
+
+    /// One of several queues with the same UMEM (`XDP_SHARED_UMEM`).
+    pub fn on(umem: &SimUmem, config: SimConfig) -> Self {
+        let layout = umem.layout();
         SimPort {
             layout,
-            memory: vec![0; layout.byte_len() as usize],
+            umem: umem.clone(),
             ledger: Ledger::new(layout),
+            assembly: Assembly::default(),
+            quarantined_tx: 0,
             fill: Ring::new(config.fill_ring),
             rx: Ring::new(config.rx_ring),
             tx: Ring::new(config.tx_ring),
             completion: Ring::new(config.completion_ring),
             kernel: Kernel::new(config, layout),
         }
-    }
-
-    /// Where a packet's bytes are in the UMEM.
-    #[inline]
-    fn span(&self, packet: &Packet) -> std::ops::Range<usize> {
-        let start = self.layout.addr_of(packet.frame.id()).0 as usize + packet.offset as usize;
-        start..start + packet.len as usize
     }
 }
 
@@ -135,18 +147,22 @@ impl QueuePort for SimPort {
     }
 
     #[inline]
-    fn receive(&mut self, packets: &mut Vec<Packet>) -> usize {
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
         let before = packets.len();
-        let count = (packets.capacity() - before).min(self.rx.waiting() as usize);
-        let layout = self.layout;
+        let count = max.min(self.rx.waiting() as usize);
         for descs in self.rx.take_slices(count) {
             for desc in descs {
                 let addr = FrameAddr(desc.addr);
-                let Ok(frame) = self.ledger.settle(Lent::Fill, addr) else { continue };
-                // INVARIANT: the data end inside the chunk, whatever the descriptor says.
-                let offset = layout.offset_of(addr);
-                let len = desc.len.min(layout.chunk_size() - offset);
-                packets.push(Packet { frame, offset, len });
+                match self.ledger.settle(Lent::Fill, addr) {
+                    Ok(frame) => {
+                        let packet = Packet::received(frame, self.layout, addr, desc.len, desc.more);
+                        self.assembly.settled(packets, packet);
+                    }
+                    Err(refused) => {
+                        self.quarantined_tx += u32::from(refused == Refused::WrongRing);
+                        self.assembly.refused(packets, desc.more);
+                    }
+                }
             }
         }
         self.rx.release();
@@ -154,15 +170,14 @@ impl QueuePort for SimPort {
     }
 
     #[inline]
-    fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
+    fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
         let room = if self.kernel.closed { 0 } else { self.tx.room() as usize };
-        let count = packets.len().min(room);
-        let layout = self.layout;
+        let count = whole(packets, room);
         let mut packets = packets.drain(..count);
         for slots in self.tx.put_slices(count) {
-            for (slot, Packet { frame, offset, len }) in slots.iter_mut().zip(&mut packets) {
-                let addr = layout.addr_of(self.ledger.lend(frame, Lent::Tx)).0 + u64::from(offset);
-                *slot = Desc { addr, len };
+            for (slot, packet) in slots.iter_mut().zip(&mut packets) {
+                *slot = Desc { addr: packet.addr(self.layout).0, len: packet.len(), more: packet.has_more() };
+                packet.into_right().lend(&mut self.ledger);
             }
         }
         self.tx.submit();
@@ -170,35 +185,51 @@ impl QueuePort for SimPort {
     }
 
     #[inline]
-    fn complete(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let before = frames.len();
-        let count = (frames.capacity() - before).min(self.completion.waiting() as usize);
+    fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
+        let before = rights.len();
+        let count = (rights.capacity() - before).min(self.completion.waiting() as usize);
         for addrs in self.completion.take_slices(count) {
             for addr in addrs {
-                let Ok(frame) = self.ledger.settle(Lent::Tx, FrameAddr(*addr)) else { continue };
-                frames.push(frame);
+                rights.extend(R::settle(&mut self.ledger, FrameAddr(*addr)).ok());
             }
         }
         self.completion.release();
-        frames.len() - before
+        rights.len() - before
+    }
+
+    fn max_fragments(&self) -> usize {
+        MAX_FRAGMENTS.min(self.tx.size() as usize)
+    }
+
+    fn blank(&mut self, frame: Frame, len: usize) -> Packet {
+        let start = self.kernel.rx_start();
+        let len = len.min(self.blank_len()) as u32;
+        Packet::received(frame, self.layout, FrameAddr(u64::from(start)), len, false)
+    }
+
+    fn blank_len(&self) -> usize {
+        (self.layout.chunk_size() - self.kernel.rx_start()) as usize
     }
 
     fn kick(&mut self) -> Kick {
         if self.tx.len() == 0 && !self.kernel.closed {
             return Kick::NotNeeded;
         }
-        self.kernel.sendto(&mut self.tx, &mut self.completion, &self.memory)
+        let before = self.tx.len();
+        match self.kernel.sendto(&mut self.tx, &mut self.completion, &self.umem) {
+            Kick::Again if self.tx.len() == before => Kick::Busy,
+            kick => kick,
+        }
     }
 
     #[inline]
-    fn bytes<'a>(&'a self, packet: &'a Packet) -> &'a [u8] {
-        &self.memory[self.span(packet)]
+    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        self.umem.with(packet.addr(self.layout).0, packet.len(), |bytes| look(bytes))
     }
 
     #[inline]
-    fn bytes_mut<'a>(&'a mut self, packet: &'a mut Packet) -> &'a mut [u8] {
-        let span = self.span(packet);
-        &mut self.memory[span]
+    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        self.umem.with(packet.addr(self.layout).0, packet.len(), change)
     }
 
     fn places(&mut self) -> PortPlaces {
@@ -210,7 +241,8 @@ impl QueuePort for SimPort {
             completion: self.completion.len(),
             lent_fill: self.ledger.lent(Lent::Fill),
             lent_tx: self.ledger.lent(Lent::Tx),
-            quarantined: self.ledger.quarantined(),
+            quarantined_fill: self.ledger.quarantined() - self.quarantined_tx,
+            quarantined_tx: self.quarantined_tx,
         })
     }
 
@@ -226,8 +258,9 @@ impl QueuePort for SimPort {
         self.completion.clear();
     }
 
-    fn reclaim(&mut self, frames: &mut Vec<Frame>) -> u32 {
+    fn reclaim(&mut self, frames: &mut Vec<Frame>, references: &mut Vec<FrameRef>) -> u32 {
         assert!(self.kernel.closed, "the kernel still writes to these frames: close the port first");
         self.ledger.reclaim_all(|frame| frames.push(frame))
+            + self.ledger.reclaim_refs(|reference| references.push(reference))
     }
 }

@@ -15,7 +15,7 @@ pub struct Places {
     pub cache: u32,
     /// Idle in the pool's return ring.
     pub ring: u32,
-    /// Handed out by the pool and not lent to the kernel: with the worker or a handler.
+    /// Handed out by the pool and not lent to the kernel: with the worker, or given away by it.
     pub user: u32,
     /// On the fill ring, not yet taken by the kernel.
     pub fill: u32,
@@ -74,12 +74,21 @@ pub struct Traffic {
     pub completions: u64,
     /// Frames put on the fill ring.
     pub filled: u64,
+    /// Frames read from the RX ring beyond the first of each packet.
+    pub rx_fragments: u64,
+    /// Frames put on the TX ring beyond the first of each packet.
+    pub tx_fragments: u64,
+    /// Packets that began here and not on the RX ring.
+    pub generated: u64,
     /// Packets that the handler wanted dropped.
     pub handler_dropped: u64,
+    /// Packets in several frames that were dropped, because the ledger refused one of those.
+    pub rx_torn: u64,
     /// Packets to be sent that were dropped, because the TX ring was full and so was the backlog.
     pub tx_full: u64,
-    /// Packets to be sent that were dropped, because they have no bytes: Linux up to 6.12 takes such
-    /// a descriptor and never gives its frame back.
+    /// Packets to be sent that were dropped, because the kernel would refuse them: they have a part
+    /// without bytes, or more parts than a packet may have. Linux up to 6.12 takes such descriptors and
+    /// never gives their frames back.
     pub tx_invalid: u64,
     /// Refills that wanted more frames than the pool had. No packet of ours was dropped by that; the
     /// kernel drops when its fill ring runs empty.
@@ -88,8 +97,14 @@ pub struct Traffic {
     pub kicks_done: u64,
     /// System calls after which the kernel wanted to be woken again ([`Kick::Again`]).
     pub kicks_again: u64,
+    /// System calls that moved nothing ([`Kick::Busy`]).
+    pub kicks_busy: u64,
     /// System calls that found the interface down ([`Kick::Down`]).
     pub kicks_down: u64,
+    /// Packets that the observer kept.
+    pub observed: u64,
+    /// Packets that the observer would have kept and could not.
+    pub observe_missed: u64,
 }
 
 impl Traffic {
@@ -97,6 +112,7 @@ impl Traffic {
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("handler_dropped", self.handler_dropped),
+            ("rx_torn", self.rx_torn),
             ("tx_full", self.tx_full),
             ("tx_invalid", self.tx_invalid),
         ]
@@ -108,6 +124,7 @@ impl Traffic {
             Kick::NotNeeded => {}
             Kick::Done => self.kicks_done += 1,
             Kick::Again => self.kicks_again += 1,
+            Kick::Busy => self.kicks_busy += 1,
             Kick::Down => self.kicks_down += 1,
         }
     }
@@ -116,13 +133,15 @@ impl Traffic {
 /// A worker's frames and counters, all of one moment: the end of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// How many frames the UMEM has.
+    /// How many frames the worker's places must add up to: all of the UMEM. The second side of a
+    /// [`Pair`](crate::Pair) accounts for the frames that its pool has taken from their provider, and the
+    /// first for the rest.
     pub total: u32,
     /// How many frames the worker has in its own hands, by looking.
-    ///
-    /// [`places.user`](Places::user) is the same by accounting. They differ when a frame was dropped
-    /// on the floor.
     pub held: u32,
+    /// How many references to frames others hold, that were given away as
+    /// [`HeldFrame`](frame_pool::HeldFrame)s. A frame may be one of these and be sent at the same time.
+    pub given: u32,
     /// Where the frames are.
     pub places: Places,
     /// The pool's counters.
@@ -148,9 +167,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The law: each frame is in exactly one place.
     ///
-    /// True if the places add up to the UMEM's frames, and the frames that the pool believes to be
-    /// with the user are those that the worker really holds.
+    /// True if the places add up, and the frames that the pool believes to be with the user are those
+    /// that the worker holds, and besides no more than those that others hold. While nobody else holds
+    /// any, a single frame that was dropped on the floor makes this false.
     pub fn conserved(&self) -> bool {
-        self.places.sum() == u64::from(self.total) && self.places.user == self.held
+        let (held, given) = (u64::from(self.held), u64::from(self.given));
+        self.places.sum() == u64::from(self.total)
+            && (held..=held + given).contains(&u64::from(self.places.user))
     }
 }

@@ -45,6 +45,7 @@ fn random_sizes(random: &mut Random, seed: u64) -> (u32, SimConfig, WorkerConfig
         tx_ring: ring(),
         completion_ring: ring(),
         headroom: [0, 64, 192][random.below(3)],
+        multi_buffer: false,
         old_kernel: random.chance(128),
     };
     let worker = WorkerConfig {

@@ -9,7 +9,9 @@
 mod open;
 mod port;
 mod sizes;
+mod umem;
 
 pub use open::{OpenError, Request, SocketHandle, open, probe};
 pub use port::XskPort;
 pub use sizes::RingSizes;
+pub use umem::UmemFrames;

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "xsk_rs::Socket::new is unsafe; the condition is named at the call")]
 
-use std::{io, num::NonZeroU32, thread, time::Duration};
+use std::{io, num::NonZeroU32, sync::Arc, thread, time::Duration};
 
 use frame_pool::FrameLayout;
 use rustix::{
@@ -15,7 +15,7 @@ use xsk_rs::{
     config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig},
 };
 
-use super::{RingSizes, XskPort, port::Rings};
+use super::{RingSizes, UmemFrames, XskPort, port::Rings};
 use crate::config::BindMode;
 
 /// What is to be opened.
@@ -250,7 +250,12 @@ fn open_once(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError>
         return Err(OpenError::WrongMode { interface: interface.into(), queue, asked: bind });
     }
     let rings = Rings::new(fill, rx, tx, completion, duplicate()?, rings);
-    Ok((XskPort::new(umem, descriptors, layout, rings), handle))
+    let frames = UmemFrames::new(umem, descriptors, layout).map_err(|source| OpenError::Umem {
+        frames: layout.chunk_count(),
+        frame_size: layout.chunk_size(),
+        source,
+    })?;
+    Ok((XskPort::new(Arc::new(frames), rings), handle))
 }
 
 /// The errno at the end of a chain of errors, if one stands there.

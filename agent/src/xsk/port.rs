@@ -5,39 +5,45 @@
     reason = "xsk-rs leaves to its caller what the ledger guarantees; each block says which"
 )]
 
-use std::{io, slice, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use datapath::port::{Kick, Occupancy, Packet, PortPlaces, QueuePort};
-use frame_pool::{Frame, FrameAddr, FrameLayout, Ledger, Lent, RefusedCounts};
+use datapath::{
+    Assembly, Kick, Occupancy, Packet, PortPlaces, QueuePort, Right,
+    packet::{MAX_FRAGMENTS, whole},
+};
+use frame_pool::{Frame, FrameAddr, FrameRef, Ledger, Lent, Refused, RefusedCounts};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fd::{AsFd, BorrowedFd, OwnedFd},
     io::Errno,
     net::{RecvFlags, SendFlags, sockopt, xdp},
 };
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
-use super::RingSizes;
+use super::{RingSizes, UmemFrames};
 
 /// Most descriptors that one call moves.
 const SCRATCH: usize = 64;
+
+/// `XDP_PKT_CONTD` (linux/if_xdp.h): the packet goes on in the next descriptor.
+const XDP_PKT_CONTD: u32 = 1;
 
 /// The kernel's side of one queue.
 ///
 /// # Invariants
 ///
-/// - `descriptors[i]` describes frame `i` of `umem`: its address lies in chunk `i`, its length inside the chunk.
-/// - A descriptor is on a ring of the kernel's only while `ledger` has its frame lent there. So whoever holds
-///   the [`Frame`] is the only one, in user space or in the kernel, who touches that chunk.
+/// A descriptor is on a ring of the kernel's only while `ledger` has its frame lent there. So whoever holds the
+/// [`Frame`] is the only one, in user space or in the kernel, who touches that chunk.
 pub struct XskPort {
-    descriptors: Vec<FrameDesc>,
     /// What one call hands to, or takes from, a ring. xsk-rs moves slices.
     scratch: [FrameDesc; SCRATCH],
     ledger: Ledger,
-    layout: FrameLayout,
+    assembly: Assembly,
+    /// Frames that the ledger has put away while they were lent to TX.
+    quarantined_tx: u32,
     /// `None` once closed.
     rings: Option<Rings>,
-    umem: Umem, // last: libxdp unmaps the rings before the UMEM may go
+    frames: Arc<UmemFrames>, // last: libxdp unmaps the rings before the UMEM may go
 }
 
 /// The rings and the socket: what goes when the port is closed.
@@ -69,16 +75,26 @@ impl Rings {
 }
 
 impl XskPort {
-    /// INVARIANT: `descriptors` is what [`Umem::new`] returned for a UMEM of `layout`: one per chunk, in order.
-    pub(super) fn new(umem: Umem, descriptors: Vec<FrameDesc>, layout: FrameLayout, rings: Rings) -> Self {
+    /// The rings must be those of a socket that is bound to the UMEM of `frames`.
+    pub(super) fn new(frames: Arc<UmemFrames>, rings: Rings) -> Self {
         Self {
-            descriptors,
             scratch: [FrameDesc::default(); SCRATCH],
-            ledger: Ledger::new(layout),
-            layout,
+            ledger: Ledger::new(frames.layout()),
+            assembly: Assembly::default(),
+            quarantined_tx: 0,
             rings: Some(rings),
-            umem,
+            frames,
         }
+    }
+
+    /// The frames that this port moves, for a second port on them, or for who reads those that are held.
+    pub fn frames(&self) -> &Arc<UmemFrames> {
+        &self.frames
+    }
+
+    /// The socket, to poll it together with others; `None` once the port is closed.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.rings.as_ref()?.fd.as_fd())
     }
 
     /// Sleeps until a frame arrives, `wake` becomes readable, or the time is up. In copy mode the kernel also
@@ -116,11 +132,12 @@ impl QueuePort for XskPort {
             let batch = (count - done).min(SCRATCH);
             let first = frames.len() - batch;
             for (slot, frame) in self.scratch.iter_mut().zip(frames.drain(first..)) {
-                *slot = self.descriptors[self.ledger.lend(frame, Lent::Fill).index()];
+                *slot = self.frames.descriptor(&frame);
+                self.ledger.lend(frame, Lent::Fill);
             }
             // SAFETY:
-            // - Ours: by the first invariant these describe frames of this socket's UMEM.
-            // - Unaliased: each frame was given up to the ledger one line above; nobody else can name it.
+            // - Ours: these describe frames of this socket's UMEM.
+            // - Unaliased: each frame was given up to the ledger above; nobody else can name it.
             let produced = unsafe { rings.fill.produce(&self.scratch[..batch]) };
             debug_assert_eq!(produced, batch, "the room was checked, and this is the only producer");
             done += batch;
@@ -128,38 +145,45 @@ impl QueuePort for XskPort {
         done
     }
 
-    fn receive(&mut self, packets: &mut Vec<Packet>) -> usize {
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
         let Some(rings) = &mut self.rings else { return 0 };
-        let room = (packets.capacity() - packets.len()).min(SCRATCH);
+        let before = packets.len();
         // SAFETY: the descriptors in `scratch` are overwritten by what the kernel gives back; none of them is
         // used for a frame until the ledger has settled it below.
-        let count = unsafe { rings.rx.consume(&mut self.scratch[..room]) };
-        let before = packets.len();
+        let count = unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
         for descriptor in &self.scratch[..count] {
             let addr = FrameAddr(descriptor.addr() as u64);
-            // What the ledger did not lend to the fill ring it counts and quarantines; there is no frame then.
-            if let Ok(frame) = self.ledger.settle(Lent::Fill, addr) {
-                // INVARIANT: the ledger found the address in this frame's chunk. A length beyond the chunk's end
-                // would be a kernel's that overran it; it is cut here, and by xsk-rs when bytes are asked for.
-                self.descriptors[frame.id().index()] = *descriptor;
-                let offset = (addr.0 & u64::from(self.layout.chunk_size() - 1)) as u32;
-                let len = (descriptor.lengths().data() as u32).min(self.layout.chunk_size() - offset);
-                packets.push(Packet { frame, offset, len });
+            let more = descriptor.has_more_frames();
+            match self.ledger.settle(Lent::Fill, addr) {
+                // INVARIANT: the ledger found the address in this frame's chunk.
+                Ok(frame) => {
+                    self.frames.set_descriptor(&frame, descriptor);
+                    let len = descriptor.lengths().data() as u32;
+                    let packet = Packet::received(frame, self.frames.layout(), addr, len, more);
+                    self.assembly.settled(packets, packet);
+                }
+                // What it did not lend there it has counted and quarantined; there is no frame then.
+                Err(refused) => {
+                    self.quarantined_tx += u32::from(refused == Refused::WrongRing);
+                    self.assembly.refused(packets, more);
+                }
             }
         }
         packets.len() - before
     }
 
-    fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
+    fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
         let Some(rings) = &mut self.rings else { return 0 };
-        let count = packets.len().min(rings.tx.nb_free_exact() as usize);
+        let count = whole(packets, rings.tx.nb_free_exact() as usize);
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(SCRATCH);
             for (slot, packet) in self.scratch.iter_mut().zip(packets.drain(..batch)) {
-                *slot = self.descriptors[self.ledger.lend(packet.frame, Lent::Tx).index()];
+                *slot = self.frames.descriptor(packet.right());
+                slot.set_options(u32::from(packet.has_more()) * XDP_PKT_CONTD);
+                packet.into_right().lend(&mut self.ledger);
             }
-            // SAFETY: as in `fill`.
+            // SAFETY: as in `fill`; or the frame is shared, and sending only reads it as the others do.
             let produced = unsafe { rings.tx.produce(&self.scratch[..batch]) };
             debug_assert_eq!(produced, batch, "the room was checked, and this is the only producer");
             done += batch;
@@ -167,18 +191,32 @@ impl QueuePort for XskPort {
         done
     }
 
-    fn complete(&mut self, frames: &mut Vec<Frame>) -> usize {
+    fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
         let Some(rings) = &mut self.rings else { return 0 };
-        let room = (frames.capacity() - frames.len()).min(SCRATCH);
+        let room = (rights.capacity() - rights.len()).min(SCRATCH);
         // SAFETY: as in `receive`.
         let count = unsafe { rings.completion.consume(&mut self.scratch[..room]) };
-        let before = frames.len();
+        let before = rights.len();
         for descriptor in &self.scratch[..count] {
-            if let Ok(frame) = self.ledger.settle(Lent::Tx, FrameAddr(descriptor.addr() as u64)) {
-                frames.push(frame);
-            }
+            rights.extend(R::settle(&mut self.ledger, FrameAddr(descriptor.addr() as u64)).ok());
         }
-        frames.len() - before
+        rights.len() - before
+    }
+
+    fn max_fragments(&self) -> usize {
+        self.rings.as_ref().map_or(0, |rings| MAX_FRAGMENTS.min(rings.sizes.tx as usize))
+    }
+
+    fn blank(&mut self, frame: Frame, len: usize) -> Packet {
+        // Where the data lie stays as it was: behind the headroom, or where a packet was received.
+        self.frames.set_len(&frame, len.min(self.blank_len()));
+        let descriptor = self.frames.descriptor(&frame);
+        let addr = FrameAddr(descriptor.addr() as u64);
+        Packet::received(frame, self.frames.layout(), addr, descriptor.lengths().data() as u32, false)
+    }
+
+    fn blank_len(&self) -> usize {
+        self.frames.blank_len()
     }
 
     /// Asks the kernel to send what is on the TX ring, and to refill if it says that it waits for it.
@@ -191,44 +229,34 @@ impl QueuePort for XskPort {
             // The answer says nothing that the rings do not: a frame arrives, or the next turn asks again.
             let _ = rustix::net::recv(&rings.fd, &mut [0_u8; 0], RecvFlags::DONTWAIT);
         }
-        if rings.tx_pending() == 0 || !rings.tx.needs_wakeup() {
+        let pending = rings.tx_pending();
+        if pending == 0 || !rings.tx.needs_wakeup() {
             return Kick::NotNeeded;
         }
         match rustix::net::send(&rings.fd, &[], SendFlags::DONTWAIT) {
             Ok(_) => Kick::Done,
-            Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS) => Kick::Again,
+            Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS) if rings.tx_pending() < pending => Kick::Again,
+            Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS) => Kick::Busy,
             Err(_) => Kick::Down,
         }
     }
 
-    fn bytes<'a>(&'a self, packet: &'a Packet) -> &'a [u8] {
-        // SAFETY:
-        // - In bounds: by the first invariant.
-        // - Not written meanwhile: `packet` holds the frame, and is borrowed as long as the bytes are.
-        let data = unsafe { self.umem.data(&self.descriptors[packet.frame.id().index()]) };
-        data.contents()
+    #[inline]
+    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        self.frames.with_bytes(packet, look)
     }
 
-    fn bytes_mut<'a>(&'a mut self, packet: &'a mut Packet) -> &'a mut [u8] {
-        let (start, length) = {
-            let descriptor = &mut self.descriptors[packet.frame.id().index()];
-            // SAFETY: as for the slice below, which outlives this borrow.
-            let mut data = unsafe { self.umem.data_mut(descriptor) };
-            let bytes = data.contents_mut();
-            (bytes.as_mut_ptr(), bytes.len())
-        };
-        // SAFETY:
-        // - In bounds: xsk-rs gave this pointer and length a moment ago, and the UMEM lives as long as `self`.
-        //   (Its own guard cannot be returned: it borrows from a local.)
-        // - Unaliased: `packet` holds the frame, and is borrowed mutably as long as the bytes are.
-        unsafe { slice::from_raw_parts_mut(start, length) }
+    #[inline]
+    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        self.frames.with_bytes_mut(packet, change)
     }
 
     fn places(&mut self) -> PortPlaces {
         let mut seen = Occupancy {
             lent_fill: self.ledger.lent(Lent::Fill),
             lent_tx: self.ledger.lent(Lent::Tx),
-            quarantined: self.ledger.quarantined(),
+            quarantined_fill: self.ledger.quarantined() - self.quarantined_tx,
+            quarantined_tx: self.quarantined_tx,
             ..Occupancy::default()
         };
         if let Some(rings) = &mut self.rings {
@@ -247,8 +275,9 @@ impl QueuePort for XskPort {
         self.rings = None;
     }
 
-    fn reclaim(&mut self, frames: &mut Vec<Frame>) -> u32 {
+    fn reclaim(&mut self, frames: &mut Vec<Frame>, references: &mut Vec<FrameRef>) -> u32 {
         debug_assert!(self.rings.is_none(), "the kernel still holds what is to be reclaimed");
         self.ledger.reclaim_all(|frame| frames.push(frame))
+            + self.ledger.reclaim_refs(|reference| references.push(reference))
     }
 }

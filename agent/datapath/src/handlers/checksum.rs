@@ -38,6 +38,14 @@ impl Sum {
         self
     }
 
+    /// Adds bytes that begin at any distance, even or odd.
+    pub(super) fn appended(self, bytes: &[u8], odd: bool) -> Sum {
+        let [first, second] = Sum::default().bytes(bytes).finish();
+        // RFC 1071 section 2 (B): the sum of swapped bytes is the swapped sum.
+        let folded = if odd { [!second, !first] } else { [!first, !second] };
+        self.word(u64::from(u16::from_ne_bytes(folded)))
+    }
+
     /// Adds one 16 bit number that is not in memory.
     #[inline]
     pub(super) fn number(self, number: u16) -> Sum {
@@ -80,6 +88,19 @@ mod tests {
             }
             let ours = Sum::default().bytes(&bytes[..len]).number(17).finish();
             assert_eq!(ours, (!(sum as u16)).to_be_bytes(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_sum_of_parts_is_the_sum_of_the_whole() {
+        let bytes: Vec<u8> = (0..50_u32).map(|i| (i * 201 + 131) as u8).collect();
+        let whole = Sum::default().bytes(&bytes).finish();
+        for cut in 0..bytes.len() {
+            for again in cut..bytes.len() {
+                let [head, middle, tail] = [&bytes[..cut], &bytes[cut..again], &bytes[again..]];
+                let sum = Sum::default().bytes(head).appended(middle, cut % 2 == 1);
+                assert_eq!(sum.appended(tail, again % 2 == 1).finish(), whole, "{cut} {again}");
+            }
         }
     }
 

@@ -12,11 +12,14 @@
 
 use super::checksum::Sum;
 use crate::handler::{PacketHandler, Verdict};
+use crate::packet::Fragments;
+use crate::port::QueuePort;
 
 const ETHERNET: usize = 14;
 const IPV4_MIN: usize = 20;
 const IPV6: usize = 40;
 const UDP: usize = 8;
+const UDP_CHECKSUM: usize = 6;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -29,25 +32,98 @@ pub struct Reflect;
 
 impl PacketHandler for Reflect {
     #[inline]
-    fn handle(&mut self, frame: &mut [u8]) -> Verdict {
-        let Some((ethernet, payload)) = frame.split_first_chunk_mut::<ETHERNET>() else {
-            return Verdict::Drop;
-        };
-        if let Some(macs) = pair_at::<6>(ethernet, 0) {
-            macs.swap(0, 1);
+    fn handle(&mut self, packet: &mut [u8]) -> Verdict {
+        match swap(packet, 0) {
+            Swapped::Nothing => return Verdict::Drop,
+            Swapped::Macs => {}
+            Swapped::Udp(checksum) => checksum.write(packet),
         }
-        match [ethernet[12], ethernet[13]] {
-            ETHERTYPE_IPV4 => reflect_ipv4(payload),
-            ETHERTYPE_IPV6 => reflect_ipv6(payload),
-            _ => None,
-        };
+        Verdict::Transmit
+    }
+
+    /// The headers are in the first frame; the checksum is over all of them.
+    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+        let head_len = packet.with(0, <[u8]>::len);
+        let beyond = packet.len() as usize - head_len;
+        match packet.with_mut(0, |head| swap(head, beyond)) {
+            Swapped::Nothing => return Verdict::Drop,
+            Swapped::Macs => {}
+            Swapped::Udp(mut checksum) => {
+                for index in 1..packet.count() {
+                    packet.with(index, |bytes| checksum.go_on(bytes));
+                }
+                packet.with_mut(0, |head| checksum.write(head));
+            }
+        }
         Verdict::Transmit
     }
 }
 
+/// What was swapped.
+enum Swapped {
+    /// Nothing: it is shorter than an Ethernet header.
+    Nothing,
+    /// The MAC addresses; a checksum there is stays right.
+    Macs,
+    /// Everything up to UDP's ports. The checksum is to be written.
+    Udp(Checksum),
+}
+
+/// A UDP checksum that may still lack data.
+struct Checksum {
+    sum: Sum,
+    /// Where it is written, from the start of the frame; 0 if the sender made none.
+    at: usize,
+    /// Bytes of the datagram that are still to be summed.
+    missing: usize,
+    /// Whether an odd number was summed so far.
+    odd: bool,
+}
+
+impl Checksum {
+    /// Sums the next bytes of the datagram, and none behind it.
+    fn go_on(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(self.missing)];
+        self.sum = self.sum.appended(bytes, self.odd);
+        self.missing -= bytes.len();
+        self.odd ^= bytes.len() % 2 == 1;
+    }
+
+    #[inline]
+    fn write(self, packet: &mut [u8]) {
+        if let Some(field) = packet.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut)
+            && self.at > 0
+        {
+            // RFC 768: a sum that comes out as zero is sent as its other zero.
+            *field = match self.sum.finish() {
+                [0, 0] => [0xff, 0xff],
+                checksum => checksum,
+            };
+        }
+    }
+}
+
+/// Swaps what is to be swapped in the frame with the headers; `beyond` is how many bytes of the packet are in
+/// others.
+#[inline]
+fn swap(packet: &mut [u8], beyond: usize) -> Swapped {
+    let Some((ethernet, payload)) = packet.split_first_chunk_mut::<ETHERNET>() else {
+        return Swapped::Nothing;
+    };
+    if let Some(macs) = pair_at::<6>(ethernet, 0) {
+        macs.swap(0, 1);
+    }
+    let udp = match [ethernet[12], ethernet[13]] {
+        ETHERTYPE_IPV4 => swap_ipv4(payload, beyond),
+        ETHERTYPE_IPV6 => swap_ipv6(payload, beyond),
+        _ => None,
+    };
+    udp.map_or(Swapped::Macs, Swapped::Udp)
+}
+
 /// `None` if this is no whole UDP datagram; then nothing was changed.
 #[inline]
-fn reflect_ipv4(packet: &mut [u8]) -> Option<()> {
+fn swap_ipv4(packet: &mut [u8], beyond: usize) -> Option<Checksum> {
     let header: &[u8; IPV4_MIN] = packet.first_chunk()?;
     let header_len = usize::from(header[0] & 0x0f) * 4;
     let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -57,55 +133,66 @@ fn reflect_ipv4(packet: &mut [u8]) -> Option<()> {
         return None;
     }
     // Behind `total_len` there may be padding up to Ethernet's 60 bytes.
-    let (header, udp) = packet.get_mut(..total_len)?.split_at_mut_checked(header_len)?;
+    let (packet, beyond) = cut(packet, beyond, total_len)?;
+    let (header, udp) = packet.split_at_mut_checked(header_len)?;
     let addresses = pair_at::<4>(header, 12)?;
-    let mut datagram = Datagram::of(udp)?;
+    let mut datagram = Datagram::of(udp, beyond)?;
     datagram.swap(addresses);
     // RFC 768: all zeros say that the sender made no checksum.
-    if datagram.has_checksum() {
-        datagram.make_checksum(addresses);
-    }
-    Some(())
+    let at = if datagram.has_checksum() { ETHERNET + header_len + UDP_CHECKSUM } else { 0 };
+    Some(datagram.checksum(addresses, at))
 }
 
 /// `None` if this is no whole UDP datagram; then nothing was changed.
 #[inline]
-fn reflect_ipv6(packet: &mut [u8]) -> Option<()> {
+fn swap_ipv6(packet: &mut [u8], beyond: usize) -> Option<Checksum> {
     let (header, payload) = packet.split_first_chunk_mut::<IPV6>()?;
     if header[0] >> 4 != 6 || header[6] != PROTOCOL_UDP {
         return None;
     }
     let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let addresses = pair_at::<16>(header, 8)?;
-    let mut datagram = Datagram::of(payload.get_mut(..payload_len)?)?;
+    let (payload, beyond) = cut(payload, beyond, payload_len)?;
+    let mut datagram = Datagram::of(payload, beyond)?;
     datagram.swap(addresses);
-    datagram.make_checksum(addresses);
-    Some(())
+    Some(datagram.checksum(addresses, ETHERNET + IPV6 + UDP_CHECKSUM))
 }
 
-/// A UDP header and its data.
+/// The first `len` bytes of something that goes on `beyond` what is here: what of them is here, and how many
+/// are not. `None` if there are fewer.
+#[inline]
+fn cut(bytes: &mut [u8], beyond: usize, len: usize) -> Option<(&mut [u8], usize)> {
+    match len.checked_sub(bytes.len()) {
+        None => Some((&mut bytes[..len], 0)),
+        Some(rest) => (rest <= beyond).then_some((bytes, rest)),
+    }
+}
+
+/// A UDP header and its data, or as much of them as is in the first frame.
 ///
 /// # Invariants
 ///
-/// Together they have as many bytes as the header's length field says.
+/// With those in other frames they have as many bytes as the header's length field says.
 struct Datagram<'a> {
     header: &'a mut [u8; UDP],
     data: &'a [u8],
+    /// Bytes of the data in other frames.
+    beyond: usize,
 }
 
 impl<'a> Datagram<'a> {
     #[inline]
-    fn of(payload: &'a mut [u8]) -> Option<Self> {
+    fn of(payload: &'a mut [u8], beyond: usize) -> Option<Self> {
         let (header, rest) = payload.split_first_chunk_mut::<UDP>()?;
         let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
-        // INVARIANT: less than a header is refused by `checked_sub`, more than there is by `get`.
-        let data = rest.get(..len.checked_sub(UDP)?)?;
-        Some(Self { header, data })
+        // INVARIANT: less than a header is refused by `checked_sub`, more than there is by `cut`.
+        let (data, beyond) = cut(rest, beyond, len.checked_sub(UDP)?)?;
+        Some(Self { header, data, beyond })
     }
 
     #[inline]
     fn has_checksum(&self) -> bool {
-        self.header[6..] != [0, 0]
+        self.header[UDP_CHECKSUM..] != [0, 0]
     }
 
     /// Swaps the addresses and the ports.
@@ -117,21 +204,19 @@ impl<'a> Datagram<'a> {
         }
     }
 
-    /// Makes the checksum, with the addresses as part of its pseudo header.
+    /// The checksum, to be written `at`, with the addresses as part of its pseudo header.
     #[inline]
-    fn make_checksum<const N: usize>(self, addresses: &[[u8; N]; 2]) {
-        let header = self.header;
-        header[6..].fill(0);
+    fn checksum<const N: usize>(self, addresses: &[[u8; N]; 2], at: usize) -> Checksum {
+        let Datagram { header, data, beyond } = self;
+        if at == 0 {
+            return Checksum { sum: Sum::default(), at, missing: 0, odd: false };
+        }
+        header[UDP_CHECKSUM..].fill(0);
         // The length is 16 bits in the header and no more in IPv6's 32 of the pseudo header.
         let len = u16::from_be_bytes([header[4], header[5]]);
         let pseudo =
             Sum::default().number(u16::from(PROTOCOL_UDP)).number(len).bytes(addresses.as_flattened());
-        // RFC 768: a sum that comes out as zero is sent as its other zero.
-        let checksum = match pseudo.bytes(header).bytes(self.data).finish() {
-            [0, 0] => [0xff, 0xff],
-            checksum => checksum,
-        };
-        header[6..].copy_from_slice(&checksum);
+        Checksum { sum: pseudo.bytes(header).bytes(data), at, missing: beyond, odd: data.len() % 2 == 1 }
     }
 }
 

@@ -1,9 +1,10 @@
 //! [`Faulty`]: middleware that drops, delays and lies.
 
-use frame_pool::{Frame, RefusedCounts};
+use frame_pool::{Frame, FrameRef, RefusedCounts};
 
 use super::random::Random;
-use crate::port::{Kick, Packet, PortPlaces, QueuePort};
+use crate::packet::{Packet, Right};
+use crate::port::{Kick, PortPlaces, QueuePort};
 
 /// Something untrue about one frame, that a broken kernel or driver might say on a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         if self.delayed() { 0 } else { self.inner.fill(frames) }
     }
 
-    fn receive(&mut self, packets: &mut Vec<Packet>) -> usize {
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
         if self.random.chance(self.rates.lie) {
             let lie = Lie::ALL[self.random.below(Lie::ALL.len())];
             self.inner.tell(lie);
@@ -119,7 +120,7 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         if self.delayed() {
             return 0;
         }
-        let received = self.inner.receive(packets);
+        let received = self.inner.receive(packets, max);
         if received > 0 && self.random.chance(self.rates.drop) {
             let _on_the_floor = packets.pop();
             self.dropped += 1;
@@ -128,24 +129,36 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         received
     }
 
-    fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
+    fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
         if self.delayed() { 0 } else { self.inner.transmit(packets) }
     }
 
-    fn complete(&mut self, frames: &mut Vec<Frame>) -> usize {
-        if self.delayed() { 0 } else { self.inner.complete(frames) }
+    fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
+        if self.delayed() { 0 } else { self.inner.complete(rights) }
+    }
+
+    fn max_fragments(&self) -> usize {
+        self.inner.max_fragments()
+    }
+
+    fn blank(&mut self, frame: Frame, len: usize) -> Packet {
+        self.inner.blank(frame, len)
+    }
+
+    fn blank_len(&self) -> usize {
+        self.inner.blank_len()
     }
 
     fn kick(&mut self) -> Kick {
         if self.delayed() { Kick::Again } else { self.inner.kick() }
     }
 
-    fn bytes<'a>(&'a self, packet: &'a Packet) -> &'a [u8] {
-        self.inner.bytes(packet)
+    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        self.inner.with_bytes(packet, look)
     }
 
-    fn bytes_mut<'a>(&'a mut self, packet: &'a mut Packet) -> &'a mut [u8] {
-        self.inner.bytes_mut(packet)
+    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        self.inner.with_bytes_mut(packet, change)
     }
 
     fn places(&mut self) -> PortPlaces {
@@ -160,7 +173,7 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         self.inner.close();
     }
 
-    fn reclaim(&mut self, frames: &mut Vec<Frame>) -> u32 {
-        self.inner.reclaim(frames)
+    fn reclaim(&mut self, frames: &mut Vec<Frame>, references: &mut Vec<FrameRef>) -> u32 {
+        self.inner.reclaim(frames, references)
     }
 }

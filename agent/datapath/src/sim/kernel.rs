@@ -7,7 +7,8 @@ use frame_pool::{FrameAddr, FrameLayout};
 use super::faulty::{Lie, Tamper};
 use super::random::Random;
 use super::ring::Ring;
-use super::{Desc, SimConfig, SimPort, XDP_PACKET_HEADROOM};
+use super::{Desc, SimConfig, SimPort, SimUmem, XDP_PACKET_HEADROOM};
+use crate::packet::MAX_FRAGMENTS;
 use crate::port::Kick;
 
 /// `TX_BATCH_SIZE`: how many packets one `sendto()` sends.
@@ -86,55 +87,72 @@ impl Kernel {
         self.in_flight.clear();
     }
 
+    /// Where received data begin in their frame.
+    pub(super) fn rx_start(&self) -> u32 {
+        XDP_PACKET_HEADROOM + self.config.headroom
+    }
+
     /// `xsk_sendmsg()` into `__xsk_generic_xmit()`.
-    pub(super) fn sendto(&mut self, tx: &mut Ring<Desc>, completion: &mut Ring<u64>, memory: &[u8]) -> Kick {
+    pub(super) fn sendto(&mut self, tx: &mut Ring<Desc>, completion: &mut Ring<u64>, umem: &SimUmem) -> Kick {
         if self.closed || !self.up {
             return Kick::Down;
         }
-        let kick = self.generic_xmit(tx, completion, memory);
+        let kick = self.generic_xmit(tx, completion, umem);
         tx.release();
         completion.submit();
         kick
     }
 
-    fn generic_xmit(&mut self, tx: &mut Ring<Desc>, completion: &mut Ring<u64>, memory: &[u8]) -> Kick {
+    fn generic_xmit(&mut self, tx: &mut Ring<Desc>, completion: &mut Ring<u64>, umem: &SimUmem) -> Kick {
         let mut budget = TX_BATCH_SIZE;
-        while let Some(desc) = tx.peek() {
-            let completion_room = completion.room() > self.in_flight.len() as u32;
-            if !self.is_valid(desc) {
-                // xskq_cons_read_desc(): an old kernel skips it, and its frame is never seen again.
-                if !self.config.old_kernel {
-                    if !completion_room {
-                        return Kick::Again;
-                    }
-                    self.in_flight.push(desc.addr);
+        while tx.peek().is_some() {
+            let count = packet_at_front(tx);
+            let completion_room = completion.room() as usize >= self.in_flight.len() + count as usize;
+            if !self.is_valid_packet(tx, count) {
+                // xskq_cons_read_desc(): an old kernel skips it, and its frames are never seen again.
+                if !self.config.old_kernel && !completion_room {
+                    return Kick::Again;
                 }
-                self.statistics.tx_invalid_descs += 1;
-                tx.take();
+                self.statistics.tx_invalid_descs += u64::from(count);
+                for desc in (0..count).filter_map(|_| tx.take()) {
+                    if !self.config.old_kernel {
+                        self.in_flight.push(desc.addr);
+                    }
+                }
                 continue;
             }
-            if budget == 0 || !completion_room {
+            if budget < count || !completion_room {
                 return Kick::Again;
             }
-            budget -= 1;
+            budget -= count;
             if self.busy > 0 {
                 self.busy -= 1;
                 return Kick::Again;
             }
-            tx.take();
-            self.in_flight.push(desc.addr);
+            let mut packet = Vec::new();
+            for desc in (0..count).filter_map(|_| tx.take()) {
+                self.in_flight.push(desc.addr);
+                if self.keep_log {
+                    umem.with(desc.addr, desc.len, |bytes| packet.extend_from_slice(bytes));
+                }
+            }
             if self.dropping > 0 {
                 self.dropping -= 1;
                 self.statistics.tx_dropped += 1;
                 return Kick::Again;
             }
             if self.keep_log {
-                let start = desc.addr as usize;
-                self.sent.push(memory[start..start + desc.len as usize].to_vec());
+                self.sent.push(packet);
             }
         }
         self.statistics.tx_ring_empty_descs += 1;
         Kick::Done
+    }
+
+    /// One bad descriptor spoils its whole packet; so do too many.
+    fn is_valid_packet(&self, tx: &mut Ring<Desc>, count: u32) -> bool {
+        count as usize <= MAX_FRAGMENTS
+            && (0..count).filter_map(|ahead| tx.peek_at(ahead)).all(|desc| self.is_valid(desc))
     }
 
     /// `xp_aligned_validate_desc()`.
@@ -143,6 +161,13 @@ impl Kernel {
         desc.len > 0
             && u64::from(offset) + u64::from(desc.len) <= u64::from(self.layout.chunk_size())
             && desc.addr < self.layout.byte_len()
+    }
+
+    /// `xsk_buff_can_alloc()`.
+    fn can_alloc(&mut self, fill: &Ring<u64>, count: usize) -> bool {
+        let can = self.free_list.len() + fill.waiting() as usize >= count;
+        self.statistics.rx_fill_ring_empty_descs += u64::from(!can);
+        can
     }
 
     /// `xp_alloc()`: a frame that was taken and not used, or the next good entry of the fill ring.
@@ -165,6 +190,15 @@ impl Kernel {
         let frames = self.layout.chunk_count() as usize;
         self.random.below(frames + frames / 8 + 1) as u64 * u64::from(self.layout.chunk_size())
     }
+}
+
+/// How many descriptors the packet at the front of the TX ring has.
+fn packet_at_front(tx: &mut Ring<Desc>) -> u32 {
+    let mut count = 1;
+    while tx.peek_at(count - 1).is_some_and(|desc| desc.more) {
+        count += 1;
+    }
+    count.min(tx.waiting())
 }
 
 /// What the kernel's side does, and what can be learned about it.
@@ -279,40 +313,61 @@ impl SimPort {
         }
     }
 
-    /// `xsk_rcv()`: one packet into one frame.
+    /// `__xsk_rcv()`: one packet into one frame, or into as many as it needs, or nowhere.
     fn xsk_rcv(&mut self, packet: Vec<u8>) {
+        if self.kernel.closed || !self.kernel.up {
+            return;
+        }
+        let room = (self.layout.chunk_size() - self.kernel.rx_start()) as usize;
+        if packet.len() <= room {
+            if self.rcv_part(&packet, false) && self.kernel.keep_log {
+                self.kernel.delivered.push(packet);
+            }
+            return;
+        }
+        let count = packet.len().div_ceil(room);
+        if !self.kernel.config.multi_buffer || !self.kernel.can_alloc(&self.fill, count) {
+            self.kernel.statistics.rx_dropped += 1;
+            return;
+        }
+        if (self.rx.room() as usize) < count {
+            self.kernel.statistics.rx_ring_full += 1;
+            return;
+        }
+        let mut left = packet.chunks(room);
+        let mut whole = true;
+        while let Some(part) = left.next() {
+            whole &= self.rcv_part(part, left.len() > 0);
+        }
+        if whole && self.kernel.keep_log {
+            self.kernel.delivered.push(packet);
+        }
+    }
+
+    /// One frame's part of a packet; whether it is on the RX ring, and rightly.
+    fn rcv_part(&mut self, part: &[u8], more: bool) -> bool {
         let kernel = &mut self.kernel;
-        if kernel.closed || !kernel.up {
-            return;
-        }
-        let start = XDP_PACKET_HEADROOM + kernel.config.headroom;
-        if packet.len() > (self.layout.chunk_size() - start) as usize {
-            kernel.statistics.rx_dropped += 1;
-            return;
-        }
         let Some(frame) = kernel.xp_alloc(&mut self.fill) else {
             kernel.statistics.rx_dropped += 1;
-            return;
+            return false;
         };
         let lie = kernel.lie.take_if(|lie| lie.is_about_receiving());
         if lie == Some(Lie::RxSwallow) {
-            return;
+            return false;
         }
-        let addr = frame + u64::from(start);
+        let addr = frame + u64::from(kernel.rx_start());
         let told = if lie == Some(Lie::RxWrongFrame) { kernel.wrong_addr() } else { addr };
-        let len = if lie == Some(Lie::RxTooLong) { u32::MAX } else { packet.len() as u32 };
-        if !self.rx.put(Desc { addr: told, len }) {
+        let len = if lie == Some(Lie::RxTooLong) { u32::MAX } else { part.len() as u32 };
+        if !self.rx.put(Desc { addr: told, len, more }) {
             kernel.statistics.rx_ring_full += 1;
             kernel.free_list.push(frame);
-            return;
+            return false;
         }
         if lie == Some(Lie::RxTwice) {
-            self.rx.put(Desc { addr: told, len });
+            self.rx.put(Desc { addr: told, len, more });
         }
-        self.memory[addr as usize..addr as usize + packet.len()].copy_from_slice(&packet);
-        if kernel.keep_log {
-            kernel.delivered.push(packet);
-        }
+        self.umem.with(addr, part.len() as u32, |bytes| bytes.copy_from_slice(part));
+        true
     }
 
     /// `xsk_destruct_skb()`: the frame's address goes onto the slot that was reserved for it.

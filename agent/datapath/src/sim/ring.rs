@@ -36,6 +36,11 @@ impl<T: Copy + Default> Ring<T> {
         &mut self.slots[index as usize & mask]
     }
 
+    /// Slots in all.
+    pub(super) fn size(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Slots that the producer may write.
     pub(super) fn room(&self) -> u32 {
         self.slots.len() as u32 - self.producing.wrapping_sub(self.consumer)
@@ -59,6 +64,11 @@ impl<T: Copy + Default> Ring<T> {
     /// The next entry, left where it is.
     pub(super) fn peek(&mut self) -> Option<T> {
         (self.producer != self.consuming).then(|| *self.slot(self.consuming))
+    }
+
+    /// An entry further on, left where it is.
+    pub(super) fn peek_at(&mut self, ahead: u32) -> Option<T> {
+        (ahead < self.waiting()).then(|| *self.slot(self.consuming.wrapping_add(ahead)))
     }
 
     /// The next entry, whose slot stays in use until it is [released](Self::release).

@@ -1,0 +1,201 @@
+//! [`Capture`]: an observer that shows packets to a writer on another thread, as they are sent.
+//!
+//! Nothing is copied: the writer gets the packet's frames, each as a [`HeldFrame`]. Of a packet that goes
+//! home it gets the frame itself; of one that is sent, which nobody writes to any more, one more
+//! reference. The frame comes home when the last of both is done with it.
+//!
+//! ```text
+//!              handler                 Capture                            writer's thread
+//! packet --> writes, says --> Drop ------- frame ------> [ queue ] -----> HeldFrame, then the ring
+//!                         \-> Transmit --- reference --> [       ]
+//!                                     \--- reference --> TX ring -------> completion
+//! ```
+//!
+//! The worker never waits for the writer. A packet for which the queue has no room, or the pool's limit on
+//! held frames ([`PoolConfig::held_limit`](frame_pool::PoolConfig::held_limit)) no frame, is missed and
+//! counted; it is handled and sent like any other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use frame_pool::{Frame, FrameRef, HeldFrame};
+
+use crate::handler::Verdict;
+use crate::observer::{Home, Observer, ObserverCounts, Seen};
+use crate::packet::Packet;
+use crate::port::QueuePort;
+
+/// A part of a packet, as a rule the whole of it, in the hands of the writer. Dropping it gives the frame
+/// back.
+#[derive(Debug)]
+pub struct Captured {
+    /// The right to read the frame's bytes.
+    pub frame: HeldFrame,
+    /// Where the data begin, in bytes from the start of the chunk.
+    pub offset: u32,
+    /// How many bytes there are.
+    pub len: u32,
+    first: bool,
+    more: bool,
+    /// The packet's circumstances.
+    pub seen: Seen,
+}
+
+/// The bytes of frames that are held, for a writer on another thread. Whoever made the UMEM implements it.
+pub trait HeldBytes: Send + Sync {
+    /// Looks at the bytes that were captured. Nobody writes to them while the frame is held.
+    fn with_bytes(&self, captured: &Captured, look: &mut dyn FnMut(&[u8]));
+}
+
+/// A queue of `slots` parts of packets between a worker and a writer.
+///
+/// Made once: nothing is allocated for a packet, and no lock is taken, as the writer never sleeps on the
+/// queue.
+pub fn capture(slots: usize) -> (Capture, CaptureReader) {
+    let slots = slots.max(1);
+    let (sender, receiver) = sync_channel(slots);
+    let taken = Arc::new(AtomicU64::new(0));
+    let capture = Capture {
+        sender,
+        slots: slots as u64,
+        put: 0,
+        taken: Arc::clone(&taken),
+        counts: ObserverCounts::default(),
+        seen: Seen { at: Duration::ZERO, side: 0, verdict: Verdict::Drop },
+        wanted: false,
+        first: true,
+    };
+    (capture, CaptureReader { receiver, taken })
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Capture {
+    sender: SyncSender<Captured>,
+    slots: u64,
+    /// Parts that were ever put into the queue.
+    put: u64,
+    /// Parts that were ever taken out of it.
+    taken: Arc<AtomicU64>,
+    counts: ObserverCounts,
+    seen: Seen,
+    /// Whether the packet last seen is to be kept.
+    wanted: bool,
+    /// Whether its next part is the first one.
+    first: bool,
+}
+
+impl Capture {
+    /// Puts a part into the queue, for which there is room as this is the only one who puts; if it can be
+    /// held, and there still is a writer. Of a packet that lacks a part the reader makes nothing.
+    #[inline]
+    fn put<R>(&mut self, held: Result<HeldFrame, R>, offset: u32, len: u32, more: bool) -> Result<(), R> {
+        let put = match held {
+            Ok(frame) => {
+                let captured = Captured { frame, offset, len, first: self.first, more, seen: self.seen };
+                // The frame comes home by its own drop if the writer is gone.
+                Ok(self.sender.try_send(captured).is_ok())
+            }
+            Err(right) => Err(right),
+        };
+        self.first = false;
+        if matches!(put, Ok(true)) {
+            self.put += 1;
+        } else {
+            self.wanted = false;
+            self.counts.kept -= 1;
+            self.counts.missed += 1;
+        }
+        put.map(|_| ())
+    }
+}
+
+impl Observer for Capture {
+    type Sent = FrameRef;
+
+    /// All parts of a packet are kept, or none.
+    #[inline]
+    fn see<P: QueuePort>(&mut self, seen: Seen, _port: &P, parts: &[Packet]) {
+        let waiting = self.put - self.taken.load(Ordering::Relaxed);
+        self.seen = seen;
+        self.first = true;
+        self.wanted = waiting + parts.len() as u64 <= self.slots;
+        if self.wanted {
+            self.counts.kept += 1;
+        } else {
+            self.counts.missed += 1;
+        }
+    }
+
+    #[inline]
+    fn dropped(&mut self, home: Home<'_>, part: Packet) -> Option<Frame> {
+        let (offset, len, more) = (part.offset(), part.len(), part.has_more());
+        if !self.wanted {
+            return Some(part.into_right());
+        }
+        self.put(home.pool.give(part.into_right(), self.seen.at), offset, len, more).err()
+    }
+
+    #[inline]
+    fn sent(&mut self, home: Home<'_>, part: Packet) -> Result<Packet<FrameRef>, Packet> {
+        let (offset, len, more) = (part.offset(), part.len(), part.has_more());
+        let references = 1 + u32::from(self.wanted);
+        let mut part = part.try_hold_by(|frame| home.recycler.share(frame, references))?;
+        if let Some(shown) = part.split_right() {
+            if let Err(shown) = self.put(home.pool.give_ref(shown, self.seen.at), offset, len, more) {
+                home.pool.put_ref_direct(shown);
+            }
+        }
+        Ok(part)
+    }
+
+    #[inline]
+    fn counts(&self) -> ObserverCounts {
+        self.counts
+    }
+}
+
+/// The writer's end.
+#[derive(Debug)]
+pub struct CaptureReader {
+    receiver: Receiver<Captured>,
+    taken: Arc<AtomicU64>,
+}
+
+/// Why there is nothing to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NothingCaptured {
+    /// Nothing now. Whoever waits sleeps by other means.
+    Yet,
+    /// The worker is gone, and everything was read.
+    AnyMore,
+}
+
+impl CaptureReader {
+    /// The next packet: all its parts, as a rule one, take the place of what is in `parts`.
+    ///
+    /// # Errors
+    ///
+    /// [`NothingCaptured`]. Never waits; the parts of a packet that is not yet complete stay in `parts`, to
+    /// be given in again.
+    pub fn try_next(&mut self, parts: &mut Vec<Captured>) -> Result<(), NothingCaptured> {
+        loop {
+            let part = self.receiver.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => NothingCaptured::Yet,
+                TryRecvError::Disconnected => NothingCaptured::AnyMore,
+            })?;
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            // What came before was given out, or is a packet that lacks a part.
+            if part.first {
+                parts.clear();
+            }
+            let is_last = !part.more;
+            parts.push(part);
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
