@@ -37,11 +37,13 @@ pub struct Captured {
     pub offset: u32,
     /// How many bytes there are.
     pub len: u32,
-    first: bool,
     more: bool,
     /// The packet's circumstances.
     pub seen: Seen,
 }
+
+/// What is in the queue: a part, or that the packet which began is not going to be whole.
+type Part = Option<Captured>;
 
 /// The bytes of frames that are held, for a writer on another thread. Whoever made the UMEM implements it.
 pub trait HeldBytes: Send + Sync {
@@ -73,7 +75,7 @@ pub fn capture(slots: usize) -> (Capture, CaptureReader) {
 /// The worker's end.
 #[derive(Debug)]
 pub struct Capture {
-    sender: SyncSender<Captured>,
+    sender: SyncSender<Part>,
     slots: u64,
     /// Parts that were ever put into the queue.
     put: u64,
@@ -89,26 +91,24 @@ pub struct Capture {
 
 impl Capture {
     /// Puts a part into the queue, for which there is room as this is the only one who puts; if it can be
-    /// held, and there still is a writer. Of a packet that lacks a part the reader makes nothing.
+    /// held, and there still is a writer.
     #[inline]
     fn put<R>(&mut self, held: Result<HeldFrame, R>, offset: u32, len: u32, more: bool) -> Result<(), R> {
-        let put = match held {
-            Ok(frame) => {
-                let captured = Captured { frame, offset, len, first: self.first, more, seen: self.seen };
-                // The frame comes home by its own drop if the writer is gone.
-                Ok(self.sender.try_send(captured).is_ok())
-            }
-            Err(right) => Err(right),
+        let (part, refused) = match held {
+            Ok(frame) => (Some(Captured { frame, offset, len, more, seen: self.seen }), Ok(())),
+            Err(right) => (None, Err(right)),
         };
+        let is_held = part.is_some();
+        // The first part is the one whose lack nobody need be told of.
+        let is_put = (is_held || !self.first) && self.sender.try_send(part).is_ok();
+        self.put += u64::from(is_put);
         self.first = false;
-        if matches!(put, Ok(true)) {
-            self.put += 1;
-        } else {
+        if !(is_held && is_put) {
             self.wanted = false;
             self.counts.kept -= 1;
             self.counts.missed += 1;
         }
-        put.map(|_| ())
+        refused
     }
 }
 
@@ -160,7 +160,7 @@ impl Observer for Capture {
 /// The writer's end.
 #[derive(Debug)]
 pub struct CaptureReader {
-    receiver: Receiver<Captured>,
+    receiver: Receiver<Part>,
     taken: Arc<AtomicU64>,
 }
 
@@ -187,14 +187,19 @@ impl CaptureReader {
                 TryRecvError::Disconnected => NothingCaptured::AnyMore,
             })?;
             self.taken.fetch_add(1, Ordering::Relaxed);
-            // What came before was given out, or is a packet that lacks a part.
-            if part.first {
-                parts.clear();
-            }
-            let is_last = !part.more;
-            parts.push(part);
-            if is_last {
-                return Ok(());
+            match part {
+                None => parts.clear(),
+                Some(part) => {
+                    // What is whole was given out before.
+                    if parts.last().is_some_and(|before| !before.more) {
+                        parts.clear();
+                    }
+                    let is_last = !part.more;
+                    parts.push(part);
+                    if is_last {
+                        return Ok(());
+                    }
+                }
             }
         }
     }

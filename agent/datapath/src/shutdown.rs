@@ -112,7 +112,6 @@ impl Homecomers {
 fn let_go<P: QueuePort, R: Right>(side: &mut Side<P>, out: &mut Outbox<R>) -> (u32, Homecomers) {
     out.cut(0, &mut side.pool);
     side.drop_unfinished();
-    side.pool.put_direct_bulk(&mut side.done);
     side.port.close();
     let mut left = Homecomers::default();
     let reclaimed = side.port.reclaim(&mut left.frames, &mut left.references);

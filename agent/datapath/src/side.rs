@@ -224,11 +224,9 @@ impl<P: QueuePort> Side<P> {
             return;
         }
         let count = self.parts.len();
-        self.traffic.rx_fragments += count as u64 - 1;
-        self.traffic.rx_bytes += self.parts.iter().map(|part| u64::from(part.len())).sum::<u64>();
+        self.count_parts();
         if !is_last || self.parts.iter().any(Packet::is_torn) {
-            self.traffic.rx_torn += 1;
-            return self.done.extend(self.parts.drain(..).map(Packet::into_right));
+            return self.drop_torn();
         }
         let wanted = handler.handle_fragments(&mut Fragments::new(&mut self.port, &mut self.parts));
         let is_valid = count <= out.max_fragments && !self.parts.iter().any(Packet::is_empty);
@@ -374,9 +372,24 @@ impl<P: QueuePort> Side<P> {
         self.lent = self.port.places();
     }
 
-    /// Gives the parts of an unfinished packet up; for the end.
+    /// The parts of a packet whose others will not arrive go home; for the end.
     pub(crate) fn drop_unfinished(&mut self) {
-        self.done.extend(self.received.drain(..).map(Packet::into_right));
+        self.parts.append(&mut self.received);
+        if !self.parts.is_empty() {
+            self.count_parts();
+            self.drop_torn();
+        }
+        self.pool.put_direct_bulk(&mut self.done);
+    }
+
+    fn count_parts(&mut self) {
+        self.traffic.rx_fragments += self.parts.len() as u64 - 1;
+        self.traffic.rx_bytes += self.parts.iter().map(|part| u64::from(part.len())).sum::<u64>();
+    }
+
+    fn drop_torn(&mut self) {
+        self.traffic.rx_torn += 1;
+        self.done.extend(self.parts.drain(..).map(Packet::into_right));
     }
 
     /// Everything about this side as of the last [`look`](Self::look). `out` is its own outbox, `sending`
@@ -426,7 +439,7 @@ impl<P: QueuePort> Side<P> {
             inflight,
             refused: self.port.refused(),
             traffic: Traffic {
-                rx_packets: self.rx_frames - self.traffic.rx_fragments,
+                rx_packets: self.rx_frames - self.traffic.rx_fragments - self.received.len() as u64,
                 tx_packets: self.tx_frames - tx_fragments,
                 tx_bytes,
                 tx_fragments,

@@ -7,54 +7,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{CHUNK, LONGEST, Recorder, lawful, packet, pool_and_port};
-use datapath::sim::{Faulty, Random, Rates, SimConfig, SimPort};
-use datapath::{PacketHandler, QueuePort, Snapshot, Worker, WorkerConfig};
+use common::{CHUNK, LONGEST, Recorder, for_each_seed, lawful, packet, pool_and_port, random_sizes};
+use datapath::sim::{Faulty, Random, Rates, SimPort};
+use datapath::{PacketHandler, QueuePort, Snapshot, Worker};
 use frame_pool::Shutdown;
-
-/// Runs `scenario` with every seed that the environment asks for.
-fn for_each_seed(scenario: fn(u64)) {
-    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().expect(name));
-    let seeds = match number("UMEMD_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("UMEMD_SIM_SEEDS").unwrap_or(200),
-    };
-    for seed in seeds {
-        let _guard = PrintOnPanic(seed);
-        scenario(seed);
-    }
-}
-
-struct PrintOnPanic(u64);
-
-impl Drop for PrintOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with UMEMD_SIM_SEED={}", self.0);
-        }
-    }
-}
-
-/// A queue of random sizes, small enough for every ring to be empty and full now and then.
-fn random_sizes(random: &mut Random, seed: u64) -> (u32, SimConfig, WorkerConfig) {
-    let mut ring = || 1 << (3 + random.below(6));
-    let sim = SimConfig {
-        seed,
-        fill_ring: ring(),
-        rx_ring: ring(),
-        tx_ring: ring(),
-        completion_ring: ring(),
-        headroom: [0, 64, 192][random.below(3)],
-        multi_buffer: false,
-        old_kernel: random.chance(128),
-    };
-    let worker = WorkerConfig {
-        batch: 1 + random.below(80),
-        fill_target: 1 + random.below(300) as u32,
-        backlog: random.below(100),
-    };
-    (8 + random.below(500) as u32, sim, worker)
-}
 
 /// Packets of all lengths, none included, and now and then one too long.
 fn offer_some(random: &mut Random, port: &mut SimPort) {

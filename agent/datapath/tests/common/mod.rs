@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use datapath::sim::{Random, SimConfig, SimPort};
-use datapath::{PacketHandler, QueuePort, Snapshot, Turn, Verdict, Worker, WorkerConfig};
+use datapath::{Fragments, PacketHandler, QueuePort, Snapshot, Turn, Verdict, Worker, WorkerConfig};
 use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 
 pub const CHUNK: u32 = 2048;
@@ -44,7 +44,8 @@ pub fn turn<P: QueuePort, H: PacketHandler>(worker: &mut Worker<P, H>) -> Turn {
 pub fn lawful(snapshot: &Snapshot) {
     let sum: u32 = snapshot.places.iter().map(|(_, frames)| frames).sum();
     assert_eq!(sum, snapshot.total, "frames appear or vanish: {snapshot:?}");
-    assert_eq!(snapshot.places.user, snapshot.held, "frames on the floor: {snapshot:?}");
+    let held = snapshot.held..=snapshot.held + snapshot.given;
+    assert!(held.contains(&snapshot.places.user), "frames on the floor: {snapshot:?}");
     assert!(snapshot.conserved());
 }
 
@@ -53,19 +54,48 @@ pub fn lawful(snapshot: &Snapshot) {
 pub struct Recorder {
     pub seen: Vec<Vec<u8>>,
     pub to_send: Vec<Vec<u8>>,
+    /// What it made of each packet, and what it said; but a packet without bytes cannot be sent.
+    pub decided: Vec<(Verdict, Vec<u8>)>,
+}
+
+impl Recorder {
+    fn decide(&mut self, mut packet: Vec<u8>) -> Verdict {
+        self.seen.push(packet.clone());
+        if packet.first().is_some_and(|byte| byte % 2 == 0) {
+            self.decided.push((Verdict::Drop, packet));
+            return Verdict::Drop;
+        }
+        if let Some(last) = packet.last_mut() {
+            *last ^= 0xff;
+        }
+        let is_sent = if packet.is_empty() { Verdict::Drop } else { Verdict::Transmit };
+        self.decided.push((is_sent, packet.clone()));
+        self.to_send.push(packet);
+        Verdict::Transmit
+    }
 }
 
 impl PacketHandler for Recorder {
-    fn handle(&mut self, frame: &mut [u8]) -> Verdict {
-        self.seen.push(frame.to_vec());
-        if frame.first().is_some_and(|byte| byte % 2 == 0) {
-            return Verdict::Drop;
-        }
-        if let Some(last) = frame.last_mut() {
+    fn handle(&mut self, packet: &mut [u8]) -> Verdict {
+        let verdict = self.decide(packet.to_vec());
+        if let (Verdict::Transmit, Some(last)) = (verdict, packet.last_mut()) {
             *last ^= 0xff;
         }
-        self.to_send.push(frame.to_vec());
-        Verdict::Transmit
+        verdict
+    }
+
+    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+        let mut whole = Vec::new();
+        (0..packet.count()).for_each(|index| packet.with(index, |bytes| whole.extend_from_slice(bytes)));
+        let verdict = self.decide(whole);
+        if verdict == Verdict::Transmit {
+            packet.with_mut(packet.count() - 1, |tail| {
+                if let Some(last) = tail.last_mut() {
+                    *last ^= 0xff;
+                }
+            });
+        }
+        verdict
     }
 }
 
@@ -87,4 +117,48 @@ pub fn packet(random: &mut Random, len: usize) -> Vec<u8> {
 /// A packet that can be told from others: its number in every byte pair.
 pub fn numbered(n: usize) -> Vec<u8> {
     (n as u16).to_be_bytes().repeat(30)
+}
+
+/// Runs `scenario` with every seed that the environment asks for.
+pub fn for_each_seed(scenario: fn(u64)) {
+    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().expect(name));
+    let seeds = match number("UMEMD_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("UMEMD_SIM_SEEDS").unwrap_or(100),
+    };
+    for seed in seeds {
+        let _guard = PrintOnPanic(seed);
+        scenario(seed);
+    }
+}
+
+struct PrintOnPanic(u64);
+
+impl Drop for PrintOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with `cargo xtask test sim --seed {}`", self.0);
+        }
+    }
+}
+
+/// A queue of random sizes, small enough for every ring to be empty and full now and then.
+pub fn random_sizes(random: &mut Random, seed: u64) -> (u32, SimConfig, WorkerConfig) {
+    let mut ring = || 1 << (3 + random.below(6));
+    let sim = SimConfig {
+        seed,
+        fill_ring: ring(),
+        rx_ring: ring(),
+        tx_ring: ring(),
+        completion_ring: ring(),
+        headroom: [0, 64, 192][random.below(3)],
+        multi_buffer: false,
+        old_kernel: random.chance(128),
+    };
+    let worker = WorkerConfig {
+        batch: 1 + random.below(80),
+        fill_target: 1 + random.below(300) as u32,
+        backlog: random.below(100),
+    };
+    (8 + random.below(500) as u32, sim, worker)
 }
