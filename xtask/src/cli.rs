@@ -208,6 +208,14 @@ pub(crate) struct Test {
     #[arg(long, value_name = "COMMAND")]
     pub(crate) runner: Option<String>,
 
+    /// Seeds of the simulation, from 0 on; unset: 1,000, and 100,000 if full.
+    #[arg(long, value_name = "COUNT", conflicts_with = "seed")]
+    pub(crate) seeds: Option<u64>,
+
+    /// The one seed of the simulation, to replay what failed.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+
     #[command(flatten)]
     pub(crate) install: Install,
 
@@ -277,6 +285,8 @@ pub(crate) enum Which {
     /// Unit, model and doc tests, and every interleaving of the pool's threads;
     /// no root.
     Fast,
+    /// The simulation alone: random histories of every handler; no root.
+    Sim,
     /// What needs root: the XDP program in the kernel, umemd in network
     /// namespaces.
     E2e,

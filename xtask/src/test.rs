@@ -17,8 +17,13 @@ pub(crate) fn run(options: &Test) -> Result<()> {
     if options.which == Some(Which::Mutants) {
         return mutants(&options.test_args);
     }
+    if options.which == Some(Which::Sim) {
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--package", "datapath", "--test", "histories", "--test", "sim"]);
+        return shell::run(simulated(&mut cargo, options).arg("--").args(&options.test_args));
+    }
     if options.which != Some(Which::E2e) {
-        shell::run(cargo_test().arg("--").args(&options.test_args))?;
+        shell::run(simulated(&mut cargo_test(), options).arg("--").args(&options.test_args))?;
         interleavings(&options.test_args)?;
         // Whoever asks for some tests does not ask for this one.
         if options.test_args.is_empty() {
@@ -58,6 +63,15 @@ fn cargo_test() -> Command {
     let mut cargo = shell::cargo();
     cargo.args(["test", "--workspace", "--exclude", "xdp-prog"]);
     cargo
+}
+
+/// Tells the simulation its seeds.
+fn simulated<'a>(cargo: &'a mut Command, options: &Test) -> &'a mut Command {
+    let usual = if options.which == Some(Which::Full) { 100_000 } else { 1_000 };
+    if let Some(seed) = options.seed {
+        cargo.env("UMEMD_SIM_SEED", seed.to_string());
+    }
+    cargo.env("UMEMD_SIM_SEEDS", options.seeds.unwrap_or(usual).to_string())
 }
 
 /// The tests that need root, which are those that cargo ignores: built as the user, run as root, one at a
