@@ -67,10 +67,26 @@ impl Frame {
         Self(tag | u64::from(id.0))
     }
 
+    /// The frame of the pool whose tag has this number, which is not 0. Callers must hold the right that this
+    /// makes.
+    #[inline]
+    pub(crate) const fn of_number(id: FrameId, tag: u32) -> Option<Self> {
+        match NonZeroU64::new((tag as u64) << 32 | id.0 as u64) {
+            Some(bits) => Some(Self(bits)),
+            None => None,
+        }
+    }
+
     /// The frame's name.
     #[inline]
     pub const fn id(&self) -> FrameId {
         FrameId(self.0.get() as u32)
+    }
+
+    /// The number of the tag of the pool that the frame must go back to.
+    #[inline]
+    pub(crate) const fn tag_number(&self) -> u32 {
+        (self.0.get() >> 32) as u32
     }
 
     /// The pool that the frame must go back to.

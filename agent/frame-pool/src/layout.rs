@@ -80,6 +80,12 @@ impl FrameLayout {
         FrameAddr((id.0 as u64) << self.chunk_shift)
     }
 
+    /// The index that the frame has which `addr` points into, if there is one.
+    #[inline]
+    pub(crate) const fn index_of(self, addr: FrameAddr) -> u64 {
+        addr.0 >> self.chunk_shift
+    }
+
     /// The frame that `addr` points into, at whatever offset, or `None` if it points past the UMEM.
     pub const fn frame_of(self, addr: FrameAddr) -> Option<FrameId> {
         let index = addr.0 >> self.chunk_shift;

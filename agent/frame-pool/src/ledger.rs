@@ -92,8 +92,8 @@ impl Entry {
     const SHARED: u32 = 4;
 
     #[inline]
-    fn lent(lent: Lent, tag: PoolTag) -> Self {
-        Self(tag.number() << 3 | Self::place(lent))
+    fn lent(lent: Lent, tag: u32) -> Self {
+        Self(tag << 3 | Self::place(lent))
     }
 
     #[inline]
@@ -109,6 +109,13 @@ impl Entry {
     fn tag_if_sole(self, lent: Lent) -> Option<PoolTag> {
         let sole = self.0 & (Self::SHARED | Self::PLACE) == Self::place(lent);
         if sole { PoolTag::from_number(self.0 >> 3) } else { None }
+    }
+
+    /// The right to the frame with this index, if its sole holder lent it for `lent`.
+    #[inline]
+    fn frame_if_sole(self, lent: Lent, index: u32) -> Option<Frame> {
+        let sole = self.0 & (Self::SHARED | Self::PLACE) == Self::place(lent);
+        if sole { Frame::of_number(FrameId(index), self.0 >> 3) } else { None }
     }
 
     /// The pool of a frame that is lent for `lent` as one of several references.
@@ -151,7 +158,7 @@ impl Ledger {
         let id = frame.id();
         match self.entries.get_mut(id.index()) {
             Some(entry) if *entry == Entry::NOT_LENT => {
-                *entry = Entry::lent(lent, frame.home());
+                *entry = Entry::lent(lent, frame.tag_number());
                 self.lent[lent as usize] += 1;
             }
             _ => self.refused.not_ours += 1,
@@ -169,7 +176,7 @@ impl Ledger {
     pub fn lend_ref(&mut self, bundle: FrameRef) -> Result<FrameId, FrameRef> {
         match self.entries.get_mut(bundle.id().index()) {
             Some(entry) if *entry == Entry::NOT_LENT && bundle.count() == 1 => {
-                *entry = Entry(Entry::lent(Lent::Tx, bundle.home()).0 | Entry::SHARED);
+                *entry = Entry(Entry::lent(Lent::Tx, bundle.home().number()).0 | Entry::SHARED);
                 self.lent[Lent::Tx as usize] += 1;
                 Ok(bundle.id())
             }
@@ -185,16 +192,83 @@ impl Ledger {
     /// ring goes into quarantine.
     #[inline]
     pub fn settle(&mut self, lent: Lent, addr: FrameAddr) -> Result<Frame, Refused> {
-        let id = self.frame_of(addr)?;
-        let entry = &mut self.entries[id.index()];
-        match entry.tag_if_sole(lent) {
-            Some(tag) => {
+        // The table is as long as the UMEM has frames, so that one look tells all.
+        let index = self.layout.index_of(addr);
+        if let Some(entry) = usize::try_from(index).ok().and_then(|index| self.entries.get_mut(index))
+            && let Some(frame) = entry.frame_if_sole(lent, index as u32)
+        {
+            *entry = Entry::NOT_LENT;
+            self.lent[lent as usize] -= 1;
+            return Ok(frame);
+        }
+        Err(self.refuse_addr(lent, addr))
+    }
+
+    /// [`settle`](Self::settle) for addresses in order, each with what else its descriptor says, until one is
+    /// refused.
+    ///
+    /// # Errors
+    ///
+    /// What came with the one that was refused, and why; the rest is still in the iterator.
+    #[inline]
+    pub fn settle_run<T>(
+        &mut self,
+        lent: Lent,
+        descriptors: &mut impl Iterator<Item = (FrameAddr, T)>,
+        mut each: impl FnMut(T, Frame),
+    ) -> Result<(), (T, Refused)> {
+        let layout = self.layout;
+        let entries = &mut self.entries[..];
+        let mut settled = 0;
+        let mut odd = None;
+        for (addr, rest) in descriptors {
+            let index = layout.index_of(addr);
+            if let Some(entry) = usize::try_from(index).ok().and_then(|index| entries.get_mut(index))
+                && let Some(frame) = entry.frame_if_sole(lent, index as u32)
+            {
                 *entry = Entry::NOT_LENT;
-                self.lent[lent as usize] -= 1;
-                Ok(Frame::of(id, tag))
+                settled += 1;
+                each(rest, frame);
+            } else {
+                odd = Some((addr, rest));
+                break;
             }
-            None if entry.tag_if_shared(lent).is_some() => Err(Refused::Shared),
-            None => Err(self.refuse(id)),
+        }
+        self.lent[lent as usize] -= settled;
+        odd.map_or(Ok(()), |(addr, rest)| Err((rest, self.refuse_addr(lent, addr))))
+    }
+
+    /// [`lend`](Self::lend) for frames in order, each with what is to be done with its name.
+    #[inline]
+    pub fn lend_each<T>(
+        &mut self,
+        lent: Lent,
+        frames: impl Iterator<Item = (T, Frame)>,
+        mut each: impl FnMut(T, FrameId),
+    ) {
+        let entries = &mut self.entries[..];
+        let (mut count, mut odd) = (0, 0);
+        for (rest, frame) in frames {
+            let id = frame.id();
+            match entries.get_mut(id.index()) {
+                Some(entry) if *entry == Entry::NOT_LENT => {
+                    *entry = Entry::lent(lent, frame.tag_number());
+                    count += 1;
+                }
+                _ => odd += 1,
+            }
+            each(rest, id);
+        }
+        self.lent[lent as usize] += count;
+        self.refused.not_ours += odd;
+    }
+
+    #[cold]
+    fn refuse_addr(&mut self, lent: Lent, addr: FrameAddr) -> Refused {
+        match self.frame_of(addr) {
+            Ok(id) if self.entries[id.index()].tag_if_shared(lent).is_some() => Refused::Shared,
+            Ok(id) => self.refuse(id),
+            Err(refused) => refused,
         }
     }
 
@@ -216,7 +290,6 @@ impl Ledger {
         }
     }
 
-    #[inline]
     fn frame_of(&mut self, addr: FrameAddr) -> Result<FrameId, Refused> {
         let id = self.layout.frame_of(addr);
         self.refused.out_of_range += u64::from(id.is_none());
