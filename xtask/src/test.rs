@@ -28,6 +28,7 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         // Whoever asks for some tests does not ask for this one.
         if options.test_args.is_empty() {
             bench::pool::check_instructions().context("the pool costs other than recorded")?;
+            turns()?;
         }
     }
     if options.which != Some(Which::Fast) {
@@ -41,14 +42,27 @@ pub(crate) fn run(options: &Test) -> Result<()> {
     Ok(())
 }
 
-/// The pool's threads under loom, which needs a build of its own: its atomics are not the standard ones.
-fn interleavings(test_args: &[OsString]) -> Result<()> {
+/// What a packet costs a worker on rings in memory, compared with what is recorded.
+fn turns() -> Result<()> {
     let mut cargo = shell::cargo();
-    cargo.args(["test", "--package", "frame-pool", "--test", "loom"]).arg("--").args(test_args);
-    cargo.env("CARGO_TARGET_DIR", shell::workspace().join("target/loom"));
-    // One preemption more takes five times as long, and no mutant needs it.
-    cargo.env("RUSTFLAGS", "--cfg frame_pool_loom").env("LOOM_MAX_PREEMPTIONS", "3");
-    shell::run(&mut cargo).context("a model of the pool's threads failed")
+    cargo.args(["bench", "--package", "datapath", "--bench", "turns", "--"]);
+    shell::run(cargo.args(["--check", "benches/turns/recorded.txt"]))
+        .context("a worker's turn costs other than recorded")
+}
+
+/// Threads under loom, which needs a build of its own: its atomics are not the standard ones.
+fn interleavings(test_args: &[OsString]) -> Result<()> {
+    for (package, tests, part) in
+        [("frame-pool", ["--test", "loom"], None), ("datapath", ["--lib", "-q"], Some("seqlock"))]
+    {
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--package", package]).args(tests).arg("--").args(part).args(test_args);
+        cargo.env("CARGO_TARGET_DIR", shell::workspace().join("target/loom"));
+        // One preemption more takes five times as long, and no mutant needs it.
+        cargo.env("RUSTFLAGS", "--cfg frame_pool_loom --cfg datapath_loom").env("LOOM_MAX_PREEMPTIONS", "3");
+        shell::run(&mut cargo).with_context(|| format!("a model of the threads of {package} failed"))?;
+    }
+    Ok(())
 }
 
 /// Puts errors into copies of the pool, to see its tests fail.

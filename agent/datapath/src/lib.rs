@@ -43,12 +43,15 @@
 pub mod capture;
 pub mod handler;
 pub mod handlers;
+pub mod memory;
 pub mod observer;
 mod outbox;
 pub mod packet;
 pub mod pair;
 pub mod port;
 pub mod publish;
+mod ring;
+mod seqlock;
 pub mod shutdown;
 mod side;
 pub mod sim;
@@ -57,6 +60,7 @@ pub mod worker;
 
 pub use self::capture::{Capture, CaptureReader, Captured, HeldBytes, NothingCaptured};
 pub use self::handler::{Due, PacketHandler, Verdict};
+pub use self::memory::MemoryPort;
 pub use self::observer::{Home, Observer, ObserverCounts, Seen};
 pub use self::packet::{Assembly, Fragments, Packet, Right};
 pub use self::pair::Pair;

@@ -1,16 +1,17 @@
 //! [`Packet`]: a frame and where in it the data lie, and several of them if one does not hold the packet.
 
 use frame_pool::{
-    Frame, FrameAddr, FrameId, FrameLayout, FramePool, FrameRef, Ledger, Lent, PoolTag, Recycler, Refused,
-    Settled,
+    Frame, FrameAddr, FrameId, FrameLayout, FramePool, FrameRef, Ledger, Lent, PoolTag, Recycler, Settled,
 };
 
 use crate::port::QueuePort;
 
 /// `XDP_PKT_CONTD`: the packet goes on in the next frame.
-const MORE: u8 = 1;
+const MORE: u64 = 1 << 48;
 /// A frame of this packet was refused by the ledger. What is left of the packet is no packet.
-const TORN: u8 = 2;
+const TORN: u64 = 1 << 49;
+/// Where the offset lies, above the length. An offset fits in 16 bits, as no chunk has more than 64 KiB.
+const OFFSET: u32 = 32;
 
 /// The most frames that one packet may have: `MAX_SKB_FRAGS + 1`, what copy mode takes.
 pub const MAX_FRAGMENTS: usize = 18;
@@ -30,9 +31,8 @@ pub const MAX_FRAGMENTS: usize = 18;
 #[must_use = "a packet that is dropped on the floor takes its frame with it"]
 pub struct Packet<R = Frame> {
     right: R,
-    len: u32,
-    offset: u16,
-    flags: u8,
+    /// Length, offset and flags in one word: a packet is moved more often than it is looked at.
+    span: u64,
 }
 
 impl Packet {
@@ -42,9 +42,10 @@ impl Packet {
     #[inline]
     pub fn received(frame: Frame, layout: FrameLayout, addr: FrameAddr, len: u32, more: bool) -> Self {
         let offset = layout.offset_of(addr);
-        // INVARIANT: cut here. The offset fits, as no chunk has more than 64 KiB.
+        // INVARIANT: cut here.
         let len = len.min(layout.chunk_size() - offset);
-        Packet { right: frame, len, offset: offset as u16, flags: u8::from(more) * MORE }
+        let span = u64::from(len) | u64::from(offset) << OFFSET | u64::from(more) * MORE;
+        Packet { right: frame, span }
     }
 
     /// `len` bytes from `offset` on, to be written by the caller.
@@ -56,7 +57,7 @@ impl Packet {
         match offset.checked_add(len) {
             // INVARIANT: checked here; an offset of 64 KiB has no bytes behind it.
             Some(end) if end <= layout.chunk_size() && offset < layout.chunk_size() => {
-                Ok(Packet { right: frame, len, offset: offset as u16, flags: 0 })
+                Ok(Packet { right: frame, span: u64::from(len) | u64::from(offset) << OFFSET })
             }
             _ => Err(frame),
         }
@@ -64,43 +65,49 @@ impl Packet {
 }
 
 impl<R> Packet<R> {
+    /// The right and what a descriptor says besides the frame: offset, length, and whether there is more.
+    #[inline]
+    pub fn into_parts(self) -> ((u32, u32, bool), R) {
+        ((self.offset(), self.len(), self.has_more()), self.right)
+    }
+
     /// Where the data begin, in bytes from the start of the chunk. On receive this is headroom +
     /// `XDP_PACKET_HEADROOM` (256) in aligned mode.
     #[inline]
     pub fn offset(&self) -> u32 {
-        u32::from(self.offset)
+        u32::from((self.span >> OFFSET) as u16)
     }
 
     /// How many bytes there are from [`offset`](Self::offset) on, without the frame check sequence.
     #[inline]
     pub fn len(&self) -> u32 {
-        self.len
+        self.span as u32
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// `XDP_PKT_CONTD`: whether the packet goes on in the next frame.
     #[inline]
     pub fn has_more(&self) -> bool {
-        self.flags & MORE != 0
+        self.span & MORE != 0
     }
 
     /// Whether this is a packet in one frame, and whole.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
-        self.flags == 0
+        self.span & (MORE | TORN) == 0
     }
 
     pub(crate) fn is_torn(&self) -> bool {
-        self.flags & TORN != 0
+        self.span & TORN != 0
     }
 
     pub(crate) fn set_more(&mut self, more: bool) {
-        self.flags = self.flags & !MORE | u8::from(more) * MORE;
+        self.span = self.span & !MORE | u64::from(more) * MORE;
     }
 
     /// The right to the frame.
@@ -118,10 +125,10 @@ impl<R> Packet<R> {
     /// The same packet, held by another right to the same frame; or as it was, if there is no other.
     #[inline]
     pub(crate) fn try_hold_by<S>(self, exchange: impl FnOnce(R) -> Result<S, R>) -> Result<Packet<S>, Self> {
-        let Packet { right, len, offset, flags } = self;
+        let Packet { right, span } = self;
         match exchange(right) {
-            Ok(right) => Ok(Packet { right, len, offset, flags }),
-            Err(right) => Err(Packet { right, len, offset, flags }),
+            Ok(right) => Ok(Packet { right, span }),
+            Err(right) => Err(Packet { right, span }),
         }
     }
 }
@@ -144,7 +151,7 @@ impl<R: Right> Packet<R> {
     /// Where the data begin, in bytes from the start of the UMEM.
     #[inline]
     pub fn addr(&self, layout: FrameLayout) -> FrameAddr {
-        FrameAddr(layout.addr_of(self.id()).0 + u64::from(self.offset))
+        FrameAddr(layout.addr_of(self.id()).0 + u64::from(self.offset()))
     }
 }
 
@@ -163,15 +170,16 @@ pub trait Right: sealed::Sealed + Sized {
     /// The pool that the right must go back to.
     fn home(&self) -> PoolTag;
 
-    /// Exchanges the right for the frame's name, to be put on the TX ring.
-    fn lend(self, ledger: &mut Ledger) -> FrameId;
+    /// Exchanges rights, each with what is to be done with its name, for the frames' names, to be put on the
+    /// TX ring.
+    fn lend_each<T>(
+        ledger: &mut Ledger,
+        rights: impl Iterator<Item = (T, Self)>,
+        each: impl FnMut(T, FrameId),
+    );
 
-    /// Exchanges an address of the completion ring for the right.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], and the ledger has counted it.
-    fn settle(ledger: &mut Ledger, addr: FrameAddr) -> Result<Self, Refused>;
+    /// Exchanges addresses of the completion ring for the rights; the ledger counts those that it refuses.
+    fn settle_all(ledger: &mut Ledger, addrs: impl Iterator<Item = FrameAddr>, rights: &mut Vec<Self>);
 
     /// Brings all of them home to their owner, who is the caller; leaves the vector empty.
     fn put_direct_bulk(pool: &mut FramePool, rights: &mut Vec<Self>);
@@ -192,13 +200,18 @@ impl Right for Frame {
     }
 
     #[inline]
-    fn lend(self, ledger: &mut Ledger) -> FrameId {
-        ledger.lend(self, Lent::Tx)
+    fn lend_each<T>(
+        ledger: &mut Ledger,
+        rights: impl Iterator<Item = (T, Self)>,
+        each: impl FnMut(T, FrameId),
+    ) {
+        ledger.lend_each(Lent::Tx, rights, each);
     }
 
     #[inline]
-    fn settle(ledger: &mut Ledger, addr: FrameAddr) -> Result<Self, Refused> {
-        ledger.settle(Lent::Tx, addr)
+    fn settle_all(ledger: &mut Ledger, addrs: impl Iterator<Item = FrameAddr>, rights: &mut Vec<Self>) {
+        let mut addrs = addrs.map(|addr| (addr, ()));
+        while ledger.settle_run(Lent::Tx, &mut addrs, |(), frame| rights.push(frame)).is_err() {}
     }
 
     #[inline]
@@ -223,22 +236,29 @@ impl Right for FrameRef {
     }
 
     #[inline]
-    fn lend(self, ledger: &mut Ledger) -> FrameId {
-        let id = self.id();
-        // It is one reference, of this UMEM and lent nowhere: anything else would be a bug of ours, and the
-        // frame then stays out, which the places show.
-        let _ = ledger.lend_ref(self);
-        id
+    fn lend_each<T>(
+        ledger: &mut Ledger,
+        rights: impl Iterator<Item = (T, Self)>,
+        mut each: impl FnMut(T, FrameId),
+    ) {
+        for (rest, right) in rights {
+            each(rest, right.id());
+            // It is one reference, of this UMEM and lent nowhere: anything else would be a bug of ours, and
+            // the frame then stays out, which the places show.
+            let _ = ledger.lend_ref(right);
+        }
     }
 
     #[inline]
-    fn settle(ledger: &mut Ledger, addr: FrameAddr) -> Result<Self, Refused> {
-        match ledger.settle_any(Lent::Tx, addr)? {
-            Settled::Shared(reference) => Ok(reference),
-            // Who lends references lends nothing else; it stays lent.
-            Settled::Sole(frame) => {
-                ledger.lend(frame, Lent::Tx);
-                Err(Refused::NotLent)
+    fn settle_all(ledger: &mut Ledger, addrs: impl Iterator<Item = FrameAddr>, rights: &mut Vec<Self>) {
+        for addr in addrs {
+            match ledger.settle_any(Lent::Tx, addr) {
+                Ok(Settled::Shared(reference)) => rights.push(reference),
+                // Who lends references lends nothing else; it stays lent.
+                Ok(Settled::Sole(frame)) => {
+                    ledger.lend(frame, Lent::Tx);
+                }
+                Err(_) => {}
             }
         }
     }
@@ -264,34 +284,43 @@ pub fn whole<R>(packets: &[Packet<R>], room: usize) -> usize {
 
 /// The parts of packets that come off an RX ring, of which the ledger may refuse some.
 ///
-/// A port that has one of these tells it of every descriptor, and what is left of a packet that lost a
-/// frame is marked, so that it is never taken for a packet of fewer frames, or for a part of the next.
+/// A port that has one of these tells it of each batch and of every descriptor that was refused, and what is
+/// left of a packet that lost a frame is marked, so that it is never taken for a packet of fewer frames, or
+/// for a part of the next.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    /// The first frame of a packet was refused, and the packet is not yet over.
-    headless: bool,
+    /// The first frame of a packet was refused: where the next one will be, which is to be marked.
+    headless: Option<usize>,
 }
 
 impl Assembly {
-    /// The ledger recognised the frame.
+    /// A batch begins, behind what is in `packets` already.
     #[inline]
-    pub fn settled(&mut self, packets: &mut Vec<Packet>, mut packet: Packet) {
-        if self.headless {
-            packet.flags |= TORN;
-            self.headless = false;
+    pub fn begin(&mut self, packets: &[Packet]) {
+        if self.headless.is_some() {
+            self.headless = Some(packets.len());
         }
-        packets.push(packet);
     }
 
-    /// The ledger refused the frame, of which the descriptor says whether there is more.
+    /// The ledger refused a frame, of which the descriptor says whether there is more.
     #[cold]
     pub fn refused(&mut self, packets: &mut [Packet], more: bool) {
+        self.end(packets);
         match packets.last_mut() {
             Some(before) if before.has_more() => {
-                before.flags |= TORN;
+                before.span |= TORN;
                 before.set_more(more);
             }
-            _ => self.headless = more,
+            _ => self.headless = more.then_some(packets.len()),
+        }
+    }
+
+    /// The batch is over.
+    #[inline]
+    pub fn end(&mut self, packets: &mut [Packet]) {
+        if let Some(packet) = self.headless.and_then(|index| packets.get_mut(index)) {
+            packet.span |= TORN;
+            self.headless = None;
         }
     }
 }
@@ -410,22 +439,27 @@ mod tests {
     #[test]
     fn what_lost_a_frame_is_torn_and_its_neighbours_are_not() {
         // Each packet of three frames loses one of them; a packet of one frame before and after.
-        for lost in 0..3 {
+        for (lost, batch_ends_after) in (0..9).map(|n| (n / 3, n % 3)) {
             let mut pool = pool();
             let (mut assembly, mut packets) = (Assembly::default(), Vec::new());
-            assembly.settled(&mut packets, part(&mut pool, false));
+            packets.push(part(&mut pool, false));
             for fragment in 0..3 {
                 let more = fragment < 2;
                 if fragment == lost {
                     assembly.refused(&mut packets, more);
                 } else {
-                    assembly.settled(&mut packets, part(&mut pool, more));
+                    packets.push(part(&mut pool, more));
+                }
+                if fragment == batch_ends_after {
+                    assembly.end(&mut packets);
+                    assembly.begin(&packets);
                 }
             }
-            assembly.settled(&mut packets, part(&mut pool, false));
+            packets.push(part(&mut pool, false));
             // A single frame that is lost takes nothing with it.
             assembly.refused(&mut packets, false);
-            assembly.settled(&mut packets, part(&mut pool, false));
+            packets.push(part(&mut pool, false));
+            assembly.end(&mut packets);
             let seen: Vec<_> = packets.iter().map(|packet| (packet.has_more(), packet.is_torn())).collect();
             let torn = packets.iter().filter(|packet| packet.is_torn()).count();
             assert_eq!((seen.len(), torn), (5, 1), "{seen:?}");

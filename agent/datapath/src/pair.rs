@@ -124,11 +124,15 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
     }
 
     fn end_turn(&mut self, now: Duration, turns: [Turn; 2]) -> Turn {
+        let mut more = false;
         for (side, turn) in self.sides.iter_mut().zip(&turns) {
+            side.look();
             side.end_turn(now, turn);
+            more |= side.may_have_more(turn.received);
         }
-        self.publish();
-        let more = self.sides.iter().zip(&turns).any(|(side, turn)| side.may_have_more(turn.received));
+        if self.sides[0].is_to_publish(more) {
+            self.publish();
+        }
         let [a, b] = turns;
         Turn {
             completed: a.completed + b.completed,

@@ -19,6 +19,10 @@ use crate::worker::{Turn, WorkerConfig};
 /// them empty a batch of 64 and what an earlier turn left behind.
 const KICKS_PER_TURN: u32 = 4;
 
+/// How many turns may follow one another, each with more to do at once, before the readers are shown where
+/// things are. At full load that is a fraction of a millisecond.
+const PUBLISH_EVERY: u32 = 16;
+
 /// One queue: the pool that its frames are of, its rings, and what lies in between.
 #[derive(Debug)]
 pub(crate) struct Side<P> {
@@ -46,6 +50,8 @@ pub(crate) struct Side<P> {
     turns_busy: u64,
     turns_idle: u64,
     last_turn: Duration,
+    /// Turns since the last one that was published.
+    unpublished: u32,
     pub(crate) publisher: Publisher,
 }
 
@@ -91,6 +97,7 @@ impl<P: QueuePort> Side<P> {
             turns_busy: 0,
             turns_idle: 0,
             last_turn: Duration::ZERO,
+            unpublished: 0,
             publisher: Publisher::new(),
         }
     }
@@ -168,45 +175,53 @@ impl<P: QueuePort> Side<P> {
         out: &mut Outbox<O::Sent>,
     ) {
         let mut received = mem::take(&mut self.received);
-        let (mut bytes, mut dropped) = (0, 0);
+        let mut done = mem::take(&mut self.done);
+        let (mut bytes, mut kept) = (0, 0);
+        let mut in_parts = false;
+        let count = received.len();
         for mut packet in received.drain(..) {
-            if !packet.is_whole() || !self.parts.is_empty() {
-                self.handle_part(packet, now, side, handler, observer, out);
+            if in_parts || !packet.is_whole() {
+                in_parts = self.handle_part(packet, now, side, handler, observer, out);
+                kept += 1;
                 continue;
             }
             let len = u64::from(packet.len());
             bytes += len;
-            match self.port.with_bytes_mut(&mut packet, |bytes| handler.handle(bytes)) {
+            let verdict = match self.port.with_bytes_mut(&mut packet, |bytes| handler.handle(bytes)) {
                 Verdict::Transmit if len > 0 => {
-                    let seen = Seen { at: now, side, verdict: Verdict::Transmit };
-                    observer.see(seen, &self.port, slice::from_ref(&packet));
-                    let home = Home { pool: &mut self.pool, recycler: &self.recycler };
-                    match observer.sent(home, packet) {
-                        Ok(packet) => out.push(packet),
-                        Err(packet) => self.done.push(packet.into_right()),
-                    }
+                    kept += 1;
+                    Verdict::Transmit
                 }
-                verdict => {
-                    match verdict {
-                        Verdict::Transmit => out.invalid += 1,
-                        Verdict::Drop => dropped += 1,
-                    }
-                    let seen = Seen { at: now, side, verdict: Verdict::Drop };
-                    observer.see(seen, &self.port, slice::from_ref(&packet));
-                    let home = Home { pool: &mut self.pool, recycler: &self.recycler };
-                    self.done.extend(observer.dropped(home, packet));
+                Verdict::Transmit => {
+                    kept += 1;
+                    out.invalid += 1;
+                    Verdict::Drop
                 }
+                Verdict::Drop => Verdict::Drop,
+            };
+            observer.see(Seen { at: now, side, verdict }, &self.port, slice::from_ref(&packet));
+            let home = Home { pool: &mut self.pool, recycler: &self.recycler };
+            if verdict == Verdict::Transmit {
+                match observer.sent(home, packet) {
+                    Ok(packet) => out.push(packet),
+                    Err(packet) => done.push(packet.into_right()),
+                }
+            } else if let Some(frame) = observer.dropped(home, packet) {
+                done.push(frame);
             }
         }
+        done.append(&mut self.done);
+        self.traffic.rx_bytes += bytes;
+        self.traffic.handler_dropped += (count - kept) as u64;
+        self.pool.put_direct_bulk(&mut done);
+        self.done = done;
         self.received = received;
         // The beginning of a packet whose other frames have not arrived waits for them.
         self.received.append(&mut self.parts);
-        self.traffic.rx_bytes += bytes;
-        self.traffic.handler_dropped += dropped;
-        self.pool.put_direct_bulk(&mut self.done);
     }
 
-    /// A part of a packet in several frames; with the last one the packet is handled.
+    /// A part of a packet in several frames; with the last one the packet is handled. Whether there are
+    /// more to come.
     #[cold]
     fn handle_part<H: PacketHandler, O: Observer>(
         &mut self,
@@ -216,17 +231,18 @@ impl<P: QueuePort> Side<P> {
         handler: &mut H,
         observer: &mut O,
         out: &mut Outbox<O::Sent>,
-    ) {
+    ) -> bool {
         let is_last = !part.has_more();
         self.parts.push(part);
         // More parts than a packet can have are a lie of the kernel's; then there is no last one to wait for.
         if !is_last && self.parts.len() <= MAX_FRAGMENTS {
-            return;
+            return true;
         }
         let count = self.parts.len();
         self.count_parts();
         if !is_last || self.parts.iter().any(Packet::is_torn) {
-            return self.drop_torn();
+            self.drop_torn();
+            return false;
         }
         let wanted = handler.handle_fragments(&mut Fragments::new(&mut self.port, &mut self.parts));
         let is_valid = count <= out.max_fragments && !self.parts.iter().any(Packet::is_empty);
@@ -245,6 +261,7 @@ impl<P: QueuePort> Side<P> {
                 }
             }
         }
+        false
     }
 
     /// The parts of one packet go into the outbox: all of them, or none.
@@ -370,6 +387,16 @@ impl<P: QueuePort> Side<P> {
     /// Asks the port where its frames are.
     pub(crate) fn look(&mut self) {
         self.lent = self.port.places();
+    }
+
+    /// Whether others are to be shown this turn.
+    pub(crate) fn is_to_publish(&mut self, more: bool) -> bool {
+        self.unpublished += 1;
+        let is_to_publish = !more || self.unpublished >= PUBLISH_EVERY;
+        if is_to_publish {
+            self.unpublished = 0;
+        }
+        is_to_publish
     }
 
     /// The parts of a packet whose others will not arrive go home; for the end.

@@ -25,7 +25,6 @@
 mod faulty;
 mod kernel;
 mod random;
-mod ring;
 mod umem;
 
 use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, Refused, RefusedCounts};
@@ -36,9 +35,9 @@ pub use self::random::Random;
 pub use self::umem::SimUmem;
 
 use self::kernel::Kernel;
-use self::ring::Ring;
 use crate::packet::{Assembly, MAX_FRAGMENTS, Packet, Right, whole};
 use crate::port::{Kick, Occupancy, PortPlaces, QueuePort};
+use crate::ring::Ring;
 
 /// `XDP_PACKET_HEADROOM`: what the kernel leaves free before a received packet.
 const XDP_PACKET_HEADROOM: u32 = 256;
@@ -138,9 +137,8 @@ impl QueuePort for SimPort {
         let layout = self.layout;
         let mut frames = frames.drain(frames.len() - count..);
         for slots in self.fill.put_slices(count) {
-            for (slot, frame) in slots.iter_mut().zip(&mut frames) {
-                *slot = layout.addr_of(self.ledger.lend(frame, Lent::Fill)).0;
-            }
+            let lent = slots.iter_mut().zip(&mut frames);
+            self.ledger.lend_each(Lent::Fill, lent, |slot, id| *slot = layout.addr_of(id).0);
         }
         self.fill.submit();
         count
@@ -150,21 +148,18 @@ impl QueuePort for SimPort {
     fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
         let before = packets.len();
         let count = max.min(self.rx.waiting() as usize);
+        let layout = self.layout;
+        self.assembly.begin(packets);
         for descs in self.rx.take_slices(count) {
-            for desc in descs {
-                let addr = FrameAddr(desc.addr);
-                match self.ledger.settle(Lent::Fill, addr) {
-                    Ok(frame) => {
-                        let packet = Packet::received(frame, self.layout, addr, desc.len, desc.more);
-                        self.assembly.settled(packets, packet);
-                    }
-                    Err(refused) => {
-                        self.quarantined_tx += u32::from(refused == Refused::WrongRing);
-                        self.assembly.refused(packets, desc.more);
-                    }
-                }
+            let mut descs = descs.iter().map(|desc| (FrameAddr(desc.addr), desc));
+            while let Err((desc, refused)) = self.ledger.settle_run(Lent::Fill, &mut descs, |desc, frame| {
+                packets.push(Packet::received(frame, layout, FrameAddr(desc.addr), desc.len, desc.more));
+            }) {
+                self.quarantined_tx += u32::from(refused == Refused::WrongRing);
+                self.assembly.refused(packets, desc.more);
             }
         }
+        self.assembly.end(packets);
         self.rx.release();
         packets.len() - before
     }
@@ -173,13 +168,15 @@ impl QueuePort for SimPort {
     fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
         let room = if self.kernel.closed { 0 } else { self.tx.room() as usize };
         let count = whole(packets, room);
-        let mut packets = packets.drain(..count);
+        let layout = self.layout;
+        let mut packets = packets.drain(..count).map(Packet::into_parts);
         for slots in self.tx.put_slices(count) {
-            for (slot, packet) in slots.iter_mut().zip(&mut packets) {
-                *slot = Desc { addr: packet.addr(self.layout).0, len: packet.len(), more: packet.has_more() };
-                packet.into_right().lend(&mut self.ledger);
-            }
+            let lent = slots.iter_mut().zip(&mut packets).map(|(slot, (span, right))| ((slot, span), right));
+            R::lend_each(&mut self.ledger, lent, |(slot, (offset, len, more)), id| {
+                *slot = Desc { addr: layout.addr_of(id).0 + u64::from(offset), len, more };
+            });
         }
+        drop(packets);
         self.tx.submit();
         count
     }
@@ -189,9 +186,7 @@ impl QueuePort for SimPort {
         let before = rights.len();
         let count = (rights.capacity() - before).min(self.completion.waiting() as usize);
         for addrs in self.completion.take_slices(count) {
-            for addr in addrs {
-                rights.extend(R::settle(&mut self.ledger, FrameAddr(*addr)).ok());
-            }
+            R::settle_all(&mut self.ledger, addrs.iter().copied().map(FrameAddr), rights);
         }
         self.completion.release();
         rights.len() - before

@@ -138,6 +138,8 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
 
     /// One turn: complete, refill, receive, handle, transmit, kick, publish. `now` is the
     /// time since whatever moment the caller counts from, and ends up in [`Snapshot::last_turn`].
+    ///
+    /// Of turns with [more](Turn::more) to do at once only some are published.
     pub fn poll_once(&mut self, now: Duration) -> Turn {
         let Worker { side, outbox, handler, observer } = self;
         let completed = side.complete(outbox);
@@ -148,10 +150,13 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
         let transmitted = side.transmit(outbox);
         let (kick, completed_late) = side.kick(outbox);
         let completed = completed + completed_late;
-        let mut turn = Turn { completed, filled, received, transmitted, kick, more: false, next };
+        side.look();
+        let more = side.may_have_more(received);
+        let turn = Turn { completed, filled, received, transmitted, kick, more, next };
         side.end_turn(now, &turn);
-        self.publish();
-        turn.more = self.side.may_have_more(received);
+        if side.is_to_publish(more) {
+            self.publish();
+        }
         turn
     }
 
@@ -189,6 +194,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
         snapshot
     }
 
+    #[inline(never)]
     fn account(&self) -> Snapshot {
         let sending = Sending { lent: self.side.lent, held: self.outbox.held() };
         self.side.snapshot(&self.outbox, sending, Account::AllBut(0), &self.observer)

@@ -40,7 +40,7 @@ fn steps<P: QueuePort, H: PacketHandler>(
         }
         for _ in 0..random.below(3) {
             worker.poll_once(Duration::ZERO);
-            let snapshot = worker.published().read();
+            let snapshot = worker.snapshot();
             check(worker, snapshot);
         }
     }
@@ -125,7 +125,7 @@ fn a_worker_ended_in_the_middle_of_everything_gets_every_frame_back() {
         steps(&mut worker, &mut random, Worker::port_mut, |_, snapshot| lawful(&snapshot));
         for _ in 0..random.below(5) {
             worker.drain_once(Duration::ZERO);
-            lawful(&worker.published().read());
+            lawful(&worker.snapshot());
         }
         check_the_end(worker);
     });

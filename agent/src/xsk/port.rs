@@ -131,10 +131,11 @@ impl QueuePort for XskPort {
         while done < count {
             let batch = (count - done).min(SCRATCH);
             let first = frames.len() - batch;
-            for (slot, frame) in self.scratch.iter_mut().zip(frames.drain(first..)) {
+            let lent = self.scratch.iter_mut().zip(frames.drain(first..)).map(|(slot, frame)| {
                 *slot = self.frames.descriptor(&frame);
-                self.ledger.lend(frame, Lent::Fill);
-            }
+                ((), frame)
+            });
+            self.ledger.lend_each(Lent::Fill, lent, |(), _| {});
             // SAFETY:
             // - Ours: these describe frames of this socket's UMEM.
             // - Unaliased: each frame was given up to the ledger above; nobody else can name it.
@@ -151,24 +152,23 @@ impl QueuePort for XskPort {
         // SAFETY: the descriptors in `scratch` are overwritten by what the kernel gives back; none of them is
         // used for a frame until the ledger has settled it below.
         let count = unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
-        for descriptor in &self.scratch[..count] {
-            let addr = FrameAddr(descriptor.addr() as u64);
-            let more = descriptor.has_more_frames();
-            match self.ledger.settle(Lent::Fill, addr) {
+        let (frames, assembly, quarantined_tx) = (&self.frames, &mut self.assembly, &mut self.quarantined_tx);
+        assembly.begin(packets);
+        let mut descriptors = self.scratch[..count].iter().map(|desc| (FrameAddr(desc.addr() as u64), desc));
+        while let Err((descriptor, refused)) =
+            self.ledger.settle_run(Lent::Fill, &mut descriptors, |descriptor, frame| {
                 // INVARIANT: the ledger found the address in this frame's chunk.
-                Ok(frame) => {
-                    self.frames.set_descriptor(&frame, descriptor);
-                    let len = descriptor.lengths().data() as u32;
-                    let packet = Packet::received(frame, self.frames.layout(), addr, len, more);
-                    self.assembly.settled(packets, packet);
-                }
-                // What it did not lend there it has counted and quarantined; there is no frame then.
-                Err(refused) => {
-                    self.quarantined_tx += u32::from(refused == Refused::WrongRing);
-                    self.assembly.refused(packets, more);
-                }
-            }
+                frames.set_descriptor(&frame, descriptor);
+                let (addr, len) = (FrameAddr(descriptor.addr() as u64), descriptor.lengths().data() as u32);
+                let more = descriptor.has_more_frames();
+                packets.push(Packet::received(frame, frames.layout(), addr, len, more));
+            })
+        {
+            // What it did not lend there it has counted and quarantined; there is no frame then.
+            *quarantined_tx += u32::from(refused == Refused::WrongRing);
+            assembly.refused(packets, descriptor.has_more_frames());
         }
+        assembly.end(packets);
         packets.len() - before
     }
 
@@ -178,11 +178,12 @@ impl QueuePort for XskPort {
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(SCRATCH);
-            for (slot, packet) in self.scratch.iter_mut().zip(packets.drain(..batch)) {
+            let lent = self.scratch.iter_mut().zip(packets.drain(..batch)).map(|(slot, packet)| {
                 *slot = self.frames.descriptor(packet.right());
                 slot.set_options(u32::from(packet.has_more()) * XDP_PKT_CONTD);
-                packet.into_right().lend(&mut self.ledger);
-            }
+                ((), packet.into_right())
+            });
+            R::lend_each(&mut self.ledger, lent, |(), _| {});
             // SAFETY: as in `fill`; or the frame is shared, and sending only reads it as the others do.
             let produced = unsafe { rings.tx.produce(&self.scratch[..batch]) };
             debug_assert_eq!(produced, batch, "the room was checked, and this is the only producer");
@@ -197,9 +198,8 @@ impl QueuePort for XskPort {
         // SAFETY: as in `receive`.
         let count = unsafe { rings.completion.consume(&mut self.scratch[..room]) };
         let before = rights.len();
-        for descriptor in &self.scratch[..count] {
-            rights.extend(R::settle(&mut self.ledger, FrameAddr(descriptor.addr() as u64)).ok());
-        }
+        let addrs = self.scratch[..count].iter().map(|descriptor| FrameAddr(descriptor.addr() as u64));
+        R::settle_all(&mut self.ledger, addrs, rights);
         rights.len() - before
     }
 

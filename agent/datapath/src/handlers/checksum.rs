@@ -52,16 +52,24 @@ impl Sum {
         self.word(u64::from(number.to_be()))
     }
 
+    /// The checksum as it goes into a UDP header. RFC 768: one that comes out as zero is sent as its other
+    /// zero.
+    #[inline]
+    pub(super) fn finish_udp(self) -> [u8; 2] {
+        match self.finish() {
+            [0, 0] => [0xff, 0xff],
+            checksum => checksum,
+        }
+    }
+
     /// The checksum as it goes into a header.
     #[inline]
     pub(super) fn finish(self) -> [u8; 2] {
-        // Each fold halves what is above the low 16 bits: 64 -> 33 -> 17 -> 17 -> 16.
-        let mut sum = self.0;
-        sum = (sum & 0xffff_ffff) + (sum >> 32);
-        sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        (!(sum as u16)).to_ne_bytes()
+        // Twice the upper half is added to the lower one, with an end-around carry.
+        let (sum, carry) = (self.0 as u32).overflowing_add((self.0 >> 32) as u32);
+        let sum = sum + u32::from(carry);
+        let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+        (!(sum + u16::from(carry))).to_ne_bytes()
     }
 }
 

@@ -33,10 +33,9 @@ pub struct Reflect;
 impl PacketHandler for Reflect {
     #[inline]
     fn handle(&mut self, packet: &mut [u8]) -> Verdict {
-        match swap(packet, 0) {
-            Swapped::Nothing => return Verdict::Drop,
-            Swapped::Macs => {}
-            Swapped::Udp(checksum) => checksum.write(packet),
+        match packet.split_first_chunk_mut() {
+            Some((head, data)) if is_plain_udp(head, data.len()) => answer(head, data),
+            _ => return self.handle_odd(packet),
         }
         Verdict::Transmit
     }
@@ -57,6 +56,55 @@ impl PacketHandler for Reflect {
         }
         Verdict::Transmit
     }
+}
+
+impl Reflect {
+    #[inline(never)]
+    fn handle_odd(self, packet: &mut [u8]) -> Verdict {
+        match swap(packet, 0) {
+            Swapped::Nothing => return Verdict::Drop,
+            Swapped::Macs => {}
+            Swapped::Udp(checksum) => checksum.write(packet),
+        }
+        Verdict::Transmit
+    }
+}
+
+/// Headers of the most common kind: UDP over IPv4 without options.
+type Head = [u8; ETHERNET + IPV4_MIN + UDP];
+
+/// Whether this is the head of a whole datagram, of which `behind` bytes follow, with a checksum.
+#[inline]
+fn is_plain_udp(head: &Head, behind: usize) -> bool {
+    let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let (total_len, udp_len) = (usize::from(word(16)), usize::from(word(38)));
+    [head[12], head[13], head[14]] == [0x08, 0x00, 0x45]
+        && word(20) & 0x3fff == 0
+        && head[23] == PROTOCOL_UDP
+        && udp_len >= UDP
+        && IPV4_MIN + udp_len <= total_len
+        && total_len <= IPV4_MIN + UDP + behind
+        && word(40) != 0
+}
+
+/// What [`swap`] and [`Checksum`] do, for a plain datagram.
+#[inline]
+fn answer(head: &mut Head, data: &[u8]) {
+    let len = u16::from_be_bytes([head[38], head[39]]);
+    let data = data.get(..usize::from(len).saturating_sub(UDP)).unwrap_or_default();
+    if let Some(macs) = pair_at::<6>(head, 0) {
+        macs.swap(0, 1);
+    }
+    if let Some(addresses) = pair_at::<4>(head, 26) {
+        addresses.swap(0, 1);
+    }
+    if let Some(ports) = pair_at::<2>(head, 34) {
+        ports.swap(0, 1);
+    }
+    head[40..].fill(0);
+    // Addresses, ports, length: the pseudo header and the header without its checksum; the length is in both.
+    let sum = Sum::default().number(u16::from(PROTOCOL_UDP)).number(len).bytes(&head[26..]).bytes(data);
+    head[40..].copy_from_slice(&sum.finish_udp());
 }
 
 /// What was swapped.
@@ -94,11 +142,7 @@ impl Checksum {
         if let Some(field) = packet.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut)
             && self.at > 0
         {
-            // RFC 768: a sum that comes out as zero is sent as its other zero.
-            *field = match self.sum.finish() {
-                [0, 0] => [0xff, 0xff],
-                checksum => checksum,
-            };
+            *field = self.sum.finish_udp();
         }
     }
 }

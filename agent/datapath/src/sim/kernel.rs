@@ -6,10 +6,10 @@ use frame_pool::{FrameAddr, FrameLayout};
 
 use super::faulty::{Lie, Tamper};
 use super::random::Random;
-use super::ring::Ring;
 use super::{Desc, SimConfig, SimPort, SimUmem, XDP_PACKET_HEADROOM};
 use crate::packet::MAX_FRAGMENTS;
 use crate::port::Kick;
+use crate::ring::Ring;
 
 /// `TX_BATCH_SIZE`: how many packets one `sendto()` sends.
 const TX_BATCH_SIZE: u32 = 32;

@@ -35,7 +35,7 @@ pub fn worker<H: PacketHandler>(
 #[track_caller]
 pub fn turn<P: QueuePort, H: PacketHandler>(worker: &mut Worker<P, H>) -> Turn {
     let turn = worker.poll_once(Duration::ZERO);
-    lawful(&worker.published().read());
+    lawful(&worker.snapshot());
     turn
 }
 

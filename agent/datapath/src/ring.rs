@@ -1,13 +1,14 @@
-//! [`Ring`]: one of the four rings, with the published and the private index of each side.
+//! [`Ring`]: one of the four rings of a port in memory, with the published and the private index of each
+//! side.
 //!
-//! Both sides are in one struct, because the simulation is one thread. What is kept apart is what is
+//! Both sides are in one struct, because whoever simulates is one thread. What is kept apart is what is
 //! apart in the kernel (`net/xdp/xsk_queue.h`): a side moves its own index as it works, and the other
 //! side sees that only when it is submitted or released. So a worker's turn can fall into the middle
 //! of a NAPI poll, when frames were taken from the fill ring and the ring does not show it yet.
 
 /// A ring of `T`, a power of two of slots, with free-running indices.
 #[derive(Clone, Debug)]
-pub(super) struct Ring<T> {
+pub(crate) struct Ring<T> {
     slots: Box<[T]>,
     producer: u32,
     consumer: u32,
@@ -18,7 +19,7 @@ pub(super) struct Ring<T> {
 impl<T: Copy + Default> Ring<T> {
     /// A ring of `size` slots, rounded up to a power of two. Its indices begin shortly before they
     /// wrap, so that every simulation goes through that.
-    pub(super) fn new(size: u32) -> Self {
+    pub(crate) fn new(size: u32) -> Self {
         let size = size.next_power_of_two();
         let start = u32::MAX - size / 2;
         Ring {
@@ -37,17 +38,17 @@ impl<T: Copy + Default> Ring<T> {
     }
 
     /// Slots in all.
-    pub(super) fn size(&self) -> u32 {
+    pub(crate) fn size(&self) -> u32 {
         self.slots.len() as u32
     }
 
     /// Slots that the producer may write.
-    pub(super) fn room(&self) -> u32 {
+    pub(crate) fn room(&self) -> u32 {
         self.slots.len() as u32 - self.producing.wrapping_sub(self.consumer)
     }
 
     /// Writes an entry, unseen until it is [submitted](Self::submit). False if there is no room.
-    pub(super) fn put(&mut self, entry: T) -> bool {
+    pub(crate) fn put(&mut self, entry: T) -> bool {
         let has_room = self.room() > 0;
         if has_room {
             *self.slot(self.producing) = entry;
@@ -57,41 +58,41 @@ impl<T: Copy + Default> Ring<T> {
     }
 
     /// `xskq_prod_submit()`: the consumer sees what was put.
-    pub(super) fn submit(&mut self) {
+    pub(crate) fn submit(&mut self) {
         self.producer = self.producing;
     }
 
     /// The next entry, left where it is.
-    pub(super) fn peek(&mut self) -> Option<T> {
+    pub(crate) fn peek(&mut self) -> Option<T> {
         (self.producer != self.consuming).then(|| *self.slot(self.consuming))
     }
 
     /// An entry further on, left where it is.
-    pub(super) fn peek_at(&mut self, ahead: u32) -> Option<T> {
+    pub(crate) fn peek_at(&mut self, ahead: u32) -> Option<T> {
         (ahead < self.waiting()).then(|| *self.slot(self.consuming.wrapping_add(ahead)))
     }
 
     /// The next entry, whose slot stays in use until it is [released](Self::release).
-    pub(super) fn take(&mut self) -> Option<T> {
+    pub(crate) fn take(&mut self) -> Option<T> {
         let entry = self.peek()?;
         self.consuming = self.consuming.wrapping_add(1);
         Some(entry)
     }
 
     /// `__xskq_cons_release()`: the producer may write again what was taken.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.consumer = self.consuming;
     }
 
     /// Entries that the consumer may take.
     #[inline]
-    pub(super) fn waiting(&self) -> u32 {
+    pub(crate) fn waiting(&self) -> u32 {
         self.producer.wrapping_sub(self.consuming)
     }
 
     /// [Takes](Self::take) `count` entries, of which there must be as many, as one or two slices.
     #[inline]
-    pub(super) fn take_slices(&mut self, count: usize) -> [&[T]; 2] {
+    pub(crate) fn take_slices(&mut self, count: usize) -> [&[T]; 2] {
         let start = self.consuming as usize & (self.slots.len() - 1);
         self.consuming = self.consuming.wrapping_add(count as u32);
         let (wrapped, straight) = self.slots.split_at(start);
@@ -101,7 +102,7 @@ impl<T: Copy + Default> Ring<T> {
 
     /// [Puts](Self::put) `count` entries, for which there must be room, into one or two slices.
     #[inline]
-    pub(super) fn put_slices(&mut self, count: usize) -> [&mut [T]; 2] {
+    pub(crate) fn put_slices(&mut self, count: usize) -> [&mut [T]; 2] {
         let start = self.producing as usize & (self.slots.len() - 1);
         self.producing = self.producing.wrapping_add(count as u32);
         let (wrapped, straight) = self.slots.split_at_mut(start);
@@ -110,12 +111,12 @@ impl<T: Copy + Default> Ring<T> {
     }
 
     /// Entries by the published indices: what anyone else can know of the ring.
-    pub(super) fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.producer.wrapping_sub(self.consumer)
     }
 
     /// Forgets every entry, as the ring's memory is gone when its socket closes.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.consumer = self.producing;
         self.consuming = self.producing;
         self.producer = self.producing;

@@ -1,0 +1,71 @@
+//! Instructions per packet, by valgrind's callgrind: the figure that a busy machine does not change.
+//!
+//! The benchmark runs itself under callgrind, which collects inside of `one_turn` only: what fills the rings
+//! and empties them is not counted.
+
+use std::env;
+use std::fs;
+use std::process::{Command, ExitCode};
+
+use crate::subject::{Case, Subject};
+
+/// The argument by which the benchmark knows that it is the counted one.
+pub(crate) const CHILD: &str = "--count-instructions";
+
+const TURNS: u64 = 2048;
+/// How far a figure may be from the recorded one.
+const TOLERANCE: f64 = 0.02;
+
+/// Instructions per packet, or `None` without valgrind.
+pub(crate) fn count(case: Case) -> Option<f64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*one_turn*"])
+        .arg(env::current_exe().ok()?)
+        .args([CHILD, case.subject.name(), &case.batch.to_string(), &case.frames.to_string()])
+        .output()
+        .ok()?;
+    // ==123== Collected : 4567
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    let packets: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().ok()?;
+    collected.map(|collected: f64| collected / packets)
+}
+
+/// The counted run: `SUBJECT BATCH FRAMES`.
+pub(crate) fn run_child(args: &[String]) {
+    let number = |at: usize| args[at].parse::<u32>().expect("the parent passes numbers");
+    let named = |subject: &Subject| subject.name() == args[0];
+    let subject = Subject::ALL.into_iter().find(named).expect("the parent knows the names");
+    println!("{}", Case { subject, batch: number(1) as usize, frames: number(2) }.run(TURNS));
+}
+
+/// Compares with the recorded figures, one `subject batch frames instructions` a line.
+pub(crate) fn check(file: &str, cases: &[Case]) -> ExitCode {
+    let recorded = match fs::read_to_string(file) {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            eprintln!("cannot read the recorded figures in {file}: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut code = ExitCode::SUCCESS;
+    for case in cases {
+        let key = format!("{} {} {} ", case.subject.name(), case.batch, case.frames);
+        let line = recorded.lines().find_map(|line| line.strip_prefix(&key));
+        let expected = line.and_then(|line| line.trim().parse::<f64>().ok());
+        let Some(got) = count(*case) else {
+            eprintln!("valgrind is needed to count instructions: apt-get install valgrind");
+            return ExitCode::from(2);
+        };
+        let verdict = match expected {
+            Some(expected) if (got / expected - 1.0).abs() <= TOLERANCE => "as recorded",
+            Some(_) => "DIFFERS",
+            None => "NOT RECORDED",
+        };
+        if verdict != "as recorded" {
+            code = ExitCode::FAILURE;
+        }
+        println!("{key}{got:.2} {verdict} {expected:?}");
+    }
+    code
+}

@@ -1,0 +1,46 @@
+//! Two workers on two queues in memory, and one.
+//!
+//! In time on a processor, not on the wall: what others run on the machine meanwhile then counts for
+//! nothing, and what the two take from each other, a cache line above all, still shows.
+
+use std::fs;
+use std::sync::Barrier;
+use std::thread;
+
+use crate::subject::{Case, Subject};
+
+const PAIRS: usize = 21;
+const TURNS: u64 = 20_000;
+
+/// How many times the packets of one worker two workers handle in the same time: the median of pairs of runs.
+/// `None` where the kernel does not tell a thread's time (`CONFIG_SCHED_INFO`).
+pub(crate) fn factor(subject: Subject) -> Option<f64> {
+    let case = Case { subject, batch: 64, frames: 4096 };
+    let mut factors = Vec::with_capacity(PAIRS);
+    for _ in 0..PAIRS {
+        factors.push(2.0 * time(case, 1)? / time(case, 2)?);
+    }
+    factors.sort_by(f64::total_cmp);
+    Some(factors[PAIRS / 2])
+}
+
+/// How long each of so many workers takes for its turns, on the average.
+fn time(case: Case, workers: usize) -> Option<f64> {
+    let barrier = Barrier::new(workers);
+    thread::scope(|scope| {
+        let run = || {
+            barrier.wait();
+            let before = on_cpu()?;
+            case.run(TURNS);
+            Some(on_cpu()? - before)
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
+        let times = threads.into_iter().map(|thread| thread.join().expect("no worker panics"));
+        Some(times.sum::<Option<f64>>()? / workers as f64)
+    })
+}
+
+/// This thread's time on a processor, in nanoseconds.
+fn on_cpu() -> Option<f64> {
+    fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().next()?.parse().ok()
+}

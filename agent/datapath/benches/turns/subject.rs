@@ -1,0 +1,106 @@
+//! What is measured: a handler on a queue in memory that always has a full batch for it.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use datapath::handlers::{Drop, Forward, Generate, Pace, Reflect};
+use datapath::{MemoryPort, PacketHandler, Worker, WorkerConfig};
+use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
+
+/// A handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Drop,
+    Reflect,
+    Forward,
+    Generate,
+}
+
+impl Subject {
+    pub(crate) const ALL: [Subject; 4] =
+        [Subject::Drop, Subject::Reflect, Subject::Forward, Subject::Generate];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Subject::Drop => "drop",
+            Subject::Reflect => "reflect",
+            Subject::Forward => "forward",
+            Subject::Generate => "generate",
+        }
+    }
+}
+
+/// A handler and its sizes, in frames.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) subject: Subject,
+    pub(crate) batch: usize,
+    pub(crate) frames: u32,
+}
+
+impl Case {
+    /// Every handler with full batches; how it goes with small ones, and with many frames.
+    pub(crate) fn all() -> Vec<Case> {
+        let full = Subject::ALL.map(|subject| Case { subject, batch: 64, frames: 4096 });
+        let small = [1, 8].map(|batch| Case { subject: Subject::Drop, batch, frames: 4096 });
+        let many = [1024, 65_536].map(|frames| Case { subject: Subject::Drop, batch: 64, frames });
+        full.into_iter().chain(small).chain(many).collect()
+    }
+
+    /// A run of so many turns, each with a batch of packets; how many packets it handled.
+    pub(crate) fn run(self, turns: u64) -> u64 {
+        match self.subject {
+            Subject::Drop => self.run_with(Drop, turns),
+            Subject::Reflect => self.run_with(Reflect, turns),
+            Subject::Forward => self.run_with(Forward, turns),
+            Subject::Generate => {
+                let pace = Pace { rate: None, count: None };
+                self.run_with(Generate::new(&udp(), pace).expect("it has a header"), turns)
+            }
+        }
+    }
+
+    fn run_with<H: PacketHandler>(self, handler: H, turns: u64) -> u64 {
+        let layout = FrameLayout::new(2048, self.frames).expect("a valid layout");
+        let pool = FramePool::new(PoolConfig::default(), UmemProvider::new(layout));
+        let ring = self.frames / 2;
+        let config = WorkerConfig { batch: self.batch, fill_target: ring, backlog: 256 };
+        let mut worker = Worker::new(pool, MemoryPort::new(layout, ring), handler, config);
+        let packet = udp();
+        // Until every frame has held a packet.
+        for _ in 0..4 * self.frames {
+            worker.poll_once(Duration::ZERO);
+            worker.port_mut().arrive(&packet);
+            worker.port_mut().send_all();
+        }
+        let receives = self.subject != Subject::Generate;
+        let before = worker.snapshot().traffic;
+        for _ in 0..turns {
+            if receives {
+                worker.port_mut().arrive_many(self.batch, packet.len() as u32);
+            }
+            one_turn(&mut worker);
+            worker.port_mut().send_all();
+        }
+        let snapshot = worker.snapshot();
+        assert!(snapshot.conserved(), "{snapshot:?}");
+        let packets = |traffic: datapath::Traffic| traffic.rx_packets + traffic.generated;
+        packets(snapshot.traffic) - packets(before)
+    }
+}
+
+/// What is counted, and nothing else: see `instructions.rs`.
+#[inline(never)]
+fn one_turn<H: PacketHandler>(worker: &mut Worker<MemoryPort, H>) {
+    black_box(worker.poll_once(black_box(Duration::ZERO)));
+}
+
+/// 60 bytes: UDP over IPv4 with a checksum, which `reflect` has to make anew.
+fn udp() -> Vec<u8> {
+    let mut packet = vec![0; 60];
+    packet[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+    packet[12..24].copy_from_slice(&[0x08, 0x00, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17]);
+    packet[26..34].copy_from_slice(&[10, 0, 0, 2, 10, 0, 0, 1]);
+    packet[34..42].copy_from_slice(&[0x0f, 0xa0, 0, 7, 0, 26, 0x12, 0x34]);
+    packet
+}
