@@ -29,13 +29,25 @@
 //!                                                       7 publish: where every frame is now
 //! ```
 //!
-//! The square brackets are the only places where the worker itself keeps frames, and between two
-//! turns only the backlog may hold any. That is checked against the pool's accounting in every
-//! [`Snapshot`]: see [`Snapshot::conserved`].
+//! The square brackets are the only places where the worker itself keeps frames. Between two turns only the
+//! backlog holds any, and [ received ] the beginning of a packet whose other frames have not arrived. That is
+//! checked against the pool's accounting in every [`Snapshot`]: see [`Snapshot::conserved`].
 //!
 //! Steps 1 and 2 come first and depend on nothing: completions are reaped and the fill ring is
 //! refilled whether or not anything was received, because a queue that only sends receives nothing,
 //! and one whose fill ring is empty never will.
+//!
+//! # Beside the way
+//!
+//! * A [`Pair`] is two of these with one handler: what is received on one side goes into the other's backlog.
+//!   The ports share a UMEM, the pools a provider, and a frame that was sent goes home through the ring of
+//!   the pool that it came from.
+//! * An [`Observer`] sees each packet between steps 4 and 5, when nobody writes to it any more. What it keeps of
+//!   a packet that goes home is the frame; of one that is sent, a reference. [`capture`](mod@capture) is one.
+//! * A handler may send packets of its own ([`PacketHandler::due`]): their frames come from the pool in step 4.
+//!   [`Generate`](handlers::Generate) does nothing else.
+//! * A packet may have several frames: they are handled with the last one, sent all or none, and go home
+//!   together.
 //!
 //! A handler of one's own on the simulated port is in `examples/own_handler.rs`.
 #![forbid(unsafe_code)]

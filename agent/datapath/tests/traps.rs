@@ -3,16 +3,22 @@
 //! Not here, because they are out of a worker's reach: private indices of libxdp, lifetimes of ring
 //! memory, `peek` without `release` and the order of acquire and release (all xsk-rs's); fill before or
 //! after bind, rebinding after close, whose program is attached, and the order of teardown per driver
-//! (the agent's). One frame on two rings does not compile: `Frame` is neither `Clone` nor `Copy`.
+//! (the agent's). One frame on two rings does not compile: `Frame` is neither `Clone` nor `Copy`. A ring
+//! of one queue with two producers does not compile either: a port belongs to one worker.
+//!
+//! xsk-rs keeps out of reach: libxdp's private indices, ring memory that moves or is freed too soon, a `peek`
+//! that is not cancelled, `reserve` in a loop (its `produce` is all or nothing and is given no more than
+//! there is room for), and missing acquire and release.
 
 mod common;
 
 use std::time::Duration;
 
-use common::{Echo, Recorder, lawful, numbered, turn, worker};
-use datapath::handlers::Drop;
-use datapath::sim::{Lie, SimConfig, SimPort, Tamper};
-use datapath::{Kick, PacketHandler, QueuePort, Worker, WorkerConfig};
+use common::{CHUNK, Echo, LONGEST, Recorder, lawful, numbered, turn, worker};
+use datapath::handlers::{Drop, Forward};
+use datapath::sim::{Lie, SimConfig, SimPort, SimUmem, Tamper};
+use datapath::{Kick, PacketHandler, Pair, QueuePort, Worker, WorkerConfig};
+use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 
 fn small_rings(fill: u32, rx: u32, tx: u32, completion: u32) -> SimConfig {
     SimConfig {
@@ -411,4 +417,74 @@ fn a_closed_port_takes_and_gives_nothing() {
     assert_eq!((after.received, after.completed, after.filled, after.kick), (0, 0, 0, Kick::Down));
     assert_eq!(worker.snapshot().places.kernel, 16, "lent until they are reclaimed");
     assert!(worker.finish(Duration::ZERO).conserved);
+}
+
+/// The kernel's redirect: a frame that another interface sent goes home to the pool that it came from, through
+/// that pool's ring.
+#[test]
+fn a_frame_that_the_other_interface_sent_comes_home_to_its_own_pool() {
+    let layout = FrameLayout::new(CHUNK, 64).unwrap();
+    let (umem, provider) = (SimUmem::new(layout), UmemProvider::new(layout));
+    let side = |seed| {
+        let port = SimPort::on(&umem, SimConfig { seed, ..small_rings(16, 16, 16, 16) });
+        (FramePool::new(PoolConfig::default(), provider.clone()), port)
+    };
+    let mut pair = Pair::new([side(0), side(1)], Forward, (), WorkerConfig::default());
+    pair.poll_once(Duration::ZERO);
+    for n in 0..8 {
+        pair.ports_mut()[0].offer(numbered(n));
+    }
+    pair.ports_mut()[0].napi_poll(64);
+    pair.poll_once(Duration::ZERO);
+    let [a, b] = pair.snapshots();
+    assert_eq!((a.places.tx, b.places.tx), (8, 0), "the first side's frames, on the second side's ring");
+    assert_eq!((a.traffic.tx_packets, b.traffic.tx_packets), (0, 8));
+    pair.ports_mut()[1].complete_sent(8);
+    pair.poll_once(Duration::ZERO);
+    let [a, b] = pair.snapshots();
+    assert_eq!((a.pool.recycle.ring, b.pool.recycle.ring), (8, 0));
+    assert_eq!((a.pool.extras.foreign_put, b.pool.extras.foreign_put), (0, 0));
+    [a, b].iter().for_each(lawful);
+    assert_eq!(a.total + b.total, 64, "every frame once");
+    let sent = pair.ports()[1].sent().to_vec();
+    assert_eq!(sent, (0..8).map(numbered).collect::<Vec<_>>());
+}
+
+/// The kernel's own `TOO_MANY_FRAGS`: it drops such a packet, and older ones never give its frames back.
+#[test]
+fn a_packet_of_too_many_frames_is_not_put_on_the_tx_ring() {
+    let sim = SimConfig { multi_buffer: true, old_kernel: true, ..small_rings(64, 64, 16, 16) };
+    let config = WorkerConfig { fill_target: 64, ..WorkerConfig::default() };
+    let mut worker = worker(128, sim, Echo, config);
+    turn(&mut worker);
+    for frames in [16, 17] {
+        worker.port_mut().offer(vec![7; frames * LONGEST]);
+        worker.port_mut().napi_poll(1);
+        turn(&mut worker);
+        worker.port_mut().complete_sent(64);
+        turn(&mut worker);
+    }
+    let traffic = worker.snapshot().traffic;
+    assert_eq!((traffic.tx_packets, traffic.tx_fragments, traffic.tx_invalid), (1, 15, 1));
+    assert_eq!((worker.port().sent().len(), worker.port().statistics().tx_invalid_descs), (1, 0));
+    assert_eq!(worker.snapshot().places.user, 0);
+}
+
+/// A packet whose last frame has not arrived waits for it, and goes home whole.
+#[test]
+fn the_frames_of_a_packet_are_recycled_together_after_the_last_one() {
+    let sim = SimConfig { multi_buffer: true, ..small_rings(64, 64, 16, 16) };
+    let config = WorkerConfig { batch: 2, ..WorkerConfig::default() };
+    let mut worker = worker(64, sim, Drop, config);
+    turn(&mut worker);
+    worker.port_mut().offer(vec![7; 5 * LONGEST]);
+    worker.port_mut().napi_poll(1);
+    let held = [0; 3].map(|_| {
+        turn(&mut worker);
+        worker.snapshot().held
+    });
+    assert_eq!(held, [2, 4, 0]);
+    let traffic = worker.snapshot().traffic;
+    assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.handler_dropped), (1, 4, 1));
+    assert_eq!(traffic.rx_bytes, 5 * LONGEST as u64);
 }
