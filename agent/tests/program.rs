@@ -151,7 +151,7 @@ fn a_socket_that_is_cleared_or_closed_leaves_its_frames_to_the_stack() {
 #[ignore = "requires root: loads a program into the kernel"]
 fn the_log_tells_of_every_frame_when_asked_for_and_else_of_none() {
     for log in [false, true] {
-        let mut program = Program::load(LoadOptions { log }).unwrap();
+        let mut program = Program::load(LoadOptions { log, ..LoadOptions::default() }).unwrap();
         let logger = program.take_log().expect("the program has a log");
         assert!(program.take_log().is_none(), "taken once");
         run(&mut program, &frames::table()[0].frame);
@@ -193,7 +193,7 @@ fn two_capabilities_are_enough_and_a_missing_one_is_named() {
 #[ignore = "requires root: loads a program into the kernel"]
 fn logging_takes_a_third_capability() {
     let two = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
-    load_with(two | CapabilitySet::PERFMON, LoadOptions { log: true }).unwrap();
-    let error = load_with(two, LoadOptions { log: true }).unwrap_err();
+    load_with(two | CapabilitySet::PERFMON, LoadOptions { log: true, ..LoadOptions::default() }).unwrap();
+    let error = load_with(two, LoadOptions { log: true, ..LoadOptions::default() }).unwrap_err();
     assert!(error.to_string().contains(": CAP_PERFMON missing"), "{error}");
 }

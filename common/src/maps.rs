@@ -28,3 +28,6 @@ pub const MAX_RULES: u32 = 64;
 
 /// The name of the program, as the kernel and `bpftool prog` show it.
 pub const PROGRAM: &str = "umemd";
+
+/// The name of the same program for packets in several buffers (`xdp.frags`).
+pub const PROGRAM_FRAGS: &str = "umemd_frags";

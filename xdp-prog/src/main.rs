@@ -36,10 +36,21 @@ static DECISIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COU
 /// The entry point.
 #[xdp]
 fn umemd(ctx: XdpContext) -> u32 {
-    let key = parse(&Frame::of(&ctx));
-    let (decision, action) = act(decide(&key, rules()), &ctx);
+    steer(&ctx)
+}
+
+/// The same where packets may have several buffers, of which the first one has the headers.
+#[xdp(frags)]
+fn umemd_frags(ctx: XdpContext) -> u32 {
+    steer(&ctx)
+}
+
+#[inline(always)]
+fn steer(ctx: &XdpContext) -> u32 {
+    let key = parse(&Frame::of(ctx));
+    let (decision, action) = act(decide(&key, rules()), ctx);
     count(decision);
-    report(&ctx, &key, decision);
+    report(ctx, &key, decision);
     action
 }
 

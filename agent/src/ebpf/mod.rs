@@ -16,7 +16,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use umemd_common::maps::{DECISIONS, MAX_RULES, PROGRAM, RULE_COUNT, RULES, XSKS};
+use umemd_common::maps::{DECISIONS, MAX_RULES, PROGRAM, PROGRAM_FRAGS, RULE_COUNT, RULES, XSKS};
 use umemd_common::{Decision, Rule};
 
 use crate::nic::Link;
@@ -48,6 +48,9 @@ pub struct LoadOptions {
     /// Whether it logs every frame, to be read by [`Program::take_log`]; this takes `CAP_PERFMON`. Off, the
     /// verifier removes the code.
     pub log: bool,
+    /// Whether packets may have several buffers (`BPF_F_XDP_HAS_FRAGS`, Linux 5.18). Without it a driver
+    /// refuses the program where the MTU exceeds a buffer.
+    pub frags: bool,
 }
 
 /// The log of the program; see [`Program::take_log`].
@@ -58,6 +61,8 @@ pub struct Program {
     // Dropped first: nothing runs any more when the maps go.
     link: Option<FdLink>,
     ebpf: Ebpf,
+    /// Which of the object's programs was loaded.
+    name: &'static str,
     id: u32,
     xsks: XskMap<MapData>,
     rules: Array<MapData, Rule>,
@@ -77,7 +82,8 @@ impl Program {
             .override_global(aya_log::LEVEL, &level, true)
             .load(OBJECT)
             .map_err(|error| LoadError::from_aya("create the maps of the XDP program", options, error))?;
-        let xdp = xdp(&mut ebpf);
+        let name = if options.frags { PROGRAM_FRAGS } else { PROGRAM };
+        let xdp = xdp(&mut ebpf, name);
         let id = xdp
             .load()
             .and_then(|()| xdp.info())
@@ -85,6 +91,7 @@ impl Program {
             .id();
         Ok(Self {
             link: None,
+            name,
             id,
             xsks: take(&mut ebpf, XSKS)?,
             rules: take(&mut ebpf, RULES)?,
@@ -110,7 +117,7 @@ impl Program {
             Mode::Native => XdpMode::Driver,
             Mode::Skb => XdpMode::Skb,
         };
-        let xdp = xdp(&mut self.ebpf);
+        let xdp = xdp(&mut self.ebpf, self.name);
         let link = xdp
             .attach_to_if_index(interface.index, flags)
             .and_then(|id| xdp.take_link(id))
@@ -210,7 +217,7 @@ impl Program {
     /// The kernel takes frames from 14 bytes on.
     pub fn test_run(&mut self, frame: &[u8]) -> Result<u32, aya::programs::ProgramError> {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-        Ok(xdp(&mut self.ebpf).test_run(options)?.return_value)
+        Ok(xdp(&mut self.ebpf, self.name).test_run(options)?.return_value)
     }
 }
 
@@ -221,8 +228,8 @@ impl fmt::Debug for Program {
 }
 
 /// The program in our own object; that it is there, and is XDP, is decided when that is compiled.
-fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
-    let program = ebpf.program_mut(PROGRAM).expect("the object has the program");
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
+    let program = ebpf.program_mut(name).expect("the object has the program");
     program.try_into().expect("the program is for XDP")
 }
 
