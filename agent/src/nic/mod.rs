@@ -1,11 +1,13 @@
 //! What an interface is and can do: asked of the kernel by rtnetlink and ethtool, never by sysfs, which
 //! shows the network namespace it was mounted in and not the one this process is in.
 
+pub mod drivers;
+pub mod interrupts;
 mod netlink;
 mod queues;
 pub mod stats;
 
-pub use netlink::{Address, Link, Route, XdpAttachment, addresses, links, routes};
+pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};
 pub use queues::choose as choose_queues;
 use std::{io, net::IpAddr};
 
@@ -137,6 +139,7 @@ mod tests {
             name: name.into(),
             up: true,
             passive,
+            mac: None,
             mtu: 1500,
             master,
             lower,

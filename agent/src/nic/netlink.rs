@@ -22,6 +22,8 @@ pub struct Link {
     pub up: bool,
     /// Whether frames arrive on other interfaces only, for its addresses too: loopback and dummy devices.
     pub passive: bool,
+    /// Its hardware address, if it is an Ethernet one.
+    pub mac: Option<[u8; 6]>,
     /// Largest packet without the Ethernet header, bytes.
     pub mtu: u32,
     /// The bridge, bond or DSA conduit's master that it belongs to.
@@ -66,10 +68,27 @@ pub fn links() -> io::Result<Vec<Link>> {
     let mut links = Vec::new();
     dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         if let RouteNetlinkMessage::NewLink(message) = message {
-            links.push(link(&message));
+            links.push(read(&message));
         }
     })?;
     Ok(links)
+}
+
+/// The interface with this index in this thread's network namespace, if there is one.
+pub fn link(index: u32) -> io::Result<Option<Link>> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let mut found = None;
+    let answer = ask(RouteNetlinkMessage::GetLink(request), 0, |message| {
+        if let RouteNetlinkMessage::NewLink(message) = message {
+            found = Some(read(&message));
+        }
+    });
+    match answer {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) => Ok(found),
+    }
 }
 
 /// All addresses of all interfaces (`RTM_GETADDR`).
@@ -115,12 +134,13 @@ pub fn routes() -> io::Result<Vec<Route>> {
     Ok(routes)
 }
 
-fn link(message: &LinkMessage) -> Link {
+fn read(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
         passive: message.header.flags.contains(LinkFlags::Loopback),
+        mac: None,
         mtu: 0,
         master: None,
         lower: None,
@@ -130,6 +150,7 @@ fn link(message: &LinkMessage) -> Link {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => {
                 link.passive |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
@@ -161,8 +182,14 @@ fn attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
 }
 
 /// Sends a dump request and hands each answer to `each`.
-pub(super) fn dump(
+pub(super) fn dump(request: RouteNetlinkMessage, each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    ask(request, NLM_F_DUMP, each)
+}
+
+/// Sends a request and hands each answer to `each`: one, unless it is for a dump.
+fn ask(
     request: RouteNetlinkMessage,
+    flags: u16,
     mut each: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
@@ -170,7 +197,7 @@ pub(super) fn dump(
     socket.connect(&SocketAddr::new(0, 0))?;
 
     let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
-    packet.header.flags = NLM_F_DUMP | NLM_F_REQUEST;
+    packet.header.flags = flags | NLM_F_REQUEST;
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
@@ -186,7 +213,12 @@ pub(super) fn dump(
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(inner) => each(inner),
+                NetlinkPayload::InnerMessage(inner) => {
+                    each(inner);
+                    if flags & NLM_F_DUMP == 0 {
+                        return Ok(());
+                    }
+                }
                 _ => {}
             }
             // Messages are aligned to 4 bytes (NLMSG_ALIGN); the last one of a datagram may not be.
@@ -207,6 +239,8 @@ mod tests {
         let links = links().unwrap();
         let lo = links.iter().find(|link| link.name == "lo").expect("every namespace has lo");
         assert!(lo.index > 0 && lo.rx_queues >= 1 && lo.xdp.is_none(), "{lo:?}");
+        assert_eq!(link(lo.index).unwrap().as_ref(), Some(lo), "asked for alone");
+        assert_eq!(link(i32::MAX as u32).unwrap(), None);
     }
 
     #[test]

@@ -1,0 +1,106 @@
+//! What is known of drivers that the kernel does not tell, or tells too late: one table.
+
+use crate::{config::BindMode, ebpf::Mode};
+
+/// Whether a driver is asked for zero-copy if the user asks for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Since this version of Linux: `ndo_bpf` knows `XDP_SETUP_XSK_POOL`.
+    Since(u32, u32),
+    /// It can, and is slower or less reliable by it.
+    Avoid,
+    /// It cannot.
+    Never,
+}
+
+/// One driver, by the name that ethtool shows (`ETHTOOL_GDRVINFO`).
+#[derive(Clone, Copy, Debug)]
+pub struct Driver {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether to ask for zero-copy.
+    pub zero_copy: ZeroCopy,
+    /// Where that is known from.
+    pub source: &'static str,
+}
+
+/// A driver that is not in here is asked for copy mode, which all have.
+pub const DRIVERS: &[Driver] = &[
+    driver("ena", ZeroCopy::Avoid, "amzn/amzn-drivers#221: half as fast as copy mode, and resets the device"),
+    driver("fec", ZeroCopy::Since(7, 3), "drivers/net/ethernet/freescale/fec_main.c: in 7.3, not in 6.12"),
+    driver("gve", ZeroCopy::Since(6, 4), "drivers/net/ethernet/google/gve/gve_main.c"),
+    driver("i40e", ZeroCopy::Since(4, 20), "drivers/net/ethernet/intel/i40e/i40e_xsk.c"),
+    driver("ice", ZeroCopy::Since(5, 5), "drivers/net/ethernet/intel/ice/ice_xsk.c"),
+    driver("igb", ZeroCopy::Since(6, 14), "drivers/net/ethernet/intel/igb/igb_xsk.c"),
+    driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c"),
+    driver("ixgbe", ZeroCopy::Avoid, "anza-xyz/agave#13054: an X550 froze every two days, fine in copy mode"),
+    driver("mlx5_core", ZeroCopy::Since(5, 3), "drivers/net/ethernet/mellanox/mlx5/core/en/xsk"),
+    driver(
+        "mvneta",
+        ZeroCopy::Never,
+        "drivers/net/ethernet/marvell/mvneta.c: XDP_SETUP_PROG only, up to 7.3",
+    ),
+    driver("mvpp2", ZeroCopy::Never, "drivers/net/ethernet/marvell/mvpp2: XDP_SETUP_PROG only, up to 7.3"),
+    driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c"),
+    driver("tun", ZeroCopy::Never, "drivers/net/tun.c: XDP_SETUP_PROG only, up to 7.3"),
+    driver("veth", ZeroCopy::Never, "drivers/net/veth.c: XDP_SETUP_PROG only, up to 7.3"),
+    driver("virtio_net", ZeroCopy::Since(6, 11), "drivers/net/virtio_net.c; needs --headroom 12 or more"),
+];
+
+const fn driver(name: &'static str, zero_copy: ZeroCopy, source: &'static str) -> Driver {
+    Driver { name, zero_copy, source }
+}
+
+/// How to bind a socket to an interface of `driver` if nobody says, on a Linux of this version.
+///
+/// In `skb` mode the program runs behind the driver, so that there is nothing for it to write into.
+pub fn default_bind(driver: &str, mode: Mode, linux: (u32, u32)) -> BindMode {
+    let known = DRIVERS.iter().find(|known| known.name == driver).map(|known| known.zero_copy);
+    match known {
+        Some(ZeroCopy::Since(major, minor)) if mode == Mode::Native && linux >= (major, minor) => {
+            BindMode::ZeroCopy
+        }
+        _ => BindMode::Copy,
+    }
+}
+
+/// The version of the running kernel, as `uname` tells it.
+pub fn linux_version() -> (u32, u32) {
+    version(&rustix::system::uname().release().to_string_lossy())
+}
+
+/// The first two numbers; 0 where there is none.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_names_nobody_twice() {
+        assert!(DRIVERS.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn who_is_unknown_or_too_old_gets_copy_mode() {
+        let bind = |driver, linux| default_bind(driver, Mode::Native, linux);
+        assert_eq!(bind("ice", (6, 12)), BindMode::ZeroCopy);
+        assert_eq!(bind("virtio_net", (6, 10)), BindMode::Copy);
+        assert_eq!(bind("virtio_net", (6, 11)), BindMode::ZeroCopy);
+        assert_eq!(bind("virtio_net", (7, 0)), BindMode::ZeroCopy);
+        for driver in ["veth", "mvneta", "mvpp2", "ixgbe", "", "nobody"] {
+            assert_eq!(bind(driver, (9, 9)), BindMode::Copy, "{driver}");
+        }
+        assert_eq!(default_bind("ice", Mode::Skb, (6, 12)), BindMode::Copy);
+    }
+
+    #[test]
+    fn versions_are_read_from_whatever_a_distribution_makes_of_them() {
+        assert_eq!(version("6.12.107+deb13-arm64"), (6, 12));
+        assert_eq!(version("7.3-rc1"), (7, 3));
+        assert_eq!(version("odd"), (0, 0));
+    }
+}
