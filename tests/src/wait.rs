@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Time enough for anything that works, on a machine that is busy with something else.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks until `predicate` says yes, and returns how long that took.
 ///

@@ -44,7 +44,8 @@ impl Board {
     fn rigs(&self) -> Vec<&'static Rig> {
         match self.rig {
             Some(RigName::Mvneta) => vec![&rigs::MVNETA],
-            Some(RigName::All) | None => vec![&rigs::MVNETA],
+            Some(RigName::Mvpp2) => vec![&rigs::MVPP2],
+            Some(RigName::All) | None => vec![&rigs::MVNETA, &rigs::MVPP2],
         }
     }
 
@@ -250,12 +251,13 @@ fn archive(parts: &Parts, rig: &Rig, kernel: &Path, version: &str, options: &Boa
     let tree = tree.iter().find(|tree| tree.is_dir()).context("the kernel has no modules")?;
     let modules = Modules::below(&tree.join(version), &parts.tools)?.in_order(rig.modules)?;
     let mut config = format!("rig {}\n", rig.name);
+    // In the order in which it is done: registers that are not decoded yet swallow what a driver writes.
+    for (slot, address) in rig.bars {
+        config.push_str(&format!("bar {slot} {address:#x}\n"));
+    }
     for module in &modules {
         archive.file(&format!("modules/{}.ko", module.name), module.bytes.as_slice());
         config.push_str(&format!("module {}\n", module.name));
-    }
-    for (slot, address) in rig.bars {
-        config.push_str(&format!("bar {slot} {address:#x}\n"));
     }
     if options.shell {
         config.push_str("shell\n");

@@ -149,6 +149,8 @@ pub(crate) struct Board {
 pub(crate) enum RigName {
     /// Armada 3720, as on the EspressoBIN.
     Mvneta,
+    /// Armada 8040, as on the MacchiatoBIN.
+    Mvpp2,
     /// All of them.
     All,
 }

@@ -6,6 +6,7 @@ mod boot;
 mod cable;
 mod driver;
 mod mvneta;
+mod mvpp2;
 mod verdict;
 
 use std::{
@@ -30,6 +31,7 @@ pub fn init() -> ExitCode {
             eprintln!("cannot start a shell: {error}");
         }
         Some(Board { rig, .. }) if rig == "mvneta" => mvneta::check(&mut verdicts),
+        Some(Board { rig, .. }) if rig == "mvpp2" => mvpp2::check(&mut verdicts),
         Some(Board { rig, .. }) => {
             verdicts.fail("the board is known", &format!("there are no checks for {rig}"))
         }

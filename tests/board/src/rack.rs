@@ -36,7 +36,7 @@ struct Slot {
 /// QEMU connects its devices one by one, and talks to the first before it connects the second.
 enum User {
     Expected(UnixListener),
-    Here(Connection),
+    Here(Box<Connection>),
     Gone,
 }
 
@@ -79,7 +79,7 @@ impl Rack {
                 match user {
                     User::Expected(listener) => {
                         let (stream, _) = listener.accept()?;
-                        *user = User::Here(Connection::new(stream, nic.bars()));
+                        *user = User::Here(Box::new(Connection::new(stream, nic.bars())));
                     }
                     User::Here(connection) => match connection.serve(nic.as_mut()) {
                         Err(Error::Closed) => *user = User::Gone,

@@ -40,7 +40,20 @@ pub(crate) const MVNETA: Rig = Rig {
     patience: 240,
 };
 
-/// The hardware address of a port: the guest's checks know it too.
+/// Armada 8040 as on the MacchiatoBIN: two CP110, each with a PPv2.2 and two ports in use, an interrupt per port and
+/// CPU. XDP wants no more than four CPUs.
+pub(crate) const MVPP2: Rig = Rig {
+    name: "mvpp2",
+    machine: Machine { cpu: "cortex-a72", cpus: 2, memory: 1024 },
+    model: "pp2",
+    slots: 2,
+    modules: &["fixed_phy", "mvpp2", "xsk_diag"],
+    nodes: mvpp2_nodes,
+    bars: &[(1, 0x1000_0000), (2, 0x1010_0000), (1, 0x1020_0000), (2, 0x1021_0000)],
+    patience: 480,
+};
+
+/// The hardware address of a port.
 fn mac(port: u32) -> String {
     format!("[02 00 00 00 4e {:02x}]", port + 1)
 }
@@ -71,6 +84,62 @@ fn mvneta_nodes() -> String {
 ",
             interrupt(*slot, 0),
             mac(slot - 1),
+        );
+    }
+    nodes
+}
+
+/// Interrupts of a port that the model has; and those that the driver wants to see in the tree, whatever it uses.
+const LINES_PER_PORT: u32 = 5;
+const HIFS: u32 = 9;
+
+fn mvpp2_nodes() -> String {
+    let mut nodes = String::new();
+    for slot in 1..=MVPP2.slots {
+        let [processor, macs] = [0, 2].map(|at| MVPP2.bars[at + slot as usize - 1].1);
+        let port = |id: u32, gop: u32, mode: &str, speed: u32| {
+            let line =
+                |hif: u32| if hif < LINES_PER_PORT { id * LINES_PER_PORT + hif } else { SPIS_PER_SLOT - 1 };
+            let interrupts: Vec<String> =
+                (0..HIFS).map(|hif| format!("<{}>", interrupt(slot, line(hif)))).collect();
+            let names: Vec<String> = (0..HIFS).map(|hif| format!("\"hif{hif}\"")).collect();
+            format!(
+                "
+		ethernet-port@{id} {{
+			reg = <{id}>;
+			port-id = <{id}>;
+			gop-port-id = <{gop}>;
+			phy-mode = \"{mode}\";
+			local-mac-address = {};
+			interrupts = {};
+			interrupt-names = {};
+			fixed-link {{
+				speed = <{speed}>;
+				full-duplex;
+			}};
+		}};
+",
+                mac(2 * (slot - 1) + id),
+                interrupts.join(", "),
+                names.join(", "),
+            )
+        };
+        let clock = "<&{/apb-pclk}>";
+        let _ = write!(
+            nodes,
+            "
+	ethernet@{processor:x} {{
+		compatible = \"marvell,armada-7k-pp22\";
+		reg = <0 {processor:#x} 0 0x100000>, <0 {macs:#x} 0 0xb000>;
+		clocks = {clock}, {clock}, {clock}, {clock}, {clock};
+		clock-names = \"pp_clk\", \"gop_clk\", \"mg_clk\", \"mg_core_clk\", \"axi_clk\";
+		dma-coherent;
+		#address-cells = <1>;
+		#size-cells = <0>;
+{}{}	}};
+",
+            port(0, 0, "10gbase-r", 10_000),
+            port(1, 2, "rgmii-id", 1000),
         );
     }
     nodes

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Time enough for anything that works, on an emulated CPU.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The agent on queue 0 of `eth0`, sending back what it takes.
 pub(super) fn reflecting(args: &[&str]) -> AgentCommand {

@@ -26,10 +26,10 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         .check("the stack's datagrams come through, checksums by the hardware", || cable.wait_for_traffic());
     agent::check_refusals(verdicts);
     verdicts.check("native attach bounces the link once, and frames come back byte for byte", || {
-        let before = carrier_changes();
+        let before = carrier_changes(NEAR);
         let agent = agent::reflecting(&[]).start();
         cable.wait_for_link();
-        assert_eq!(carrier_changes() - before, 2, "down and up");
+        assert_eq!(carrier_changes(NEAR) - before, 2, "down and up");
         assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
         assert_eq!(agent.metrics().label_values("umemd_socket_info", "mode"), ["copy"]);
         reflect(&agent, &cable, COUNT);

@@ -76,7 +76,7 @@ impl Tables {
             return Some(queue as usize);
         }
         let table = self.get(RSS, queue << 16, RSS_TABLE_OF_QUEUE);
-        Some(self.get(RSS, table << 8 | hash(frame) % RSS_ENTRIES, RSS_ENTRY) as usize)
+        Some(self.get(RSS, (table << 8) | (hash(frame) % RSS_ENTRIES), RSS_ENTRY) as usize)
     }
 
     fn get(&self, index: u32, at: u32, offset: u32) -> u32 {
