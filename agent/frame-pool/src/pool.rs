@@ -238,7 +238,7 @@ impl FramePool {
             let frame = Frame::of(id, self.tag);
             if self.shared.provider.node_of(id) != preferred {
                 self.alloc.waive += 1;
-                return self.shared.release(1, [frame].into_iter());
+                return self.shared.release(1, Some(frame));
             }
             self.cache.stack().push(frame);
         }
@@ -302,7 +302,7 @@ impl FramePool {
     fn empty_ring(&mut self) {
         let (shared, consumer) = (&self.shared, &mut self.consumer);
         while let Some(id) = consumer.consume(&shared.ring) {
-            shared.release(1, [shared.own(id)].into_iter());
+            shared.release(1, Some(shared.own(id)));
         }
     }
 
@@ -396,7 +396,7 @@ impl Drop for FramePool {
         self.empty_cache();
         self.shared.ring.close();
         while let Some(id) = self.consumer.consume_last(&self.shared.ring) {
-            self.shared.release(1, [self.shared.own(id)].into_iter());
+            self.shared.release(1, Some(self.shared.own(id)));
         }
     }
 }

@@ -119,8 +119,12 @@ impl MemoryProvider for UmemProvider {
     fn release(&self, frames: &mut dyn Iterator<Item = Frame>) {
         let tag = self.refs.tag();
         let mut slab = lock(&self.slab);
-        // Never more than there are, so that this allocates nothing.
-        slab.extend(frames.filter(|frame| frame.is_of(tag)).map(|frame| frame.id()));
+        for frame in frames {
+            if frame.is_of(tag) {
+                // There are never more than the slab has room for.
+                slab.push(frame.id());
+            }
+        }
         self.free.store(slab.len() as u32, Ordering::Relaxed);
     }
 

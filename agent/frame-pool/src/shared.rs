@@ -67,7 +67,7 @@ impl Shared {
     fn ring_refused(&self, frame: Frame) {
         count(&self.counters.ring_full, 1);
         count(&self.counters.ring_full_frames, 1);
-        self.release(1, [frame].into_iter());
+        self.release(1, Some(frame));
     }
 
     /// `page_pool_recycle_ring_bulk()`: in order; `ring_full` counts once, and what was refused leaves.
@@ -139,15 +139,15 @@ impl Shared {
     }
 
     /// `page_pool_return_page()` for `n` frames that nobody else holds.
-    pub(crate) fn release(&self, n: usize, frames: impl Iterator<Item = Frame>) {
+    pub(crate) fn release(&self, n: usize, frames: impl IntoIterator<Item = Frame>) {
         // Release: whoever sees the pool empty (`inflight`) sees what the last holders did before.
         self.counters.release.fetch_add(n as u32, Ordering::Release);
         self.give_up(frames);
     }
 
-    fn give_up(&self, frames: impl Iterator<Item = Frame>) {
+    fn give_up(&self, frames: impl IntoIterator<Item = Frame>) {
         let theirs = self.refs.tag();
-        self.provider.release(&mut frames.map(|frame| Frame::of(frame.id(), theirs)));
+        self.provider.release(&mut frames.into_iter().map(|frame| Frame::of(frame.id(), theirs)));
     }
 
     /// `page_pool_return_page()` for a frame that may be pinned or marked: it leaves the pool now, and
@@ -166,14 +166,14 @@ impl Shared {
         } else {
             self.refs.reset(id);
         }
-        self.release(1, [frame].into_iter());
+        self.release(1, Some(frame));
     }
 
     /// Takes a pin off; a detached frame that loses its last one goes to the provider.
     pub(crate) fn unpin(&self, id: FrameId) {
         if self.refs.unpin(id) {
             self.counters.detached.fetch_sub(1, Ordering::Relaxed);
-            self.give_up([self.own(id)].into_iter());
+            self.give_up(Some(self.own(id)));
         }
     }
 
