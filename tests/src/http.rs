@@ -31,9 +31,18 @@ impl Response {
 ///
 /// If the server cannot be reached, or does not answer in HTTP.
 pub fn request(method: &str, address: SocketAddr, path: &str) -> io::Result<Response> {
+    request_of(&address.to_string(), method, address, path)
+}
+
+/// The same, calling the server by this name.
+///
+/// # Errors
+///
+/// As [`request`].
+pub fn request_of(host: &str, method: &str, address: SocketAddr, path: &str) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP: {text:?}")))

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod command;
 pub mod exit;
 pub mod foreign;
+pub mod full;
 pub mod http;
 pub mod lab;
 pub mod metrics;

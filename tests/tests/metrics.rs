@@ -1,6 +1,14 @@
 //! What is served over HTTP.
 
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use e2e::{
+    http,
     lab::{Lab, OTHER_PORT, PORT, STEER},
     wire::{WINDOW, Wire},
 };
@@ -151,4 +159,83 @@ fn unknown_pages_and_methods_are_refused() {
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     // None of that disturbed it.
     assert_eq!(agent.get("/healthz").status, 200);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn the_status_says_what_the_metrics_say() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    wire.send(0..WINDOW, |_| 18);
+    let metrics = agent.metrics_when("the frames", |m| m.total("umemd_rx_packets_total") == WINDOW);
+
+    let page = agent.get("/status");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("application/json")));
+    let status: serde_json::Value = serde_json::from_str(&page.body).unwrap();
+    let device = &status["devices"][0];
+    assert_eq!((&status["conserved"], &device["driver"]), (&true.into(), &"veth".into()));
+    let queue = &device["queues"][0];
+    assert_eq!(queue["traffic"]["rx_packets"], WINDOW);
+    let cached = metrics.total("umemd_pool_recycle_cached_total");
+    assert_eq!(queue["counters"]["recycle_cached"], cached);
+    let frames = queue["frames"].as_object().unwrap().values().filter_map(serde_json::Value::as_u64);
+    assert_eq!(Some(frames.sum()), queue["total"].as_u64());
+    let rows = device["drops"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["cause"] == "handler_dropped").unwrap();
+    assert_eq!(row["count"], WINDOW);
+    // Either there are counters, or the reason why there are none; never zeros.
+    let pools = &device["page_pool"];
+    let counters = pools["pools"].as_array().unwrap().iter().any(|pool| pool["counters"].is_object());
+    assert_eq!(counters, pools.get("reason").is_none(), "{pools}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn who_floods_or_dawdles_costs_the_datapath_nothing() {
+    const WINDOWS: u64 = 40;
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    let address = agent.address();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    let enough = AtomicBool::new(false);
+    let dawdlers: Vec<TcpStream> = (0..100)
+        .map(|n| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let part = if n % 2 == 0 { "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n" } else { "\0garbage" };
+            stream.write_all(part.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    thread::scope(|scope| {
+        let flood = || {
+            while !enough.load(Ordering::Relaxed) {
+                // It may be turned away when there are too many.
+                let _ = http::request("GET", address, "/metrics");
+            }
+        };
+        let floods = [scope.spawn(flood), scope.spawn(flood)];
+        for window in 1..=WINDOWS {
+            wire.send(0..WINDOW, |_| 18);
+            agent.metrics_when("this window", |m| m.total("umemd_rx_packets_total") == window * WINDOW);
+        }
+        enough.store(true, Ordering::Relaxed);
+        floods.into_iter().for_each(|flood| flood.join().unwrap());
+    });
+    drop(dawdlers);
+    let metrics = agent.metrics();
+    for name in ["rx_dropped", "rx_ring_full"] {
+        assert_eq!(metrics.total(&format!("umemd_xsk_{name}_total")), 0, "{name}");
+    }
+    assert_eq!(metrics.total("umemd_worker_failed_open_total"), 0);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_name_that_is_not_ours_is_not_answered() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER, "--allow-host", "board.example"]).start();
+    let ask = |host| http::request_of(host, "GET", agent.address(), "/status").unwrap().status;
+    assert_eq!((ask("localhost"), ask("board.example:19478")), (200, 200));
+    assert_eq!(ask("rebound.example"), 421);
 }

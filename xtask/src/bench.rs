@@ -2,6 +2,7 @@
 
 pub(crate) mod datapath;
 pub(crate) mod pool;
+mod scrape;
 
 use anyhow::Result;
 
@@ -14,5 +15,6 @@ pub(crate) fn run(options: &Bench) -> Result<()> {
     match &options.which {
         BenchWhich::Datapath(options) => datapath::run(options),
         BenchWhich::Pool(options) => pool::run(options),
+        BenchWhich::Scrape(options) => scrape::run(options),
     }
 }

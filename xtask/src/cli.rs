@@ -255,6 +255,17 @@ pub(crate) enum BenchWhich {
     Datapath(BenchDatapath),
     /// Time and instructions per frame of the pool, beside a Vec, a queue and a lock.
     Pool(BenchPool),
+    /// What being watched costs: a page of 64 queues, and ten scrapes a second;
+    /// as root.
+    Scrape(BenchScrape),
+}
+
+/// Arguments of `cargo xtask bench scrape`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchScrape {
+    /// Print one JSON object per measurement.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `cargo xtask bench pool`.

@@ -13,7 +13,7 @@ mod agent;
 mod lines;
 pub(crate) mod net;
 mod report;
-mod scrape;
+pub(crate) mod scrape;
 pub(crate) mod sender;
 mod watch;
 

@@ -31,6 +31,11 @@ pub(crate) fn tests(options: Install) -> Result<()> {
     until_complete(options, Extent::Tests)
 }
 
+/// The same, and what only `cargo xtask test full` needs.
+pub(crate) fn full_tests(options: Install) -> Result<()> {
+    until_complete(options, Extent::FullTests)
+}
+
 /// Makes sure that everything is there to build for aarch64 too.
 pub(crate) fn cross(options: Install) -> Result<()> {
     let extent = if consts::ARCH == cross::ARCH { Extent::Native } else { Extent::Aarch64 };

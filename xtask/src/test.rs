@@ -13,7 +13,12 @@ use crate::{bench, setup, shell};
 
 /// Sets up, and runs the tests asked for; the fast ones first.
 pub(crate) fn run(options: &Test) -> Result<()> {
-    setup::tests(options.install)?;
+    let full = options.which == Some(Which::Full);
+    if full {
+        setup::full_tests(options.install)?;
+    } else {
+        setup::tests(options.install)?;
+    }
     if options.which == Some(Which::Mutants) {
         return mutants(&options.test_args);
     }
@@ -34,7 +39,7 @@ pub(crate) fn run(options: &Test) -> Result<()> {
     if options.which != Some(Which::Fast) {
         let programs = compile::programs(cargo_test().arg("--no-run")).context("the tests were not built")?;
         privileged(options, &programs, &compile::umemd(&programs)?)?;
-        if options.which == Some(Which::Full) {
+        if full {
             privileged(options, &programs, &compile::release()?)?;
             mutants(&[])?;
         }
@@ -104,7 +109,10 @@ fn privileged(options: &Test, programs: &[Program], umemd: &Path) -> Result<()> 
             }
             continue;
         };
-        test.arg("env").arg(assignment("UMEMD_BIN", umemd)).arg(&program.path);
+        test.arg("env").arg(assignment("UMEMD_BIN", umemd));
+        // Tests that need a browser and the like ask for this.
+        test.args((options.which == Some(Which::Full)).then_some("UMEMD_FULL=1"));
+        test.arg(&program.path);
         test.args(["--ignored", "--test-threads=1"]).args(&options.test_args);
         eprintln!("     Running {} as root (UMEMD_BIN={})", program.name, umemd.display());
         shell::run(&mut test).with_context(|| format!("tests of {} failed", program.name))?;

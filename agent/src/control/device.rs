@@ -87,7 +87,7 @@ impl Device {
             );
         }
 
-        let mut program = Program::load(LoadOptions { log: config.log_program })?;
+        let mut program = Program::load(LoadOptions { log: config.log_program, frags: false })?;
         program.set_rules(&config.rules)?;
         program.attach(link, config.mode)?;
         let attached = attachment(link.index, &program).map_err(NicError::links)?;

@@ -53,6 +53,17 @@ const LAB: [Need; 1] =
 const TESTS: [Need; 1] =
     [Need { what: "valgrind, to count instructions", package: "valgrind", sign: Sign::Program("valgrind") }];
 
+/// The full tests' real peers.
+const FULL: [Need; 3] = [
+    Need { what: "chromium, for the live page", package: "chromium", sign: Sign::Program("chromium") },
+    Need { what: "Prometheus and promtool", package: "prometheus", sign: Sign::Program("promtool") },
+    Need {
+        what: "Prometheus' parser in Python",
+        package: "python3-prometheus-client",
+        sign: Sign::File("usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py"),
+    },
+];
+
 /// The C side of a static build for aarch64.
 const AARCH64: [Need; 4] = [
     Need {
@@ -84,7 +95,9 @@ pub(crate) enum Extent {
     Native,
     /// That, and what the tests and benchmarks take.
     Tests,
-    /// That, and what building for aarch64 takes.
+    /// That, and the real peers of the longest tests.
+    FullTests,
+    /// What building and running takes, and what building for aarch64 does.
     Aarch64,
 }
 
@@ -116,12 +129,19 @@ pub(crate) fn look(extent: Extent) -> Lacks {
         Sign::Library(names) => has_library(root, names),
     };
     let cross = extent == Extent::Aarch64;
-    let more: &[Need] = match extent {
-        Extent::Native => &[],
-        Extent::Tests => &TESTS,
-        Extent::Aarch64 => &AARCH64,
+    let more: [&[Need]; 2] = match extent {
+        Extent::Native => [&[], &[]],
+        Extent::Tests => [&TESTS, &[]],
+        Extent::FullTests => [&TESTS, &FULL],
+        Extent::Aarch64 => [&AARCH64, &[]],
     };
-    let needs = NEEDS.iter().chain(&LAB).chain(more).filter(|need| !there(need)).copied().collect();
+    let needs = NEEDS
+        .iter()
+        .chain(&LAB)
+        .chain(more.into_iter().flatten())
+        .filter(|need| !there(need))
+        .copied()
+        .collect();
     Lacks { needs, toolchain: toolchain::find().err(), cross_std: cross && cross::compiler().is_none() }
 }
 

@@ -1,0 +1,114 @@
+//! What one page costs: its CPU time and its bytes, for an agent of 64 queues. `cargo xtask bench scrape` runs this.
+//!
+//! CPU time of the thread, and the least of many runs: what else the machine does is not counted.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use datapath::snapshot::{Places, Snapshot};
+use rustix::{
+    net::xdp::XdpStatistics,
+    time::{ClockId, clock_gettime},
+};
+use umemd::{
+    metrics,
+    nic::stats::NicStats,
+    observe::{DeviceInfo, DeviceView, KernelView, Observation, QueueView},
+    page_pool::{Counters, DevicePools, Pool, Source},
+    status::Status,
+};
+use umemd_common::Decision;
+
+const QUEUES: u32 = 64;
+const RUNS: u32 = 50;
+
+fn main() {
+    let observation = observation();
+    let pages: [(&str, fn(&Observation) -> String); 2] = [
+        ("metrics", |observation| metrics::render(observation.clone()).expect("text in memory")),
+        ("status", |observation| Status::of(observation).json()),
+    ];
+    for (page, make) in pages {
+        let bytes = make(&observation).len();
+        let least = (0..RUNS).map(|_| cpu_time(|| make(&observation))).min().unwrap_or_default();
+        let line = serde_json::json!({
+            "bench": "scrape", "page": page, "queues": QUEUES, "bytes": bytes, "cpu_ms": millis(least),
+        });
+        println!("{line}");
+    }
+}
+
+/// An agent whose counters are as long as counters get.
+fn observation() -> Observation {
+    const LONG: u64 = 1 << 40;
+    let info = DeviceInfo {
+        index: 3,
+        name: "enp129s0f0np0".into(),
+        driver: "mlx5_core".into(),
+        mode: "native",
+        zero_copy: true,
+        program_id: 4711,
+    };
+    let mut snapshot = Snapshot {
+        total: 4096,
+        places: Places { slab: 1000, cache: 64, fill: 2000, rx: 1032, ..Places::default() },
+        ..Snapshot::default()
+    };
+    snapshot.pool.alloc.fast = LONG;
+    snapshot.pool.recycle.cached = LONG;
+    snapshot.traffic.rx_packets = LONG;
+    snapshot.traffic.rx_bytes = LONG << 8;
+    let queue = |queue| QueueView {
+        queue,
+        cpu: queue as usize,
+        frame_size: 4096,
+        snapshot,
+        xsk: Some(XdpStatistics {
+            rx_dropped: LONG,
+            rx_invalid_descs: 0,
+            tx_invalid_descs: 0,
+            rx_ring_full: Some(LONG),
+            rx_fill_ring_empty_descs: Some(LONG),
+            tx_ring_empty_descs: Some(LONG),
+        }),
+        steered: true,
+        failed_open: 0,
+    };
+    let pool = |id| Pool { id: Some(id), counters: Some(Counters::default()), ..Pool::default() };
+    let kernel = KernelView {
+        page_pool: DevicePools { source: Source::Netlink, pools: (0..QUEUES.into()).map(pool).collect() },
+        nic: NicStats {
+            link: vec![("rx_dropped", LONG)],
+            driver: (0..1000).map(|n| (format!("rx{n}_xdp_drops"), LONG)).collect(),
+        },
+        boottime: 1,
+    };
+    let device = DeviceView {
+        info: Arc::new(info),
+        decisions: [LONG; Decision::COUNT],
+        queues: (0..QUEUES).map(queue).collect(),
+        kernel: Some(kernel),
+    };
+    Observation {
+        at: Duration::from_secs(1),
+        started: SystemTime::now(),
+        devices: vec![device],
+        collectors: Vec::new(),
+    }
+}
+
+fn cpu_time<T>(work: impl FnOnce() -> T) -> Duration {
+    let now = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_nanos(time.tv_nsec as u64)
+    };
+    let start = now();
+    std::hint::black_box(work());
+    now() - start
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
