@@ -96,6 +96,8 @@ fn observation() -> Observation {
         started: SystemTime::now(),
         devices: vec![device],
         collectors: Vec::new(),
+        process: None,
+        requests: Vec::new(),
     }
 }
 

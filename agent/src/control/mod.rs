@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     config::RunConfig,
-    metrics::{self, Answer, Hosts},
+    metrics::{self, Answer, Hosts, Requests},
     observe::{self, Observation},
     outlet::Outlet,
     report::Reporter,
@@ -71,7 +71,12 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
         let signals = Signals::listen().context("cannot listen for signals")?;
         let devices = device::open_all(&config)?;
         let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
-        let agent = Rc::new(Agent { devices, started: Instant::now(), started_at: SystemTime::now() });
+        let agent = Rc::new(Agent {
+            devices,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            requests: Requests::default(),
+        });
         // Before the first frame is allocated: at the end all of them are home, and the two are compared.
         let start = agent.observe();
         for device in &agent.devices {
@@ -83,7 +88,9 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
             }
         }
         let (pages, hosts) = (Rc::clone(&agent), Hosts::new(&config.allow_hosts));
-        tokio::task::spawn_local(metrics::serve(listener, hosts, move |path| pages.page(path)));
+        tokio::task::spawn_local(metrics::serve(listener, hosts, agent.requests.clone(), move |path| {
+            pages.page(path)
+        }));
         log::info!("listening on {endpoint}");
         let reporter = Reporter::new(out, config.json, start);
         agent.serve(&config, signals, &endpoint, reporter).await
@@ -95,6 +102,7 @@ struct Agent {
     devices: Vec<Device>,
     started: Instant,
     started_at: SystemTime,
+    requests: Requests,
 }
 
 impl Agent {
@@ -186,7 +194,14 @@ impl Agent {
         for (device, decisions) in self.devices.iter().zip(decisions) {
             devices.push(device.collect(decisions).await);
         }
-        Observation { at, started: self.started_at, devices, collectors: Vec::new() }
+        Observation {
+            at,
+            started: self.started_at,
+            devices,
+            collectors: Vec::new(),
+            process: None,
+            requests: Vec::new(),
+        }
     }
 
     fn observe(&self) -> Observation {
@@ -195,6 +210,8 @@ impl Agent {
             started: self.started_at,
             devices: self.devices.iter().map(Device::observe).collect(),
             collectors: Vec::new(),
+            process: None,
+            requests: Vec::new(),
         }
     }
 
@@ -202,11 +219,13 @@ impl Agent {
     fn observe_all(&self) -> Observation {
         let mut observation = self.observe();
         let infos = observation.devices.iter().map(|device| device.info.as_ref());
-        let (mut views, collectors) = observe::ask(infos);
+        let mut asked = observe::ask(infos);
         for device in &mut observation.devices {
-            device.kernel = views.remove(&device.info.index);
+            device.kernel = asked.views.remove(&device.info.index);
         }
-        observation.collectors = collectors;
+        observation.collectors = asked.collectors;
+        observation.process = asked.process;
+        observation.requests = self.requests.counts();
         observation
     }
 

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::DeviceInfo;
+use super::{
+    DeviceInfo,
+    process::{self, ProcessView},
+};
 use crate::{
     nic::stats::{self, NicStats},
     page_pool::{self, DevicePools},
@@ -37,10 +40,19 @@ pub struct Collector {
     pub took: Duration,
 }
 
-/// Asks about each device, in this network namespace.
-pub fn ask<'a>(
-    devices: impl Iterator<Item = &'a DeviceInfo> + Clone,
-) -> (BTreeMap<u32, KernelView>, Vec<Collector>) {
+/// What the kernel said.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Of each device, by its index.
+    pub views: BTreeMap<u32, KernelView>,
+    /// How it went.
+    pub collectors: Vec<Collector>,
+    /// Of this process.
+    pub process: Option<ProcessView>,
+}
+
+/// Asks about each device, in this network namespace, and about this process.
+pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
     let mut collectors = Vec::new();
     let mut timed = |name, start: Instant, success| {
         collectors.push(Collector { name, success, took: start.elapsed() });
@@ -62,6 +74,10 @@ pub fn ask<'a>(
         |pools: &DevicePools| matches!(pools.source, page_pool::Source::None(page_pool::Reason::Failed(_)));
     timed("page_pool", start, !pools.values().any(failed));
 
+    let start = Instant::now();
+    let process = process::read();
+    timed("process", start, process.is_some());
+
     let boottime = page_pool::boottime();
     let mut driver: BTreeMap<u32, Statistics> =
         driver.into_iter().filter_map(|(index, statistics)| Some((index, statistics.ok()?))).collect();
@@ -72,7 +88,8 @@ pub fn ask<'a>(
         };
         (index, KernelView { page_pool, nic, boottime })
     };
-    (pools.into_iter().map(view).collect(), collectors)
+    let views = pools.into_iter().map(view).collect();
+    Asked { views, collectors, process }
 }
 
 #[cfg(test)]
@@ -87,10 +104,10 @@ mod tests {
             name: "lo".into(),
             ..super::super::fixture().devices[0].info.as_ref().clone()
         };
-        let (views, collectors) = ask([&info].into_iter());
+        let Asked { views, collectors, .. } = ask([&info].into_iter());
         assert!(!views[&index].nic.link.is_empty());
         let names: Vec<_> = collectors.iter().map(|collector| collector.name).collect();
-        assert_eq!(names, ["link", "ethtool", "page_pool"]);
+        assert_eq!(names, ["link", "ethtool", "page_pool", "process"]);
         assert!(collectors.iter().all(|collector| collector.success), "{collectors:?}");
     }
 }

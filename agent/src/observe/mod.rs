@@ -4,6 +4,7 @@
 //! snapshots are read from a block that they publish once a turn, the rest is asked of the kernel.
 
 mod kernel;
+mod process;
 
 use std::{
     sync::Arc,
@@ -11,7 +12,8 @@ use std::{
 };
 
 use datapath::snapshot::{Places, Snapshot};
-pub use kernel::{Collector, KernelView, ask};
+pub use kernel::{Asked, Collector, KernelView, ask};
+pub use process::ProcessView;
 use rustix::net::xdp::XdpStatistics;
 use umemd_common::Decision;
 
@@ -26,6 +28,10 @@ pub struct Observation {
     pub devices: Vec<DeviceView>,
     /// How asking the kernel about the devices went; empty if it was not asked.
     pub collectors: Vec<Collector>,
+    /// This process; `None` if it was not asked for.
+    pub process: Option<ProcessView>,
+    /// HTTP requests answered, by page and status.
+    pub requests: Vec<(&'static str, u16, u64)>,
 }
 
 /// One interface.
@@ -162,6 +168,8 @@ pub(crate) fn fixture() -> Observation {
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         devices: vec![device],
         collectors: Vec::new(),
+        process: None,
+        requests: Vec::new(),
     }
 }
 
@@ -182,5 +190,7 @@ pub(crate) fn fixture_with_kernel() -> Observation {
     });
     let took = Duration::from_millis(1);
     observation.collectors = vec![Collector { name: "page_pool", success: true, took }];
+    observation.process = Some(ProcessView { max_fds: Some(1024), ..ProcessView::default() });
+    observation.requests = vec![("/metrics", 200, 7)];
     observation
 }

@@ -6,6 +6,7 @@
 //! thread, one at a time, and take no lock that a worker takes.
 
 mod host;
+mod requests;
 
 use std::{collections::VecDeque, convert::Infallible, io, time::Duration};
 
@@ -22,6 +23,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+pub use requests::Requests;
 use tokio::{net::TcpListener, task::AbortHandle};
 
 /// For a request's first bytes to its last.
@@ -59,6 +61,7 @@ impl Answer {
 pub async fn serve(
     listener: TcpListener,
     hosts: Hosts,
+    requests: Requests,
     page: impl Fn(&str) -> Option<Answer> + Clone + 'static,
 ) {
     let mut connections = VecDeque::new();
@@ -66,9 +69,10 @@ pub async fn serve(
         match listener.accept().await {
             Ok((stream, _)) => {
                 make_room(&mut connections);
-                let (page, hosts) = (page.clone(), hosts.clone());
-                let service = service_fn(move |request| {
+                let (page, hosts, requests) = (page.clone(), hosts.clone(), requests.clone());
+                let service = service_fn(move |request: Request<Incoming>| {
                     let response = respond(&request, &hosts, &page);
+                    requests.count(request.uri().path(), response.status());
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let connection = http1::Builder::new()

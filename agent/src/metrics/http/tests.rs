@@ -30,7 +30,7 @@ fn start() -> SocketAddr {
                 "/long" => Some(Answer::text(StatusCode::OK, "x".repeat(8 << 20))),
                 _ => None,
             };
-            serve(TcpListener::from_std(listener).unwrap(), Hosts::new(&[]), page).await;
+            serve(TcpListener::from_std(listener).unwrap(), Hosts::new(&[]), Requests::default(), page).await;
         });
     });
     address.recv().unwrap()

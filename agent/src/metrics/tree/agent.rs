@@ -61,4 +61,22 @@ pub(super) const SELF: &[Metric] = metrics! { Agent
                 out.add_with(&[collector.name], collector.took.as_micros() as f64 / 1e6);
             }
         };
+    Counter "umemd_http_requests" ["path", "code"] "HTTP requests answered before this one; path is other for pages that do not exist."
+        |observation, out| {
+            for (path, code, count) in &observation.requests {
+                out.add_with(&[path, &code.to_string()], *count);
+            }
+        };
+    Counter "process_cpu_seconds" "User and system CPU time of all threads (/proc/self/stat)."
+        |observation| observation.process.map(|p| p.cpu_s);
+    Gauge "process_resident_memory_bytes" "Memory in use (/proc/self/stat)."
+        |observation| observation.process.map(|p| p.resident_bytes);
+    Gauge "process_virtual_memory_bytes" "Address space in use (/proc/self/stat)."
+        |observation| observation.process.map(|p| p.virtual_bytes);
+    Gauge "process_open_fds" "Open file descriptors (/proc/self/fd)."
+        |observation| observation.process.map(|p| p.open_fds);
+    Gauge "process_max_fds" "How many there may be (/proc/self/limits); absent without a limit."
+        |observation| observation.process.and_then(|p| p.max_fds);
+    Gauge "process_start_time_seconds" "When the process started."
+        |observation| observation.process.map(|p| worker::millis(p.started_s));
 };
