@@ -143,10 +143,10 @@ impl Observer for Capture {
         let (offset, len, more) = (part.offset(), part.len(), part.has_more());
         let references = 1 + u32::from(self.wanted);
         let mut part = part.try_hold_by(|frame| home.recycler.share(frame, references))?;
-        if let Some(shown) = part.split_right() {
-            if let Err(shown) = self.put(home.pool.give_ref(shown, self.seen.at), offset, len, more) {
-                home.pool.put_ref_direct(shown);
-            }
+        if let Some(shown) = part.split_right()
+            && let Err(shown) = self.put(home.pool.give_ref(shown, self.seen.at), offset, len, more)
+        {
+            home.pool.put_ref_direct(shown);
         }
         Ok(part)
     }

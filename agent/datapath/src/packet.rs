@@ -44,7 +44,7 @@ impl Packet {
         let offset = layout.offset_of(addr);
         // INVARIANT: cut here.
         let len = len.min(layout.chunk_size() - offset);
-        let span = u64::from(len) | u64::from(offset) << OFFSET | u64::from(more) * MORE;
+        let span = u64::from(len) | u64::from(offset) << OFFSET | (u64::from(more) * MORE);
         Packet { right: frame, span }
     }
 
@@ -107,7 +107,7 @@ impl<R> Packet<R> {
     }
 
     pub(crate) fn set_more(&mut self, more: bool) {
-        self.span = self.span & !MORE | u64::from(more) * MORE;
+        self.span = self.span & !MORE | (u64::from(more) * MORE);
     }
 
     /// The right to the frame.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use frame_pool::{Frame, FramePool, Recycler};
 
-use crate::handler::{PacketHandler, Verdict};
+use crate::handler::{Due, PacketHandler, Verdict};
 use crate::observer::{Home, Observer, Seen};
 use crate::outbox::Outbox;
 use crate::packet::{Fragments, MAX_FRAGMENTS, Packet, Right};
@@ -297,26 +297,25 @@ impl<P: QueuePort> Side<P> {
                 out.invalid += 1;
             } else {
                 let room = out.limit.max(self.batch).saturating_sub(out.backlog.len());
-                let wanted = due.packets.min(room.min(self.batch) / parts);
-                self.write_packets(now, wanted, parts, due.size, handler, observer, out);
+                let packets = due.packets.min(room.min(self.batch) / parts);
+                self.write_packets(now, Due { packets, ..due }, parts, handler, observer, out);
             }
         }
         due.next
     }
 
-    /// Writes `wanted` packets of `size` bytes, each in so many parts.
+    /// Writes the packets that are due, each in so many parts.
     #[inline(never)]
     fn write_packets<H: PacketHandler, O: Observer>(
         &mut self,
         now: Duration,
-        wanted: usize,
+        Due { packets, size, .. }: Due,
         parts: usize,
-        size: usize,
         handler: &mut H,
         observer: &mut O,
         out: &mut Outbox<O::Sent>,
     ) {
-        if self.pool.alloc_bulk(&mut self.fresh, wanted * parts) < wanted * parts {
+        if self.pool.alloc_bulk(&mut self.fresh, packets * parts) < packets * parts {
             self.traffic.alloc_fail += 1;
         }
         while self.fresh.len() >= parts && parts > 0 {
