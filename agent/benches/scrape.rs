@@ -26,7 +26,8 @@ const RUNS: u32 = 50;
 
 fn main() {
     let observation = observation();
-    let pages: [(&str, fn(&Observation) -> String); 2] = [
+    type Make = fn(&Observation) -> String;
+    let pages: [(&str, Make); 2] = [
         ("metrics", |observation| metrics::render(observation.clone()).expect("text in memory")),
         ("status", |observation| Status::of(observation).json()),
     ];

@@ -30,7 +30,7 @@
 //! ```
 //!
 //! The square brackets are the only places where the worker itself keeps frames. Between two turns only the
-//! backlog holds any, and [ received ] the beginning of a packet whose other frames have not arrived. That is
+//! backlog holds any, and `received` the beginning of a packet whose other frames have not arrived. That is
 //! checked against the pool's accounting in every [`Snapshot`]: see [`Snapshot::conserved`].
 //!
 //! Steps 1 and 2 come first and depend on nothing: completions are reaped and the fill ring is

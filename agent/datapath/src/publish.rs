@@ -1,6 +1,6 @@
 //! [`Published`]: a worker's last [`Snapshot`], readable anywhere without disturbing the worker.
 //!
-//! The numbers of a snapshot lie in the words of a [`SeqLock`], one after the other.
+//! The numbers of a snapshot lie in the words of a seqlock, one after the other.
 
 use std::sync::Arc;
 use std::time::Duration;
