@@ -24,10 +24,12 @@ use umemd_common::Decision;
 const QUEUES: u32 = 64;
 const RUNS: u32 = 50;
 
+/// A page's name, and what makes it.
+type Page = (&'static str, fn(&Observation) -> String);
+
 fn main() {
     let observation = observation();
-    type Make = fn(&Observation) -> String;
-    let pages: [(&str, Make); 2] = [
+    let pages: [Page; 2] = [
         ("metrics", |observation| metrics::render(observation.clone()).expect("text in memory")),
         ("status", |observation| Status::of(observation).json()),
     ];

@@ -121,10 +121,10 @@ static KNOWN: &[Known] = known! {
     Nic Loss "rx_xdp_tx_errors": "XDP_TX failed", XDP_SEND;
     Nic Loss "tx_xdp_xmit_errors": "redirected here by XDP and not sent", XDP_SEND;
     // veth
-    Nic Loss "rx_queue_*_drops": "veth: the ring of 256 frames between the two ends was full",
-        "the receiving CPU is too slow for the sender: send less at once, or more queues";
-    Nic Loss "rx_queue_*_xdp_drops": "veth: dropped by an XDP program, or its redirect failed",
-        "umemd's program drops nothing, so redirects fail: see layers redirect and socket";
+    Nic Loss "rx_queue_*_drops": "veth: a redirect failed, or there was no memory for a socket buffer",
+        "see layers redirect and socket";
+    Nic Loss "rx_queue_*_xdp_drops": "veth: dropped by an XDP program",
+        "umemd's program drops nothing: whose is it? (ip link)";
     Nic Loss "rx_queue_*_xdp_tx_errors": "veth: XDP_TX failed", XDP_SEND;
     Nic Loss "tx_queue_*_xdp_xmit_errors": "veth: redirected here by XDP and not sent", XDP_SEND;
     // virtio_net

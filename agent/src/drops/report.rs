@@ -14,7 +14,7 @@ use crate::{
 pub fn text(status: &Status, all: bool) -> String {
     let mut text = String::new();
     for device in &status.devices {
-        let shown: Vec<&DropStatus> = device.drops.iter().filter(|row| all || row.count > 0).collect();
+        let shown: Vec<&DropStatus> = device.drops.iter().filter(|row| all || is_news(row)).collect();
         let _ = writeln!(text, "{}, {} s since the start", device.device, thousands(status.at_s as u64));
         if shown.is_empty() {
             text.push_str("  nothing was lost\n");
@@ -24,6 +24,13 @@ pub fn text(status: &Status, all: bool) -> String {
         }
     }
     text
+}
+
+/// Whether somebody should look at it: not, if nothing was lost and nothing is to be done.
+fn is_news(row: &DropStatus) -> bool {
+    let idle = explain(&row.layer, &row.cause)
+        .is_some_and(|known| known.kind == Kind::Note && known.advice == "nothing");
+    row.count > 0 && !idle
 }
 
 /// One object per line: each row of each device, with its explanation.
@@ -100,7 +107,8 @@ mod tests {
     #[test]
     fn what_was_lost_is_explained_and_the_rest_left_out() {
         let mut observation = fixture_with_kernel();
-        observation.devices[0].queues[0].xsk.as_mut().unwrap().rx_dropped = 1234;
+        let xsk = observation.devices[0].queues[0].xsk.as_mut().unwrap();
+        (xsk.rx_dropped, xsk.tx_ring_empty_descs) = (1234, Some(7));
         let text = text(&Status::of(&observation), false);
         let expected = "  socket    rx_dropped                                   1,234
             too long for a frame, or no frame on the fill ring
@@ -113,6 +121,7 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("rx_ring_full  ") && !text.contains("refill_errors"), "{text}");
+        assert!(!text.contains("tx_ring_empty_descs"), "that is normal: {text}");
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
     }
 
