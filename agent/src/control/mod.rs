@@ -12,6 +12,7 @@ mod watchdog;
 mod worker;
 
 use std::{
+    cell::RefCell,
     io,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
@@ -29,7 +30,7 @@ use tokio::{
 use crate::{
     config::RunConfig,
     metrics::{self, Answer, Hosts, Requests},
-    observe::{self, Observation},
+    observe::{self, Asked, Observation},
     outlet::Outlet,
     report::Reporter,
     status::Status,
@@ -76,6 +77,7 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
             started: Instant::now(),
             started_at: SystemTime::now(),
             requests: Requests::default(),
+            asked: RefCell::new(None),
         });
         // Before the first frame is allocated: at the end all of them are home, and the two are compared.
         let start = agent.observe();
@@ -97,12 +99,18 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
     }))
 }
 
+/// For this long the kernel is not asked again: whoever asks more often gets the same answer about interfaces.
+/// What our own queues say is always new.
+const FRESH: Duration = Duration::from_millis(250);
+
 /// Everything that runs.
 struct Agent {
     devices: Vec<Device>,
     started: Instant,
     started_at: SystemTime,
     requests: Requests,
+    /// What the kernel said last of the interfaces, and when.
+    asked: RefCell<Option<(Instant, Asked)>>,
 }
 
 impl Agent {
@@ -218,13 +226,19 @@ impl Agent {
     /// The same, and what the kernel says of the interfaces themselves.
     fn observe_all(&self) -> Observation {
         let mut observation = self.observe();
-        let infos = observation.devices.iter().map(|device| device.info.as_ref());
-        let mut asked = observe::ask(infos);
-        for device in &mut observation.devices {
-            device.kernel = asked.views.remove(&device.info.index);
+        let mut asked = self.asked.borrow_mut();
+        let fresh = asked.as_ref().filter(|(at, _)| at.elapsed() < FRESH).is_some();
+        if !fresh {
+            let infos = observation.devices.iter().map(|device| device.info.as_ref());
+            *asked = Some((Instant::now(), observe::ask(infos)));
         }
-        observation.collectors = asked.collectors;
-        observation.process = asked.process;
+        if let Some((_, asked)) = &*asked {
+            for device in &mut observation.devices {
+                device.kernel = asked.views.get(&device.info.index).cloned();
+            }
+            observation.collectors = asked.collectors.clone();
+            observation.process = asked.process;
+        }
         observation.requests = self.requests.counts();
         observation
     }
