@@ -15,7 +15,7 @@ use rustix::{
 use umemd::{
     metrics,
     nic::stats::NicStats,
-    observe::{DeviceInfo, DeviceView, KernelView, Observation, QueueView},
+    observe::{DeviceInfo, DeviceView, KernelView, Observation, QueueView, Totals},
     page_pool::{Counters, DevicePools, Pool, Source},
     status::Status,
 };
@@ -77,7 +77,10 @@ fn observation() -> Observation {
             tx_ring_empty_descs: Some(LONG),
         }),
         steered: true,
+        failed: false,
         failed_open: 0,
+        huge_pages: false,
+        multi_buffer: false,
     };
     let pool = |id| Pool { id: Some(id), counters: Some(Counters::default()), ..Pool::default() };
     let kernel = KernelView {
@@ -93,11 +96,15 @@ fn observation() -> Observation {
         decisions: [LONG; Decision::COUNT],
         queues: (0..QUEUES).map(queue).collect(),
         kernel: Some(kernel),
+        away: None,
     };
     Observation {
         at: Duration::from_secs(1),
         started: SystemTime::now(),
         devices: vec![device],
+        leaving: Vec::new(),
+        past: Totals::default(),
+        capture: None,
         collectors: Vec::new(),
         process: None,
         requests: Vec::new(),

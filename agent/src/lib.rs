@@ -11,6 +11,7 @@
 //! | [`ebpf`] | load the XDP program, attach it, reach its maps |
 //! | [`nic`] | what an interface is and can do |
 //! | [`xsk`] | the AF_XDP socket of one queue, as a [`datapath::QueuePort`] |
+//! | [`capture`] | the thread that writes pcapng |
 //! | [`control`] | order of start, worker threads, watchdog, signals, order of shutdown |
 //! | [`page_pool`] | the kernel's own page_pools: the other recycler |
 //! | [`observe`] | everything that can be said of a running agent, as plain data |
@@ -21,6 +22,7 @@
 //! | [`client`], `top` | ask a running agent, and show it live in a terminal (feature `tui`) |
 //! | [`sys`] | the few system calls that no library has |
 
+pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -48,7 +48,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run(args) => {
             let config = RunConfig::try_from(args)?;
-            let out = Outlet::new("report", io::stdout()).context("cannot start a thread")?;
+            // A capture to standard output has that for itself.
+            let piped = config.capture.as_ref().is_some_and(|capture| capture.file.is_none());
+            let out: Box<dyn io::Write + Send> =
+                if piped { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+            let out = Outlet::new("report", out).context("cannot start a thread")?;
             Ok(match control::run(config, out)? {
                 Outcome::Conserved => ExitCode::SUCCESS,
                 Outcome::Violated | Outcome::Unsaid | Outcome::Lost => ExitCode::FAILURE,

@@ -45,8 +45,11 @@ pub struct DeviceStatus {
     pub program_id: u32,
     /// Frames by what the program decided.
     pub decisions: Counts,
-    /// The queues served.
+    /// The queues served; none while the interface is away.
     pub queues: Vec<QueueStatus>,
+    /// Why the interface is not served at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
     /// The kernel's own page_pools.
     pub page_pool: Option<DeviceJson>,
     /// Where packets got lost, zeros included.
@@ -130,6 +133,7 @@ impl DeviceStatus {
                 .map(|(decision, count)| (decision.name(), count))
                 .collect(),
             queues: device.queues.iter().map(QueueStatus::of).collect(),
+            away: device.away.clone(),
             page_pool: kernel.map(|kernel| DeviceJson::new(&kernel.page_pool, kernel.boottime)),
             drops: drops.collect(),
         }

@@ -3,8 +3,11 @@
 //! One thread runs all of it, on a tokio runtime of its own. Workers are plain pinned threads. The two meet in
 //! three places: a flag to stop a worker, the block that it publishes, a handle to join.
 
+mod crew;
 mod device;
+mod group;
 pub mod namespace;
+mod plan;
 mod preflight;
 mod program_log;
 mod queue;
@@ -12,13 +15,14 @@ mod watchdog;
 mod worker;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
+use datapath::PacketHandler;
 use hyper::StatusCode;
 use tokio::{
     net::TcpListener,
@@ -28,14 +32,27 @@ use tokio::{
 };
 
 use crate::{
-    config::RunConfig,
+    capture::{Closing, Writer, Written},
+    config::{Handler, RunConfig},
     metrics::{self, Answer, Hosts, Requests},
-    observe::{self, Asked, Observation},
+    observe::{self, Asked, Observation, QueueView, Totals},
     outlet::Outlet,
     report::Reporter,
     status::Status,
 };
+use crew::Hire;
+pub use crew::Place;
 use device::Device;
+use frame_pool::RETRY_INTERVAL;
+use group::{Buried, Common, Group, Leaving, Open};
+
+/// How often interfaces are compared with how they were opened.
+///
+/// A poll, and not rtnetlink's notifications: no message tells of a changed number of queues with every driver, so
+/// there would be a poll beside them; and a second is soon enough for what an administrator did by hand.
+const RECONCILE: Duration = Duration::from_secs(1);
+/// How long the end waits for a capture that is slow to be written.
+const WRITE_OUT: Duration = Duration::from_secs(2);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +61,44 @@ pub enum Outcome {
     Conserved,
     /// The places do not add up, or a worker did not live to say.
     Violated,
-    /// An interface went away while it was served, or our program was taken off it.
+    /// An interface was away at the end: it went while it was served, and did not come back.
     Lost,
     /// The report could not be written.
     Unsaid,
 }
 
-/// Runs until told to stop: attaches, moves frames, reports, detaches.
+/// Runs until told to stop: attaches, moves frames, reports to `out`, detaches.
 ///
 /// The order matters. What can be refused is refused before anything is touched; the listener is bound before
 /// the network namespace changes; a queue's socket comes into the program's map last, when the kernel has frames
 /// for it, so that no frame is steered to nowhere.
+///
+/// # Errors
+///
+/// What cannot be opened, and why not.
 pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
+    let hire = crew::built_in(&config.handler);
+    start(config, out, hire)
+}
+
+/// The same with a handler of one's own on every queue; that of the configuration is not looked at.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_with<H>(
+    mut config: RunConfig,
+    out: Outlet,
+    handler: impl Fn(Place<'_>) -> H + 'static,
+) -> Result<Outcome>
+where
+    H: PacketHandler + Send + 'static,
+{
+    config.handler = Handler::Drop;
+    start(config, out, Box::new(move |place, parts| crew::solo(parts, handler(place), |_| false)))
+}
+
+fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
     preflight::check(&config)?;
     let listener = metrics::bind(config.listen).with_context(|| {
         format!("cannot listen on {}; choose another address with --listen", config.listen)
@@ -65,37 +108,35 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
         namespace::enter(netns)?;
     }
 
+    let (epoch, wall_clock) = (Instant::now(), SystemTime::now());
+    let capture = config.capture.clone().map(|capture| Writer::start(capture, wall_clock)).transpose()?;
+    let common = Common { config, hire, capture: RefCell::new(capture), epoch };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
         // From here on a signal ends us in order: what was opened by then is closed.
         let signals = Signals::listen().context("cannot listen for signals")?;
-        let devices = device::open_all(&config)?;
+        let groups = open_all(&common)?;
         let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
-        let agent = Rc::new(Agent {
-            devices,
-            started: Instant::now(),
-            started_at: SystemTime::now(),
-            requests: Requests::default(),
-            asked: RefCell::new(None),
-        });
+        let agent = Rc::new(Agent::new(common, groups));
         // Before the first frame is allocated: at the end all of them are home, and the two are compared.
         let start = agent.observe();
-        for device in &agent.devices {
-            device.start_workers(agent.started)?;
-            if config.log_program
-                && let Some(log) = device.take_log()
-            {
-                tokio::task::spawn_local(program_log::forward(log));
+        for group in &agent.groups {
+            group.with_mut(|open| open.start(&agent.common)).transpose()?;
+            if agent.common.config.log_program {
+                let logs = |open: &Open| open.devices.iter().filter_map(Device::take_log).collect();
+                for log in group.with::<Vec<_>>(logs).unwrap_or_default() {
+                    tokio::task::spawn_local(program_log::forward(log));
+                }
             }
         }
-        let (pages, hosts) = (Rc::clone(&agent), Hosts::new(&config.allow_hosts));
+        let (pages, hosts) = (Rc::clone(&agent), Hosts::new(&agent.common.config.allow_hosts));
         tokio::task::spawn_local(metrics::serve(listener, hosts, agent.requests.clone(), move |path| {
             pages.page(path)
         }));
         log::info!("listening on {endpoint}");
-        let reporter = Reporter::new(out, config.json, start);
-        agent.serve(&config, signals, &endpoint, reporter).await
+        let reporter = Reporter::new(out, agent.common.config.json, start);
+        agent.serve(signals, &endpoint, reporter).await
     }))
 }
 
@@ -103,66 +144,100 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
 /// What our own queues say is always new.
 const FRESH: Duration = Duration::from_millis(250);
 
+/// Opens every interface, or none: what was opened before an error is closed by dropping it.
+fn open_all(common: &Common) -> Result<Vec<Group>> {
+    let cpus = plan::cpus(&common.config)?;
+    let names: Vec<Vec<String>> = match &common.config.handler {
+        Handler::Forward { to } => {
+            vec![common.config.ifaces.iter().chain([to]).cloned().collect()]
+        }
+        _ => common.config.ifaces.iter().map(|name| vec![name.clone()]).collect(),
+    };
+    // What is wrong with any of them is found before anything is touched.
+    for names in &names {
+        plan::make(&common.config, names)?;
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    for names in names {
+        let offset = groups.iter().map(Group::workers).sum();
+        groups.push(Group::open(common, names, &cpus, offset)?);
+    }
+    Ok(groups)
+}
+
 /// Everything that runs.
 struct Agent {
-    devices: Vec<Device>,
+    common: Common,
+    /// When everything was open.
     started: Instant,
     started_at: SystemTime,
     requests: Requests,
     /// What the kernel said last of the interfaces, and when.
     asked: RefCell<Option<(Instant, Asked)>>,
+    groups: Vec<Group>,
+    /// Groups that were closed, and that somebody still holds frames of.
+    leaving: RefCell<Vec<Leaving>>,
+    /// What went through those that are gone altogether.
+    past: RefCell<Totals>,
+    /// The capture, once no more workers are added to it.
+    closing: RefCell<Option<Closing>>,
+    worker_failed: Cell<bool>,
 }
 
 impl Agent {
-    /// Reports and watches until a signal, the end of `--duration`, or the death of a worker; then shuts down.
-    async fn serve(
-        &self,
-        config: &RunConfig,
-        mut signals: Signals,
-        endpoint: &str,
-        mut reporter: Reporter,
-    ) -> Result<Outcome> {
-        let infos: Vec<_> = self.devices.iter().map(Device::info).collect();
-        reporter.banner(&infos, endpoint);
+    fn new(common: Common, groups: Vec<Group>) -> Self {
+        Self {
+            common,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            requests: Requests::default(),
+            groups,
+            leaving: RefCell::default(),
+            past: RefCell::default(),
+            closing: RefCell::default(),
+            asked: RefCell::default(),
+            worker_failed: Cell::new(false),
+        }
+    }
 
-        let second = Duration::from_secs(1);
-        let mut every_second = interval_at(tokio::time::Instant::now() + second, second);
-        every_second.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut watch = tokio::time::interval(watchdog::PERIOD);
-        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Reports and watches until a signal, the end of `--duration`, or until no worker is left; then shuts down.
+    async fn serve(&self, mut signals: Signals, endpoint: &str, mut reporter: Reporter) -> Result<Outcome> {
+        let config = &self.common.config;
+        reporter.banner(endpoint);
+
+        let every = |period| {
+            let mut every = interval_at(tokio::time::Instant::now() + period, period);
+            every.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            every
+        };
+        let mut every_second = every(Duration::from_secs(1));
+        let mut reconcile = every(RECONCILE);
+        let mut watch = every(watchdog::PERIOD);
         let end = config.duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
 
-        let (mut worker_died, mut conserved) = (false, true);
+        let mut conserved = true;
         loop {
             tokio::select! {
                 biased;
                 () = signals.next() => break,
                 () = tokio::time::sleep_until(end.unwrap_or_else(far_future)), if end.is_some() => break,
                 _ = watch.tick() => {
-                    for device in &self.devices {
-                        watchdog::check(device, Instant::now());
-                        worker_died |= device.lost_a_worker();
-                    }
-                    if worker_died {
-                        log::error!("a worker thread ended by itself; stopping");
+                    if self.watch().await {
                         break;
                     }
                 }
+                _ = reconcile.tick() => self.reconcile().await,
                 _ = every_second.tick() => {
                     let now = self.observe();
                     conserved &= now.conserved();
                     reporter.interval(now);
-                    self.devices.iter().for_each(Device::check_attachment);
-                    if self.devices.iter().all(Device::is_lost) {
-                        log::error!("there is no interface left to serve; stopping");
-                        break;
-                    }
                 }
             }
         }
 
         // At the end every frame comes home: how many were recycled until then is asked before.
         let before = self.observe();
+
         let last = tokio::select! {
             biased;
             last = self.shut_down() => last,
@@ -173,9 +248,9 @@ impl Agent {
             }
         };
         let written = reporter.summary(&before, &last);
-        Ok(if !conserved || !last.conserved() || worker_died {
+        Ok(if !conserved || !last.conserved() || self.worker_failed.get() {
             Outcome::Violated
-        } else if self.devices.iter().any(Device::is_lost) {
+        } else if before.devices.iter().any(|device| device.away.is_some()) {
             Outcome::Lost
         } else if !written {
             Outcome::Unsaid
@@ -184,39 +259,102 @@ impl Agent {
         })
     }
 
-    /// The order of shutdown:
-    ///
-    /// 1. detach the program: no further frame is steered;
-    /// 2. let go of the sockets, which are the workers' alone from here on;
-    /// 3. tell every worker to stop; each empties its RX ring, waits for its completions, closes its socket, and
-    ///    takes every frame home;
-    /// 4. wait for them.
+    /// Looks after the workers; whether none is left.
+    async fn watch(&self) -> bool {
+        let mut left = false;
+        for group in &self.groups {
+            let buried = group.bury().await;
+            if let Some(Buried { failed, all }) = buried {
+                self.worker_failed.set(self.worker_failed.get() || failed);
+                left |= !all;
+            } else {
+                // An interface that is away may come back.
+                left = true;
+            }
+            group.with(|open| open.devices.iter().for_each(|device| watchdog::check(device, Instant::now())));
+        }
+        if !left {
+            log::info!("no worker is left; stopping");
+        }
+        !left
+    }
+
+    /// Compares the interfaces with how they were opened, and looks for late frames of those that were closed.
+    async fn reconcile(&self) {
+        for group in &self.groups {
+            let closed = group.reconcile(&self.common).await;
+            self.leaving.borrow_mut().extend(closed);
+        }
+        self.look_for_late_frames(self.common.epoch.elapsed());
+    }
+
+    fn look_for_late_frames(&self, now: Duration) {
+        let mut past = self.past.borrow_mut();
+        self.leaving.borrow_mut().retain_mut(|leaving| {
+            let all_home = leaving.retry(now);
+            if all_home {
+                leaving.queues().for_each(|queue| past.add(queue));
+            }
+            !all_home
+        });
+    }
+
+    /// The order of shutdown: every group is closed; then the capture is written out; then late frames are
+    /// collected.
     async fn shut_down(&self) -> Observation {
-        let decisions: Vec<_> = self.devices.iter().map(Device::detach).collect();
-        for queue in self.devices.iter().flat_map(|device| &device.queues) {
-            queue.release_socket();
-            queue.stop();
+        let mut end = self.observe();
+        // At once: the second would go on sending to the first meanwhile.
+        for group in &self.groups {
+            group.with(Open::detach);
+        }
+        for group in &self.groups {
+            let closed = group.close("stopped").await;
+            self.leaving.borrow_mut().extend(closed);
         }
         let at = self.started.elapsed();
-        let mut devices = Vec::new();
-        for (device, decisions) in self.devices.iter().zip(decisions) {
-            devices.push(device.collect(decisions).await);
+        self.write_out().await;
+        // Frames that came late are home now: looked for at once, and not in a second.
+        let now = self.common.epoch.elapsed() + RETRY_INTERVAL;
+        for leaving in &mut *self.leaving.borrow_mut() {
+            leaving.retry(now);
         }
-        Observation {
-            at,
-            started: self.started_at,
-            devices,
-            collectors: Vec::new(),
-            process: None,
-            requests: Vec::new(),
+        for device in &mut end.devices {
+            device.queues.clear();
         }
+        Observation { at, leaving: self.leaving_queues(), capture: self.captured(), ..end }
+    }
+
+    /// Waits for the capture to be written, for a while.
+    async fn write_out(&self) {
+        let Some(writer) = self.common.capture.take() else { return };
+        let closing = writer.close();
+        let deadline = Instant::now() + WRITE_OUT;
+        while !closing.is_done() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if !closing.is_done() {
+            log::warn!("the capture is not written to its end: whoever reads it is slow");
+        }
+        *self.closing.borrow_mut() = Some(closing);
+    }
+
+    fn captured(&self) -> Option<Written> {
+        let writing = self.common.capture.borrow().as_ref().map(Writer::written);
+        writing.or_else(|| self.closing.borrow().as_ref().map(Closing::written))
+    }
+
+    fn leaving_queues(&self) -> Vec<QueueView> {
+        self.leaving.borrow().iter().flat_map(Leaving::queues).cloned().collect()
     }
 
     fn observe(&self) -> Observation {
         Observation {
             at: self.started.elapsed(),
             started: self.started_at,
-            devices: self.devices.iter().map(Device::observe).collect(),
+            devices: self.groups.iter().flat_map(Group::observe).collect(),
+            leaving: self.leaving_queues(),
+            past: self.past.borrow().clone(),
+            capture: self.captured(),
             collectors: Vec::new(),
             process: None,
             requests: Vec::new(),
@@ -229,8 +367,8 @@ impl Agent {
         let mut asked = self.asked.borrow_mut();
         let fresh = asked.as_ref().filter(|(at, _)| at.elapsed() < FRESH).is_some();
         if !fresh {
-            let infos = observation.devices.iter().map(|device| device.info.as_ref());
-            *asked = Some((Instant::now(), observe::ask(infos)));
+            let served = observation.devices.iter().filter(|device| device.away.is_none());
+            *asked = Some((Instant::now(), observe::ask(served.map(|device| device.info.as_ref()))));
         }
         if let Some((_, asked)) = &*asked {
             for device in &mut observation.devices {
@@ -260,26 +398,37 @@ impl Agent {
                 content_type: "application/json",
                 body: Status::of(&self.observe_all()).json(),
             },
-            "/healthz" => health(&self.devices, Device::stalled_queues, "makes no turns"),
-            "/readyz" => health(&self.devices, Device::unsteered_queues, "does not get its traffic"),
+            "/healthz" => self.health("makes no turns", |device| device.stalled_queues().collect()),
+            "/readyz" => {
+                self.health("does not get its traffic", |device| device.unsteered_queues().collect())
+            }
             _ => return None,
         };
         Some(page)
     }
-}
 
-/// `ok`, or 503 and every queue that is not.
-fn health(devices: &[Device], sick: impl Fn(&Device) -> Vec<u32>, what: &str) -> Answer {
-    let mut body = String::new();
-    for device in devices {
-        for queue in sick(device) {
-            body.push_str(&format!("{} queue {queue} {what}\n", device.info().name));
+    /// `ok`, or 503 and every queue that is not, and every interface that is away.
+    fn health(&self, what: &str, sick: impl Fn(&Device) -> Vec<u32>) -> Answer {
+        let mut body = String::new();
+        for group in &self.groups {
+            group.with(|open| {
+                for device in &open.devices {
+                    for queue in sick(device) {
+                        body.push_str(&format!("{} queue {queue} {what}\n", device.info().name));
+                    }
+                }
+            });
+            for device in group.observe() {
+                if let Some(why) = device.away {
+                    body.push_str(&format!("{} is away: {why}\n", device.info.name));
+                }
+            }
         }
-    }
-    if body.is_empty() {
-        Answer::text(StatusCode::OK, "ok\n")
-    } else {
-        Answer::text(StatusCode::SERVICE_UNAVAILABLE, body)
+        if body.is_empty() {
+            Answer::text(StatusCode::OK, "ok\n")
+        } else {
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
     }
 }
 

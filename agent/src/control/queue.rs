@@ -5,32 +5,34 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
-use datapath::{Published, Worker, WorkerConfig, snapshot::Snapshot};
-use frame_pool::{FramePool, PoolConfig, UmemProvider};
+use datapath::{FinalReport, Published, snapshot::Snapshot};
+use rustix::net::xdp::XdpStatistics;
 
-use super::worker::{self, QueueWorker, Running};
-use crate::{
-    config::RunConfig,
-    observe::QueueView,
-    xsk::{self, Request, RingSizes, SocketHandle},
-};
+use crate::{observe::QueueView, xsk::SocketHandle};
 
 /// How often a block is looked at while its worker writes it. A worker that was stopped in the middle of that
 /// must not stop the watchdog too.
 const LOOKS: u32 = 100;
 
-/// One queue of one interface: its worker, and what the control plane keeps of its socket.
-pub(super) struct Queue {
+/// What does not change about a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fixed {
     pub(super) number: u32,
-    cpu: usize,
-    frame_size: u32,
+    pub(super) cpu: usize,
+    pub(super) frame_size: u32,
+    pub(super) huge_pages: bool,
+    pub(super) multi_buffer: bool,
+}
+
+/// One queue of one interface: what its worker publishes, and its socket.
+pub(super) struct Queue {
+    fixed: Fixed,
     socket: RefCell<Option<SocketHandle>>,
-    /// Until its thread starts.
-    waiting: Cell<Option<QueueWorker>>,
-    running: RefCell<Option<Running>>,
     published: Published,
     last: Cell<Snapshot>,
+    /// Of a socket that was closed.
+    statistics: Cell<Option<XdpStatistics>>,
+    failed: Cell<bool>,
     pub(super) watch: Cell<Watch>,
 }
 
@@ -48,41 +50,21 @@ pub(super) struct Watch {
 }
 
 impl Queue {
-    /// Opens the socket and puts the worker together: pool, port and handler. Its thread starts later.
-    pub(super) fn open(config: &RunConfig, interface: &str, queue: u32, cpu: usize) -> Result<Self> {
-        let rings = RingSizes::for_layout(config.layout);
-        let request = Request { interface, queue, layout: config.layout, rings, bind: config.bind };
-        let (port, socket) = xsk::open(request)?;
-        // A return ring with room for every frame never turns one away (kernel.md 3.8).
-        let pool_config = PoolConfig { ring_size: config.layout.chunk_count(), ..PoolConfig::default() };
-        let pool = FramePool::new(pool_config, UmemProvider::new(config.layout));
-        let worker_config = WorkerConfig { fill_target: rings.fill_target, ..WorkerConfig::default() };
-        let mut worker = Worker::new(pool, port, config.handler.into(), worker_config);
-        Ok(Self {
-            number: queue,
-            cpu,
-            frame_size: config.layout.chunk_size(),
+    pub(super) fn new(fixed: Fixed, socket: SocketHandle, published: Published) -> Self {
+        Self {
+            fixed,
             socket: RefCell::new(Some(socket)),
-            published: worker.published(),
-            last: Cell::new(worker.snapshot()),
-            waiting: Cell::new(Some(worker)),
-            running: RefCell::new(None),
+            last: Cell::new(published.read()),
+            published,
+            statistics: Cell::new(None),
+            failed: Cell::new(false),
             watch: Cell::new(Watch { turns: 0, since: Instant::now(), steered: false, failed_open: 0 }),
-        })
+        }
     }
 
-    /// Starts the thread.
-    pub(super) fn start(&self, interface: &str, epoch: Instant) -> Result<()> {
-        if let Some(mut worker) = self.waiting.take() {
-            // The first turn lends the kernel its frames. What is steered before that finds none and is dropped.
-            worker.poll_once(epoch.elapsed());
-            // Linux cuts a thread's name after 15 bytes; an interface's has up to 15.
-            let name = format!("{interface}/{}", self.number);
-            let running = worker::spawn(name, worker, self.cpu, epoch)
-                .with_context(|| format!("cannot start the thread of {interface} queue {}", self.number))?;
-            *self.running.borrow_mut() = Some(running);
-        }
-        Ok(())
+    /// Its number.
+    pub(super) fn number(&self) -> u32 {
+        self.fixed.number
     }
 
     /// Runs `f` with the socket, until it was released.
@@ -95,18 +77,6 @@ impl Queue {
         *self.socket.borrow_mut() = None;
     }
 
-    /// Asks the worker to stop.
-    pub(super) fn stop(&self) {
-        if let Some(running) = &*self.running.borrow() {
-            running.stop.ask();
-        }
-    }
-
-    /// Whether the worker's thread ended although nobody asked it to.
-    pub(super) fn lost_worker(&self) -> bool {
-        self.running.borrow().as_ref().is_some_and(Running::is_gone)
-    }
-
     /// The worker's last snapshot; if it is being written for longer than a few looks, the one before.
     pub(super) fn snapshot(&self) -> Snapshot {
         if let Some(snapshot) = (0..LOOKS).find_map(|_| self.published.try_read()) {
@@ -115,39 +85,52 @@ impl Queue {
         self.last.get()
     }
 
+    /// Notes how the worker ended.
+    pub(super) fn ended(&self, report: &FinalReport, statistics: Option<XdpStatistics>) {
+        self.release_socket();
+        self.last.set(report.snapshot);
+        self.statistics.set(statistics);
+    }
+
+    /// Notes that the worker is no more: its traffic is the stack's from here on.
+    pub(super) fn fail(&self) {
+        self.release_socket();
+        self.failed.set(true);
+        self.watch.set(Watch { steered: false, ..self.watch.get() });
+    }
+
+    /// Whether the worker is no more.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
     /// The queue as it is now.
     pub(super) fn observe(&self) -> QueueView {
-        let xsk = self.with_socket(SocketHandle::statistics).and_then(Result::ok);
-        self.view(self.snapshot(), xsk)
+        let statistics = self.with_socket(SocketHandle::statistics).and_then(Result::ok);
+        self.view(self.snapshot(), statistics.or(self.statistics.get()))
     }
 
-    /// Waits for the worker's end. A worker that panicked left its frames nobody knows where: its last snapshot
-    /// is returned with `held` such that the law does not hold.
-    pub(super) async fn collect(&self) -> QueueView {
-        let running = self.running.borrow_mut().take();
-        let end = match running {
-            Some(running) => running.end().await,
-            None => None,
-        };
-        match end {
-            Some(end) => self.view(end.report.snapshot, end.xsk),
-            None => {
-                log::error!("the worker of queue {} did not live to account for its frames", self.number);
-                let snapshot = self.snapshot();
-                self.view(Snapshot { held: snapshot.places.user.wrapping_add(1), ..snapshot }, None)
-            }
-        }
+    /// The queue of a worker that did not live to account for its frames: its last snapshot, with `held` such
+    /// that the law does not hold.
+    pub(super) fn unaccounted(&self) -> QueueView {
+        let snapshot = self.snapshot();
+        let held = snapshot.places.user.wrapping_add(1);
+        self.view(Snapshot { held, ..snapshot }, self.statistics.get())
     }
 
-    fn view(&self, snapshot: Snapshot, xsk: Option<rustix::net::xdp::XdpStatistics>) -> QueueView {
+    fn view(&self, snapshot: Snapshot, xsk: Option<XdpStatistics>) -> QueueView {
         let watch = self.watch.get();
+        let Fixed { number, cpu, frame_size, huge_pages, multi_buffer } = self.fixed;
         QueueView {
-            queue: self.number,
-            cpu: self.cpu,
-            frame_size: self.frame_size,
+            queue: number,
+            cpu,
+            frame_size,
+            huge_pages,
+            multi_buffer,
             snapshot,
             xsk,
             steered: watch.steered,
+            failed: self.failed.get(),
             failed_open: watch.failed_open,
         }
     }

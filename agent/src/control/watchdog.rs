@@ -21,7 +21,7 @@ enum Step {
 
 /// Looks at every queue of a device.
 pub(super) fn check(device: &Device, now: Instant) {
-    for queue in &device.queues {
+    for queue in device.queues.iter().filter(|queue| !queue.has_failed()) {
         let snapshot = queue.snapshot();
         let (watch, step) = next(queue.watch.get(), snapshot.turns_busy + snapshot.turns_idle, now);
         let name = &device.info().name;
@@ -30,7 +30,7 @@ pub(super) fn check(device: &Device, now: Instant) {
             Step::FailOpen => {
                 log::warn!(
                     "{name} queue {}: its worker made no turn for {} ms; its traffic goes to the stack",
-                    queue.number,
+                    queue.number(),
                     now.duration_since(watch.since).as_millis()
                 );
                 device.clear_socket(queue)
@@ -38,7 +38,7 @@ pub(super) fn check(device: &Device, now: Instant) {
             Step::Steer => {
                 log::info!(
                     "{name} queue {}: its worker turns again; its traffic is steered again",
-                    queue.number
+                    queue.number()
                 );
                 device.set_socket(queue)
             }
@@ -46,7 +46,7 @@ pub(super) fn check(device: &Device, now: Instant) {
         match done {
             Ok(()) => queue.watch.set(watch),
             // Not remembered as done, so it is tried again in a moment.
-            Err(error) => log::error!("{name} queue {}: {error:#}", queue.number),
+            Err(error) => log::error!("{name} queue {}: {error:#}", queue.number()),
         }
     }
 }

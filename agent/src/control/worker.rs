@@ -1,7 +1,8 @@
-//! The thread of one queue.
+//! The thread of one crew.
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,19 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datapath::{
-    FinalReport, PacketHandler, Verdict, Worker,
-    handlers::{Drop, Reflect},
-};
+use datapath::{FinalReport, Kick, Turn};
 use rustix::{
-    event::EventfdFlags,
+    event::{EventfdFlags, PollFd, PollFlags, Timespec},
     fd::{AsFd as _, OwnedFd},
+    io::Errno,
     net::xdp::XdpStatistics,
     thread::CpuSet,
 };
 use tokio::sync::oneshot;
 
-use crate::{config::Handler, xsk::XskPort};
+use super::crew::{self, Crew};
+use crate::xsk::XskPort;
 
 /// How long an idle worker sleeps at most: its turns are its heartbeat.
 const IDLE: Duration = Duration::from_millis(100);
@@ -31,42 +31,24 @@ const SENDING: Duration = Duration::from_millis(1);
 /// How long a stopping worker waits for frames that the kernel still sends.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// A worker of the agent: one of the built-in handlers on an AF_XDP socket.
-pub(super) type QueueWorker = Worker<XskPort, BuiltIn>;
-
-/// The built-in handlers. An enum and not a `dyn`: the match is predicted, and the handlers are inlined.
-#[derive(Debug)]
-pub(super) enum BuiltIn {
-    Drop(Drop),
-    Reflect(Reflect),
-}
-
-impl From<Handler> for BuiltIn {
-    fn from(handler: Handler) -> Self {
-        match handler {
-            Handler::Drop => Self::Drop(Drop),
-            Handler::Reflect => Self::Reflect(Reflect),
-        }
-    }
-}
-
-impl PacketHandler for BuiltIn {
-    #[inline]
-    fn handle(&mut self, frame: &mut [u8]) -> Verdict {
-        match self {
-            Self::Drop(handler) => handler.handle(frame),
-            Self::Reflect(handler) => handler.handle(frame),
-        }
-    }
+/// Why a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It was asked to.
+    Asked,
+    /// There was nothing more to do.
+    Done,
+    /// Its handler panicked.
+    Panicked,
 }
 
 /// What a worker leaves behind.
 #[derive(Debug)]
 pub(super) struct End {
-    /// Where the frames are.
-    pub(super) report: FinalReport,
-    /// The socket's statistics at the moment before it was closed.
-    pub(super) xsk: Option<XdpStatistics>,
+    pub(super) why: Why,
+    /// Where the frames are, and the statistics of the socket at the moment before it was closed; one of each
+    /// per side.
+    pub(super) sides: Vec<(FinalReport, Option<XdpStatistics>)>,
 }
 
 /// Tells a worker to stop, and wakes it for that.
@@ -103,63 +85,125 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Whether the thread is gone. Unless it was asked to stop, it panicked.
+    /// Whether the thread is gone.
     pub(super) fn is_gone(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// What it left behind; `None` if it panicked.
+    /// What it left behind; `None` if it panicked even when it ended.
     pub(super) async fn end(self) -> Option<End> {
         self.end.await.ok()
     }
 }
 
-/// Starts the thread, pinned to `cpu`, in the network namespace of the caller. `epoch` is time zero of its turns.
-pub(super) fn spawn(name: String, worker: QueueWorker, cpu: usize, epoch: Instant) -> io::Result<Running> {
+/// How a thread is to run.
+#[derive(Clone, Debug)]
+pub(super) struct Post {
+    /// Its name.
+    pub(super) name: String,
+    /// Where it is pinned.
+    pub(super) cpu: usize,
+    /// Whether it never sleeps.
+    pub(super) spin: bool,
+    /// Time zero of its turns.
+    pub(super) epoch: Instant,
+}
+
+/// Starts the thread, in the network namespace of the caller.
+pub(super) fn spawn(post: Post, crew: Box<dyn Crew>) -> io::Result<Running> {
     let stop = Arc::new(Stop::new()?);
     let (sender, end) = oneshot::channel();
-    let thread = thread::Builder::new().name(name.clone()).spawn({
+    let thread = thread::Builder::new().name(post.name.clone()).spawn({
         let stop = Arc::clone(&stop);
         move || {
-            pin(&name, cpu);
+            pin(&post);
             // The control plane may have given up on us; then nobody wants to know.
-            let _ = sender.send(run(worker, &stop, epoch));
+            let _ = sender.send(run(crew, &stop, &post));
         }
     })?;
     Ok(Running { thread, stop, end })
 }
 
-fn pin(name: &str, cpu: usize) {
+fn pin(post: &Post) {
     let mut only = CpuSet::new();
-    only.set(cpu);
+    only.set(post.cpu);
     if let Err(error) = rustix::thread::sched_setaffinity(None, &only) {
-        log::warn!("{name} is not pinned to CPU {cpu}: {error}");
+        log::warn!("{} is not pinned to CPU {}: {error}", post.name, post.cpu);
     }
 }
 
-fn run(mut worker: QueueWorker, stop: &Stop, epoch: Instant) -> End {
-    let now = || epoch.elapsed();
+fn run(mut crew: Box<dyn Crew>, stop: &Stop, post: &Post) -> End {
+    let now = || post.epoch.elapsed();
+    // A handler that panics was in the middle of a turn. Rust drops what that had in its hands, so that those
+    // frames are lost: they stay where the pool last saw them, with the user, and the law says so. All else of
+    // the worker is as it was between two calls, and the kernel's frames can be taken home.
+    let worked = catch_unwind(AssertUnwindSafe(|| work(&mut *crew, stop, post)));
+    let why = worked.unwrap_or(Why::Panicked);
+    let statistics: Vec<_> = {
+        let (first, second) = crew.ports();
+        [Some(first), second].into_iter().flatten().map(XskPort::statistics).collect()
+    };
+    End { why, sides: crew.finish(now()).into_iter().zip(statistics).collect() }
+}
 
-    while !stop.asked() {
-        if worker.poll_once(now()).may_sleep() {
-            sleep(&worker, stop, if worker.is_sending() { SENDING } else { IDLE });
+/// Turns until asked to stop, or done; then drains.
+fn work(crew: &mut dyn Crew, stop: &Stop, post: &Post) -> Why {
+    let now = || post.epoch.elapsed();
+    let why = loop {
+        let turn = crew.poll_once(now());
+        if stop.asked() {
+            break Why::Asked;
         }
-    }
+        if crew.is_done() {
+            break Why::Done;
+        }
+        match nap(&turn, crew, now()) {
+            Some(_) if post.spin => std::hint::spin_loop(),
+            Some(longest) => sleep(crew, stop, longest),
+            None => {}
+        }
+    };
 
     // The program is detached: what is on the RX ring now is all that there will be. It is still handled.
     let deadline = Instant::now() + DRAIN;
-    while !worker.poll_once(now()).is_idle() && Instant::now() < deadline {}
+    while why == Why::Asked && !crew.poll_once(now()).is_idle() && Instant::now() < deadline {}
     // Then nothing is taken in any more, and what was sent is waited for.
-    while worker.drain_once(now()).left > 0 && Instant::now() < deadline {
+    while crew.drain_once(now()).left > 0 && Instant::now() < deadline {
         thread::sleep(SENDING);
     }
-    let xsk = worker.port().statistics();
-    End { report: worker.finish(now()), xsk }
+    why
 }
 
-fn sleep(worker: &QueueWorker, stop: &Stop, longest: Duration) {
-    if worker.port().wait(stop.wake.as_fd(), longest).is_err() {
-        // poll() fails for want of memory only. Without the sleep this would spin.
-        thread::sleep(SENDING);
+/// How long the worker may sleep now; `None`: not at all.
+fn nap(turn: &Turn, crew: &dyn Crew, now: Duration) -> Option<Duration> {
+    if !turn.may_sleep() {
+        return None;
     }
+    // While the interface is down nothing completes, however often one looks.
+    let longest = if crew.is_sending() && turn.kick != Kick::Down { SENDING } else { IDLE };
+    let longest = turn.next.map_or(longest, |next| longest.min(next.saturating_sub(now)));
+    (!longest.is_zero()).then_some(longest)
+}
+
+/// Sleeps until a frame arrives, the worker is to stop, or the time is up. In copy mode the kernel also sends
+/// what is on the TX ring (`xsk_poll`).
+fn sleep(crew: &dyn Crew, stop: &Stop, longest: Duration) {
+    let mut fds = [(); 3].map(|()| PollFd::from_borrowed_fd(stop.wake.as_fd(), PollFlags::IN));
+    let mut count = 1;
+    for (slot, socket) in fds[1..].iter_mut().zip(crew::sockets(crew)) {
+        *slot = PollFd::from_borrowed_fd(socket, PollFlags::IN);
+        count += 1;
+    }
+    let woken = poll(&mut fds[..count], longest);
+    // An interface that is gone wakes at once each time. What comes next is being told to stop.
+    let gone = fds[1..count].iter().any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP));
+    if !woken || gone {
+        // poll() fails for want of memory only. Without this sleep both would spin.
+        poll(&mut fds[..1], SENDING);
+    }
+}
+
+fn poll(fds: &mut [PollFd<'_>], longest: Duration) -> bool {
+    let timeout = Timespec { tv_sec: longest.as_secs() as _, tv_nsec: longest.subsec_nanos().into() };
+    matches!(rustix::event::poll(fds, Some(&timeout)), Ok(_) | Err(Errno::INTR))
 }

@@ -5,6 +5,7 @@
 
 mod kernel;
 mod process;
+mod totals;
 
 use std::{
     sync::Arc,
@@ -15,7 +16,10 @@ use datapath::snapshot::{Places, Snapshot};
 pub use kernel::{Asked, Collector, KernelView, ask};
 pub use process::ProcessView;
 use rustix::net::xdp::XdpStatistics;
+pub use totals::Totals;
 use umemd_common::Decision;
+
+use crate::capture::Written;
 
 /// All devices at one moment.
 #[derive(Clone, Debug)]
@@ -26,6 +30,12 @@ pub struct Observation {
     pub started: SystemTime,
     /// The devices, in the order given.
     pub devices: Vec<DeviceView>,
+    /// Queues that were closed, because their interface went or changed, and that somebody still holds frames of.
+    pub leaving: Vec<QueueView>,
+    /// What went through queues that were closed, and that all frames have come home of.
+    pub past: Totals,
+    /// What was captured.
+    pub capture: Option<Written>,
     /// How asking the kernel about the devices went; empty if it was not asked.
     pub collectors: Vec<Collector>,
     /// This process; `None` if it was not asked for.
@@ -41,8 +51,10 @@ pub struct DeviceView {
     pub info: Arc<DeviceInfo>,
     /// Frames by what the XDP program decided, in the order of [`Decision::ALL`]; summed over CPUs.
     pub decisions: [u64; Decision::COUNT],
-    /// The queues served.
+    /// The queues served; none while the interface is away.
     pub queues: Vec<QueueView>,
+    /// Why the interface is not served at the moment.
+    pub away: Option<String>,
     /// What the kernel says of the interface itself; `None` if it was not asked.
     pub kernel: Option<KernelView>,
 }
@@ -73,20 +85,33 @@ pub struct QueueView {
     pub cpu: usize,
     /// Bytes per frame.
     pub frame_size: u32,
+    /// Whether the frames are in huge pages.
+    pub huge_pages: bool,
+    /// Whether packets may take several frames.
+    pub multi_buffer: bool,
     /// What the worker published at the end of its last turn.
     pub snapshot: Snapshot,
     /// `XDP_STATISTICS`, if the kernel answered.
     pub xsk: Option<XdpStatistics>,
     /// Whether the program finds the queue's socket: not, while the worker makes no turns.
     pub steered: bool,
+    /// Whether the queue's handler panicked: its worker is gone, its traffic goes to the stack.
+    pub failed: bool,
     /// How often the watchdog took the socket away from a worker that made no turns.
     pub failed_open: u64,
 }
 
 impl Observation {
-    /// Every queue of every device.
+    /// Every queue of every device, and those that are leaving.
     pub fn queues(&self) -> impl Iterator<Item = &QueueView> {
-        self.devices.iter().flat_map(|device| &device.queues)
+        self.devices.iter().flat_map(|device| &device.queues).chain(&self.leaving)
+    }
+
+    /// What went through since the start.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.past.clone();
+        self.queues().for_each(|queue| totals.add(queue));
+        totals
     }
 
     /// Whether the law holds everywhere: each frame is in exactly one place, and the places add up.
@@ -141,6 +166,8 @@ pub(crate) fn fixture() -> Observation {
         queue,
         cpu: 1,
         frame_size: 2048,
+        huge_pages: false,
+        multi_buffer: false,
         snapshot: Snapshot {
             total: 4096,
             places: Places { slab: 1984, cache: 64, fill: 2048, ..Places::default() },
@@ -155,25 +182,30 @@ pub(crate) fn fixture() -> Observation {
             tx_ring_empty_descs: Some(0),
         }),
         steered: true,
+        failed: false,
         failed_open: 0,
     };
     let device = DeviceView {
         info: Arc::new(info),
         decisions: [1, 2, 3, 4, 5],
         queues: vec![queue(0), queue(1)],
+        away: None,
         kernel: None,
     };
     Observation {
         at: Duration::from_secs(1),
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         devices: vec![device],
+        leaving: Vec::new(),
+        past: Totals::default(),
+        capture: None,
         collectors: Vec::new(),
         process: None,
         requests: Vec::new(),
     }
 }
 
-/// The same with what the kernel says: mvneta's counters, one pool in use and one that cannot end.
+/// The same with what the kernel says: mvneta's counters, one pool in use and one that cannot end; and a capture.
 #[cfg(test)]
 pub(crate) fn fixture_with_kernel() -> Observation {
     use crate::{nic::stats::NicStats, page_pool::fixture::two_pools};
@@ -188,6 +220,7 @@ pub(crate) fn fixture_with_kernel() -> Observation {
         },
         boottime: 1200,
     });
+    observation.capture = Some(Written { packets: 5, bytes: 500, lost: 0 });
     let took = Duration::from_millis(1);
     observation.collectors = vec![Collector { name: "page_pool", success: true, took }];
     observation.process = Some(ProcessView { max_fds: Some(1024), ..ProcessView::default() });

@@ -54,12 +54,28 @@ pub struct Interval {
     pub frames: Counts,
     /// Whether the law holds at the end of the interval.
     pub conserved: bool,
+    /// What was captured, if anything is to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Captured>,
+}
+
+/// What a capture took of an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Captured {
+    /// Packets written.
+    pub packets: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Packets that no worker could show to it, because it was behind.
+    pub missed: u64,
+    /// Packets that it was shown and could not write.
+    pub lost: u64,
 }
 
 impl Interval {
-    /// What happened between `earlier` and `later`, which observe the same queues.
+    /// What happened between `earlier` and `later`.
     pub fn between(kind: Kind, earlier: &Observation, later: &Observation) -> Self {
-        let (before, after) = (Totals::of(earlier), Totals::of(later));
+        let (before, after) = (earlier.totals(), later.totals());
         let total = [("total", later.total())];
         let frames = total.into_iter().chain(later.places()).collect();
         let names: Vec<&str> = later.devices.iter().map(|device| device.info.name.as_str()).collect();
@@ -81,44 +97,21 @@ impl Interval {
                 .then(|| round((after.recycled - before.recycled) as f64 / allocated as f64)),
             frames,
             conserved: later.conserved(),
+            capture: later.capture.map(|now| {
+                let then = earlier.capture.unwrap_or_default();
+                Captured {
+                    packets: now.packets - then.packets,
+                    bytes: now.bytes - then.bytes,
+                    missed: after.capture_missed - before.capture_missed,
+                    lost: now.lost - then.lost,
+                }
+            }),
         }
     }
 
     /// `count` per second.
     pub fn per_second(&self, count: u64) -> f64 {
         if self.duration_s > 0.0 { count as f64 / self.duration_s } else { 0.0 }
-    }
-}
-
-/// Sums over all queues.
-#[derive(Default)]
-struct Totals {
-    rx_packets: u64,
-    tx_packets: u64,
-    rx_bytes: u64,
-    tx_bytes: u64,
-    recycled: u64,
-    allocated: u64,
-    drops: Counts,
-}
-
-impl Totals {
-    fn of(observation: &Observation) -> Self {
-        let mut totals = Self::default();
-        for queue in observation.queues() {
-            let traffic = &queue.snapshot.traffic;
-            totals.rx_packets += traffic.rx_packets;
-            totals.tx_packets += traffic.tx_packets;
-            totals.rx_bytes += traffic.rx_bytes;
-            totals.tx_bytes += traffic.tx_bytes;
-            let pool = &queue.snapshot.pool;
-            totals.recycled += pool.recycle.cached + pool.recycle.ring;
-            totals.allocated += pool.alloc.fast + pool.alloc.refill + pool.alloc.slow;
-            for (cause, count) in queue.drops() {
-                totals.drops.add(cause, count);
-            }
-        }
-        totals
     }
 }
 

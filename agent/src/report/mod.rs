@@ -9,10 +9,7 @@ use std::{io, time::Duration};
 
 pub use interval::{Interval, Kind};
 
-use crate::{
-    observe::{DeviceInfo, Observation},
-    outlet::Outlet,
-};
+use crate::{observe::Observation, outlet::Outlet};
 
 /// How long the summary waits for a reader.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -36,9 +33,9 @@ impl Reporter {
     }
 
     /// Says what runs: the first lines of the table. JSON has none; it is all in the objects.
-    pub fn banner(&mut self, devices: &[&DeviceInfo], endpoint: &str) {
+    pub fn banner(&mut self, endpoint: &str) {
         if !self.json {
-            self.out.offer(table::banner(devices, &self.start, endpoint));
+            self.out.offer(table::banner(&self.start, endpoint));
         }
     }
 

@@ -6,17 +6,15 @@ use super::{
     Interval,
     numbers::{binary, decimal, percent, thousands, wrap},
 };
-use crate::{
-    counts::Counts,
-    observe::{DeviceInfo, Observation},
-};
+use crate::{counts::Counts, observe::Observation};
 
 /// The heading is repeated so that it is in sight on a terminal of 24 lines.
 const ROWS_PER_HEADING: u32 = 10;
 
-pub(super) fn banner(devices: &[&DeviceInfo], start: &Observation, endpoint: &str) -> String {
+pub(super) fn banner(start: &Observation, endpoint: &str) -> String {
     let mut text = String::new();
-    for (info, view) in devices.iter().zip(&start.devices) {
+    for view in &start.devices {
+        let info = &view.info;
         let driver = if info.driver.is_empty() { "unknown driver" } else { &info.driver };
         let bind = if info.zero_copy { "zero-copy" } else { "copy" };
         let queues: Vec<u32> = view.queues.iter().map(|queue| queue.queue).collect();
@@ -29,14 +27,17 @@ pub(super) fn banner(devices: &[&DeviceInfo], start: &Observation, endpoint: &st
             ranges(&queues),
             info.program_id,
         );
-        if let Some(queue) = view.queues.first() {
+        // Of two interfaces that frames cross between, the first has them all.
+        if let Some(queue) = view.queues.first().filter(|queue| queue.snapshot.total > 0) {
             let bytes = u64::from(queue.snapshot.total) * u64::from(queue.frame_size);
             let _ = writeln!(
                 text,
-                "  {} frames of {} bytes per queue: {}B of UMEM each",
+                "  {} frames of {} bytes per queue: {}B of UMEM each{}{}",
                 queue.snapshot.total,
                 queue.frame_size,
                 binary(bytes),
+                if queue.huge_pages { ", in huge pages" } else { "" },
+                if queue.multi_buffer { ", packets in several frames" } else { "" },
             );
         }
     }
@@ -80,6 +81,11 @@ pub(super) fn row(interval: &Interval, now: &Observation, rows: u32) -> String {
     if interval.drops.iter().any(|(_, count)| count > 0) {
         text.push_str(&wrap("  drops ", nonzero(&interval.drops)));
     }
+    for device in &now.devices {
+        if let Some(why) = &device.away {
+            let _ = writeln!(text, "  {} is away: {why}", device.info.name);
+        }
+    }
     text
 }
 
@@ -100,6 +106,16 @@ pub(super) fn summary(summary: &Interval) -> String {
         binary(summary.tx_bytes),
     );
     let _ = writeln!(text, "  recycled {}", percent(summary.recycle_ratio));
+    if let Some(capture) = &summary.capture {
+        let _ = writeln!(
+            text,
+            "  captured {} packets ({}B), missed {}, lost {}",
+            thousands(capture.packets),
+            binary(capture.bytes),
+            thousands(capture.missed),
+            thousands(capture.lost),
+        );
+    }
     if summary.drops.iter().all(|(_, count)| count == 0) {
         text.push_str("  drops  none\n");
     } else {

@@ -11,7 +11,7 @@ mod port;
 mod sizes;
 mod umem;
 
-pub use open::{OpenError, Request, SocketHandle, open, probe};
+pub use open::{OpenError, Request, SocketHandle, UmemRequest, open, patiently, probe, umem};
 pub use port::XskPort;
-pub use sizes::RingSizes;
+pub use sizes::{RingRequest, RingSizes};
 pub use umem::UmemFrames;

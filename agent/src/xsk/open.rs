@@ -18,19 +18,38 @@ use xsk_rs::{
 use super::{RingSizes, UmemFrames, XskPort, port::Rings};
 use crate::config::BindMode;
 
-/// What is to be opened.
+/// Which memory is to be registered.
+#[derive(Clone, Copy, Debug)]
+pub struct UmemRequest<'a> {
+    /// The interface that it is for, to be named where it is refused.
+    pub interface: &'a str,
+    /// The queue that it is for.
+    pub queue: u32,
+    /// How it is cut into frames.
+    pub layout: FrameLayout,
+    /// Bytes kept free in each frame, before what the kernel keeps for the XDP program.
+    pub headroom: u32,
+    /// Huge pages, or nothing.
+    pub huge_pages: bool,
+    /// Entries of the rings.
+    pub rings: RingSizes,
+}
+
+/// Which socket is to be bound.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The interface, in this thread's network namespace.
     pub interface: &'a str,
     /// The receive queue; the program finds the socket under this number.
     pub queue: u32,
-    /// Shape of the UMEM.
-    pub layout: FrameLayout,
-    /// Entries of the rings.
+    /// Its UMEM; a second socket on the same one shares it.
+    pub frames: &'a Arc<UmemFrames>,
+    /// Entries of the rings: those that the UMEM was made with.
     pub rings: RingSizes,
     /// Copy or zero-copy, never "whatever goes".
     pub bind: BindMode,
+    /// Whether packets may take several frames (`XDP_USE_SG`).
+    pub multi_buffer: bool,
 }
 
 /// Why a socket could not be opened. Facts in fields, the cause in `source()`.
@@ -75,6 +94,30 @@ pub enum OpenError {
         interface: String,
         /// The queue.
         queue: u32,
+    },
+    /// The kernel takes no packets in several frames here.
+    #[error(
+        "{interface} queue {queue} has no multi-buffer (EINVAL): XDP_USE_SG takes Linux 6.6, and a driver that can; \
+         --multi-buffer off does without, and drops what is longer than a frame"
+    )]
+    NoMultiBuffer {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// There are not as many huge pages free as the UMEM takes.
+    #[error(
+        "{interface} queue {queue} has no huge pages: its UMEM takes {mebibytes} MiB of them; \
+         `sysctl vm.nr_hugepages=N` provides N, and /proc/meminfo tells their size"
+    )]
+    NoHugePages {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// Size of the UMEM, rounded up.
+        mebibytes: u64,
     },
     /// The kernel bound the socket in another mode than asked for.
     #[error("{interface} queue {queue} was bound in another mode than {asked:?}")]
@@ -156,87 +199,95 @@ pub fn probe() -> Result<(), OpenError> {
     }
 }
 
-/// Maps and registers a UMEM, opens a socket on it and binds that to the queue.
+/// Attempts what may meet a queue that is not free yet: the kernel releases one some time after its last socket
+/// was closed (`xp_release_deferred`), so EBUSY is believed only after a second.
 ///
-/// The kernel releases a queue some time after its last socket was closed (`xp_release_deferred`), so EBUSY is
-/// retried for a second before it is believed.
-pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> {
+/// # Errors
+///
+/// Those of the last attempt.
+pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
     const TRIES: u32 = 20;
     for _ in 1..TRIES {
-        match open_once(request) {
+        match attempt() {
             Err(OpenError::Busy { .. }) => thread::sleep(Duration::from_secs(1) / TRIES),
             result => return result,
         }
     }
-    open_once(request)
+    attempt()
 }
 
-fn open_once(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> {
-    let Request { interface, queue, layout, rings, bind } = request;
-    let mebibytes = (u64::from(layout.chunk_size()) * u64::from(layout.chunk_count())).div_ceil(1 << 20);
-    let refused = |reason: &'static str| OpenError::Umem {
-        frames: layout.chunk_count(),
-        frame_size: layout.chunk_size(),
-        source: io::Error::new(io::ErrorKind::InvalidInput, reason),
-    };
+/// Maps and registers a UMEM.
+///
+/// # Errors
+///
+/// [`OpenError::Umem`], [`OpenError::Memlock`], [`OpenError::NotPermitted`] or [`OpenError::NoHugePages`].
+pub fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
+    let UmemRequest { interface, queue, layout, headroom, huge_pages, rings } = request;
+    let (frames, frame_size) = (layout.chunk_count(), layout.chunk_size());
+    let failed = |source| OpenError::Umem { frames, frame_size, source };
+    let refused = |reason: &'static str| failed(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    let mebibytes = (u64::from(frame_size) * u64::from(frames)).div_ceil(1 << 20);
 
-    let frames = NonZeroU32::new(layout.chunk_count()).ok_or_else(|| refused("no frames"))?;
-    let ring = |entries| QueueSize::new(entries).map_err(|_| refused("ring sizes are powers of two"));
-    let umem_config = UmemConfig::builder()
-        .frame_size(
-            FrameSize::new(layout.chunk_size()).map_err(|_| refused("the kernel wants 2048 or 4096"))?,
-        )
-        .fill_queue_size(ring(rings.fill)?)
-        .comp_queue_size(ring(rings.completion)?)
+    let config = UmemConfig::builder()
+        .frame_size(FrameSize::new(frame_size).map_err(|_| refused("the kernel wants 2048 or 4096"))?)
+        .frame_headroom(headroom)
+        .fill_queue_size(entries(rings.fill).ok_or_else(|| refused(POWERS))?)
+        .comp_queue_size(entries(rings.completion).ok_or_else(|| refused(POWERS))?)
         .build()
         .map_err(|_| refused("frame size and headroom do not fit"))?;
-
-    let (umem, descriptors) = Umem::new(umem_config, frames, false).map_err(|error| match cause(&error) {
+    let count = NonZeroU32::new(frames).ok_or_else(|| refused("no frames"))?;
+    let (umem, descriptors) = Umem::new(config, count, huge_pages).map_err(|error| match cause(&error) {
+        Some(libc::ENOMEM) if huge_pages => {
+            OpenError::NoHugePages { interface: interface.into(), queue, mebibytes }
+        }
         Some(libc::ENOBUFS) => OpenError::Memlock { interface: interface.into(), queue, mebibytes },
         Some(libc::EPERM) => OpenError::NotPermitted,
-        Some(errno) => OpenError::Umem {
-            frames: layout.chunk_count(),
-            frame_size: layout.chunk_size(),
-            source: io::Error::from_raw_os_error(errno),
-        },
+        Some(errno) => failed(io::Error::from_raw_os_error(errno)),
         None => refused("libxdp gave no reason"),
     })?;
+    Ok(Arc::new(UmemFrames::new(umem, descriptors, layout).map_err(failed)?))
+}
 
-    let socket_config = SocketConfig::builder()
-        .rx_queue_size(ring(rings.rx)?)
-        .tx_queue_size(ring(rings.tx)?)
+/// Opens a socket on a UMEM and binds it to the queue.
+///
+/// # Errors
+///
+/// All that are left. [`OpenError::Busy`] may pass: see [`patiently`].
+pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> {
+    let Request { interface, queue, frames, rings, bind, multi_buffer } = request;
+    let failed = |source| OpenError::Bind { interface: interface.to_owned(), queue, source };
+    let refused = |reason: &'static str| failed(io::Error::new(io::ErrorKind::InvalidInput, reason));
+
+    let mut flags = BindFlags::XDP_USE_NEED_WAKEUP;
+    flags |= match bind {
+        BindMode::Copy => BindFlags::XDP_COPY,
+        BindMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+    };
+    flags.set(BindFlags::XDP_USE_SG, multi_buffer);
+    let config = SocketConfig::builder()
+        .rx_queue_size(entries(rings.rx).ok_or_else(|| refused(POWERS))?)
+        .tx_queue_size(entries(rings.tx).ok_or_else(|| refused(POWERS))?)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(
-            BindFlags::XDP_USE_NEED_WAKEUP
-                | match bind {
-                    BindMode::Copy => BindFlags::XDP_COPY,
-                    BindMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
-                },
-        )
+        .bind_flags(flags)
         .build();
     let name = Interface::try_from(interface.as_bytes()).map_err(|_| refused("a name with a zero byte"))?;
-    // SAFETY:
-    // - The condition is about a second socket on the same UMEM and queue; this UMEM is new and has none.
-    // - XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD is set all the same: libxdp must not load a program of its own.
-    let (tx, rx, pair) = unsafe { Socket::new(socket_config, &umem, &name, queue) }.map_err(|error| {
-        let (interface, copy) = (interface.to_owned(), bind == BindMode::Copy);
+    // SAFETY: the condition is that XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD is set where a second socket of the same
+    // UMEM is bound to the same queue; it always is, as libxdp must not load a program of its own.
+    let opened = unsafe { Socket::new(config, frames.umem(), &name, queue) };
+    let (tx, rx, pair) = opened.map_err(|error| {
+        let interface = interface.to_owned();
         match cause(&error) {
             Some(libc::EBUSY) => OpenError::Busy { interface, queue },
-            Some(libc::EOPNOTSUPP) if !copy => OpenError::NoZeroCopy { interface, queue },
-            errno => OpenError::Bind {
-                interface,
-                queue,
-                source: errno
-                    .map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error),
-            },
+            Some(libc::EOPNOTSUPP) if bind == BindMode::ZeroCopy => {
+                OpenError::NoZeroCopy { interface, queue }
+            }
+            Some(libc::EINVAL) if multi_buffer => OpenError::NoMultiBuffer { interface, queue },
+            Some(errno) => failed(io::Error::from_raw_os_error(errno)),
+            None => failed(io::Error::other(error.to_string())),
         }
     })?;
-    let (fill, completion) = pair.ok_or_else(|| OpenError::Bind {
-        interface: interface.into(),
-        queue,
-        source: io::Error::other(
-            "libxdp handed out no fill and completion ring for the first socket of a UMEM",
-        ),
+    let (fill, completion) = pair.ok_or_else(|| {
+        failed(io::Error::other("libxdp handed out no fill and completion ring of this UMEM for this queue"))
     })?;
 
     let failed = |what| {
@@ -250,12 +301,13 @@ fn open_once(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError>
         return Err(OpenError::WrongMode { interface: interface.into(), queue, asked: bind });
     }
     let rings = Rings::new(fill, rx, tx, completion, duplicate()?, rings);
-    let frames = UmemFrames::new(umem, descriptors, layout).map_err(|source| OpenError::Umem {
-        frames: layout.chunk_count(),
-        frame_size: layout.chunk_size(),
-        source,
-    })?;
-    Ok((XskPort::new(Arc::new(frames), rings), handle))
+    Ok((XskPort::new(Arc::clone(frames), rings), handle))
+}
+
+const POWERS: &str = "ring sizes are powers of two";
+
+fn entries(ring: u32) -> Option<QueueSize> {
+    QueueSize::new(ring).ok()
 }
 
 /// The errno at the end of a chain of errors, if one stands there.

@@ -22,13 +22,30 @@ pub struct RingSizes {
     pub completion: u32,
 }
 
+/// Sizes that somebody asked for; powers of two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingRequest {
+    /// Fill ring.
+    pub fill: Option<u32>,
+    /// RX ring.
+    pub rx: Option<u32>,
+    /// TX ring.
+    pub tx: Option<u32>,
+    /// Completion ring.
+    pub completion: Option<u32>,
+}
+
 impl RingSizes {
-    /// Half of the frames receive, a quarter may be on their way out, the last quarter is with handlers.
-    pub fn for_layout(layout: FrameLayout) -> Self {
+    /// Half of the frames receive, a quarter may be on their way out, the last quarter is with handlers; unless
+    /// asked otherwise. The kernel never gets more frames for receiving than the RX ring has room for, so that
+    /// one cannot overflow whatever was asked for.
+    pub fn new(layout: FrameLayout, asked: RingRequest) -> Self {
         let frames = layout.chunk_count();
-        let receive = frames / 2;
-        let send = frames / 4;
-        Self { fill: 2 * receive, fill_target: receive, rx: receive, tx: send, completion: 2 * send }
+        let rx = asked.rx.unwrap_or(frames / 2);
+        let fill = asked.fill.unwrap_or((2 * rx).min(frames));
+        let tx = asked.tx.unwrap_or(frames / 4);
+        let completion = asked.completion.unwrap_or(2 * tx);
+        Self { fill, fill_target: (frames / 2).min(rx).min(fill), rx, tx, completion }
     }
 }
 
@@ -40,12 +57,29 @@ mod tests {
     fn no_ring_can_overflow() {
         for shift in 6..=18 {
             let layout = FrameLayout::new(2048, 1 << shift).unwrap();
-            let sizes = RingSizes::for_layout(layout);
+            let sizes = RingSizes::new(layout, RingRequest::default());
             for entries in [sizes.fill, sizes.rx, sizes.tx, sizes.completion] {
                 assert!(entries.is_power_of_two(), "{sizes:?}");
             }
             assert!(sizes.rx >= sizes.fill_target && sizes.completion >= sizes.tx, "{sizes:?}");
             assert!(sizes.fill_target + sizes.tx < layout.chunk_count(), "handlers get some: {sizes:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_asked_for_the_rx_ring_has_room_for_what_is_lent() {
+        let layout = FrameLayout::new(2048, 4096).unwrap();
+        for shift in 0..=13 {
+            let ring = Some(1 << shift);
+            let asked = [
+                RingRequest { rx: ring, ..RingRequest::default() },
+                RingRequest { fill: ring, ..RingRequest::default() },
+                RingRequest { fill: ring, rx: Some(2048), tx: ring, completion: ring },
+            ];
+            for sizes in asked.map(|asked| RingSizes::new(layout, asked)) {
+                assert!(sizes.fill_target <= sizes.rx && sizes.fill_target <= sizes.fill, "{sizes:?}");
+                assert!(sizes.fill_target > 0, "{sizes:?}");
+            }
         }
     }
 }

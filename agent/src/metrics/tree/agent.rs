@@ -27,17 +27,25 @@ pub(super) const IDENTITY: &[Metric] = &[
     Metric {
         name: "umemd_socket_info",
         kind: Kind::Gauge,
-        labels: &["device", "queue", "mode", "cpu"],
+        labels: &["device", "queue", "mode", "multi_buffer", "cpu"],
         help: "How the AF_XDP socket was bound (XDP_OPTIONS) and where its worker runs.",
         read: Read::Agent(|observation, out| {
             for device in &observation.devices {
                 let mode = if device.info.zero_copy { "zerocopy" } else { "copy" };
                 for queue in &device.queues {
                     let (number, cpu) = (queue.queue.to_string(), queue.cpu.to_string());
-                    out.add_with(&[&device.info.name, &number, mode, &cpu], true);
+                    let several = queue.multi_buffer.to_string();
+                    out.add_with(&[&device.info.name, &number, mode, &several, &cpu], true);
                 }
             }
         }),
+    },
+    Metric {
+        name: "umemd_device_up",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 while the device is served, 0 while it is away: removed, or not to be opened again.",
+        read: Read::Device(|device, out| out.add(device.away.is_none())),
     },
     Metric {
         name: "umemd_start_time_seconds",
@@ -49,6 +57,12 @@ pub(super) const IDENTITY: &[Metric] = &[
 ];
 
 pub(super) const SELF: &[Metric] = metrics! { Agent
+    Counter "umemd_capture_packets" "Packets written to the capture."
+        |observation| observation.capture.map(|capture| capture.packets);
+    Counter "umemd_capture_bytes" "Bytes written to the capture."
+        |observation| observation.capture.map(|capture| capture.bytes);
+    Counter "umemd_capture_lost" "Packets shown to the capture that could not be written: the disk is full."
+        |observation| observation.capture.map(|capture| capture.lost);
     Gauge "umemd_scrape_collector_success" ["collector"] "Whether the kernel answered at this scrape; that it has nothing to tell is an answer."
         |observation, out| {
             for collector in &observation.collectors {

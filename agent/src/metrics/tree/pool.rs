@@ -59,6 +59,8 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q| q.snapshot.conserved();
     Gauge "umemd_umem_frame_size_bytes" "Size of one frame."
         |q| q.frame_size;
+    Gauge "umemd_umem_huge_pages" "1 if the frames are in huge pages, as asked for."
+        |q| q.huge_pages;
     Gauge "umemd_umem_size_bytes" "Size of the queue's UMEM."
         |q| u64::from(q.frame_size) * u64::from(q.snapshot.total);
 };

@@ -17,6 +17,16 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q| q.snapshot.traffic.tx_bytes;
     Counter "umemd_tx_completions" "Frames read from the completion ring; completed does not mean sent."
         |q| q.snapshot.traffic.completions;
+    Counter "umemd_rx_fragments" "Frames read from the RX ring beyond the first of each packet."
+        |q| q.snapshot.traffic.rx_fragments;
+    Counter "umemd_tx_fragments" "Frames put on the TX ring beyond the first of each packet."
+        |q| q.snapshot.traffic.tx_fragments;
+    Counter "umemd_generated_packets" "Packets that began here and not on the RX ring."
+        |q| q.snapshot.traffic.generated;
+    Counter "umemd_capture_shown" "Packets that the worker showed to the capture."
+        |q| q.snapshot.traffic.observed;
+    Counter "umemd_capture_missed" "Packets that the worker could not show to the capture, because that was behind."
+        |q| q.snapshot.traffic.observe_missed;
     Counter "umemd_packets_dropped" ["reason"] "Packets dropped by the agent's worker, by reason."
         |q, out| {
             for (reason, packets) in q.snapshot.traffic.drops() {
@@ -27,6 +37,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q, out| {
             out.add_with(&["done"], q.snapshot.traffic.kicks_done);
             out.add_with(&["again"], q.snapshot.traffic.kicks_again);
+            out.add_with(&["busy"], q.snapshot.traffic.kicks_busy);
             out.add_with(&["down"], q.snapshot.traffic.kicks_down);
         };
     Counter "umemd_worker_polls" ["result"] "Turns of the queue's worker."
@@ -36,6 +47,8 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         };
     Counter "umemd_worker_failed_open" "Times the watchdog gave the queue's traffic back to the stack because its worker made no turns."
         |q| q.failed_open;
+    Gauge "umemd_worker_failed" "1 if the queue's handler panicked: its worker is gone, its traffic goes to the stack."
+        |q| q.failed;
     Gauge "umemd_worker_steered" "1 while the XDP program finds the queue's socket, 0 while its traffic goes to the stack."
         |q| q.steered;
 };

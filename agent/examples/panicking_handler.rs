@@ -1,0 +1,45 @@
+//! A handler that panics at the 100th packet of the first interface, to see that nobody else has to suffer for it:
+//! its queue's traffic goes to the stack, the other interfaces are served on, and the count at the end says which
+//! frames are lost. The end-to-end tests run it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use datapath::{PacketHandler, Verdict, handlers::Reflect};
+use umemd::{
+    cli::RunArgs,
+    config::RunConfig,
+    control::{self, Outcome},
+    outlet::Outlet,
+};
+
+struct Panicking {
+    /// Packets until then; `None`: it never panics.
+    left: Option<u32>,
+}
+
+impl PacketHandler for Panicking {
+    fn handle(&mut self, packet: &mut [u8]) -> Verdict {
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+            assert!(*left > 0, "this is the one");
+        }
+        Reflect.handle(packet)
+    }
+}
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("UMEMD_LOG", "info")).init();
+    let config = RunConfig::try_from(Args::parse().run)?;
+    let first = config.ifaces[0].clone();
+    let outcome = control::run_with(config, Outlet::new("report", std::io::stdout())?, move |queue| {
+        Panicking { left: (queue.interface == first).then_some(100) }
+    })?;
+    Ok(if outcome == Outcome::Conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,196 @@
+//! [`Crew`]: what one thread moves on: a worker of one queue, or a pair of two.
+
+use std::time::Duration;
+
+use datapath::{
+    Capture, Drain, FinalReport, Observer, PacketHandler, Pair, Published, Turn, Worker, WorkerConfig,
+    handlers::{Drop, Forward, Generate, Pace, Reflect},
+};
+use frame_pool::FramePool;
+use rustix::fd::BorrowedFd;
+
+use crate::{
+    config::{self, Handler, Mac},
+    xsk::XskPort,
+};
+
+/// A worker with whatever handler and observer, as its thread sees it: one indirect call per turn.
+pub(super) trait Crew: Send {
+    /// See [`Worker::poll_once`].
+    fn poll_once(&mut self, now: Duration) -> Turn;
+    /// See [`Worker::drain_once`].
+    fn drain_once(&mut self, now: Duration) -> Drain;
+    /// See [`Worker::is_sending`].
+    fn is_sending(&self) -> bool;
+    /// Whether there is nothing more to do, ever.
+    fn is_done(&self) -> bool;
+    /// The ports, in the order of the sides.
+    fn ports(&self) -> (&XskPort, Option<&XskPort>);
+    /// Where the snapshots of each side are read.
+    fn published(&self) -> Vec<Published>;
+    /// See [`Worker::finish`]; one report per side.
+    fn finish(self: Box<Self>, now: Duration) -> Vec<FinalReport>;
+}
+
+/// What the worker of one queue is made of, but for its handler.
+pub(super) struct Parts {
+    pub(super) pool: FramePool,
+    pub(super) port: XskPort,
+    pub(super) capture: Option<Capture>,
+    pub(super) config: WorkerConfig,
+}
+
+/// A queue, as who makes handlers for all of them may want to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Name of the interface.
+    pub interface: &'a str,
+    /// Its hardware address; none if it is not an Ethernet one.
+    pub mac: Option<[u8; 6]>,
+    /// The queue.
+    pub queue: u32,
+    /// Which of all queues served this is, from 0.
+    pub index: usize,
+    /// How many queues are served in all.
+    pub of: usize,
+}
+
+/// Makes the workers.
+pub(super) type Hire = Box<dyn Fn(Place<'_>, Parts) -> Box<dyn Crew>>;
+
+/// Workers with the handler of the configuration.
+pub(super) fn built_in(handler: &Handler) -> Hire {
+    match handler {
+        Handler::Drop => Box::new(|_, parts| solo(parts, Drop, never)),
+        Handler::Reflect => Box::new(|_, parts| solo(parts, Reflect, never)),
+        // Pairs are made by `pair`.
+        Handler::Forward { .. } => Box::new(|_, parts| solo(parts, Forward, never)),
+        Handler::Generate(generate) => {
+            let generate = generate.clone();
+            Box::new(move |place, parts| {
+                let done = |handler: &Generate| handler.left() == Some(0);
+                solo(parts, generator(&generate, place), done)
+            })
+        }
+    }
+}
+
+fn never<H>(_: &H) -> bool {
+    false
+}
+
+/// The share of one queue in what is to be sent.
+fn generator(config: &config::Generate, place: Place<'_>) -> Generate {
+    let share = |all: u64| all / place.of as u64 + u64::from((place.index as u64) < all % place.of as u64);
+    let template = config.template(Mac(place.mac.unwrap_or_default()));
+    let pace = Pace { rate: config.rate.map(share), count: config.count.map(share) };
+    Generate::new(&template, pace).expect("a size below that of the headers was refused")
+}
+
+/// The worker of one queue.
+pub(super) fn solo<H>(parts: Parts, handler: H, is_done: fn(&H) -> bool) -> Box<dyn Crew>
+where
+    H: PacketHandler + Send + 'static,
+{
+    let Parts { pool, port, capture, config } = parts;
+    match capture {
+        None => Box::new(Solo { worker: Worker::new(pool, port, handler, config), is_done }),
+        Some(capture) => {
+            Box::new(Solo { worker: Worker::observed(pool, port, handler, capture, config), is_done })
+        }
+    }
+}
+
+/// The worker that joins two queues.
+pub(super) fn pair(
+    sides: [(FramePool, XskPort); 2],
+    capture: Option<Capture>,
+    config: WorkerConfig,
+) -> Box<dyn Crew> {
+    match capture {
+        None => Box::new(Pair::new(sides, Forward, (), config)),
+        Some(capture) => Box::new(Pair::new(sides, Forward, capture, config)),
+    }
+}
+
+struct Solo<H, O: Observer> {
+    worker: Worker<XskPort, H, O>,
+    is_done: fn(&H) -> bool,
+}
+
+impl<H, O> Crew for Solo<H, O>
+where
+    H: PacketHandler + Send,
+    O: Observer + Send,
+    O::Sent: Send,
+{
+    fn poll_once(&mut self, now: Duration) -> Turn {
+        self.worker.poll_once(now)
+    }
+
+    fn drain_once(&mut self, now: Duration) -> Drain {
+        self.worker.drain_once(now)
+    }
+
+    fn is_sending(&self) -> bool {
+        self.worker.is_sending()
+    }
+
+    fn is_done(&self) -> bool {
+        (self.is_done)(self.worker.handler())
+    }
+
+    fn ports(&self) -> (&XskPort, Option<&XskPort>) {
+        (self.worker.port(), None)
+    }
+
+    fn published(&self) -> Vec<Published> {
+        vec![self.worker.published()]
+    }
+
+    fn finish(self: Box<Self>, now: Duration) -> Vec<FinalReport> {
+        vec![self.worker.finish(now)]
+    }
+}
+
+impl<H, O> Crew for Pair<XskPort, H, O>
+where
+    H: PacketHandler + Send,
+    O: Observer + Send,
+    O::Sent: Send,
+{
+    fn poll_once(&mut self, now: Duration) -> Turn {
+        Pair::poll_once(self, now)
+    }
+
+    fn drain_once(&mut self, now: Duration) -> Drain {
+        Pair::drain_once(self, now)
+    }
+
+    fn is_sending(&self) -> bool {
+        Pair::is_sending(self)
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    fn ports(&self) -> (&XskPort, Option<&XskPort>) {
+        let [a, b] = Pair::ports(self);
+        (a, Some(b))
+    }
+
+    fn published(&self) -> Vec<Published> {
+        Pair::published(self).into()
+    }
+
+    fn finish(self: Box<Self>, now: Duration) -> Vec<FinalReport> {
+        Pair::finish(*self, now).into()
+    }
+}
+
+/// The sockets of a crew: one or two.
+pub(super) fn sockets(crew: &dyn Crew) -> impl Iterator<Item = BorrowedFd<'_>> {
+    let (first, second) = crew.ports();
+    [Some(first), second].into_iter().flatten().filter_map(XskPort::socket)
+}

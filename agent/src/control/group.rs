@@ -1,0 +1,575 @@
+//! [`Group`]: interfaces that are opened and closed together: one, or two that frames cross between.
+//!
+//! A UMEM cannot be bound again once its interface went (libxdp keeps its first socket as long as the UMEM), and
+//! what the sockets were made for may change under them. So there is one answer to an interface that was removed,
+//! that has other queues now, or packets that its frames do not hold: all of the group is closed, and opened again
+//! with new UMEMs and pools as soon as that can be. What was closed waits for who still holds its frames.
+
+use std::{
+    cell::RefCell,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use datapath::{CaptureReader, WorkerConfig, capture};
+use frame_pool::{FrameLayout, FramePool, PoolConfig, Shutdown, UmemProvider};
+
+use super::{
+    crew::{self, Crew, Hire, Parts, Place},
+    device::{self, Attached, Device},
+    plan::{self, Plan},
+    queue::{Fixed, Queue},
+    worker::{self, End, Post, Running, Why},
+};
+use crate::{
+    capture::{Source, Writer},
+    config::{BindMode, RunConfig},
+    nic::{self, interrupts},
+    observe::{DeviceInfo, DeviceView, QueueView},
+    xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
+};
+
+/// How often queues are counted whose numbers do not add up.
+const LOOKS: u32 = 4;
+
+/// What groups need of the agent that they are of.
+pub(super) struct Common {
+    pub(super) config: RunConfig,
+    pub(super) hire: Hire,
+    pub(super) capture: RefCell<Option<Writer>>,
+    /// Time zero of all turns.
+    pub(super) epoch: Instant,
+}
+
+/// Interfaces that are opened and closed together.
+pub(super) struct Group {
+    names: Vec<String>,
+    /// The CPUs of its workers, in their order; repeated if there are more workers.
+    cpus: Vec<usize>,
+    state: RefCell<State>,
+}
+
+enum State {
+    Open(Open),
+    /// What was known of the interfaces when they were open, and why they are not.
+    Closed {
+        infos: Vec<Arc<DeviceInfo>>,
+        why: String,
+    },
+}
+
+/// A group that is served.
+pub(super) struct Open {
+    pub(super) devices: Vec<Device>,
+    /// One per queue of the first device, and in that order. Until it starts, the crew waits here.
+    workers: Vec<Employed>,
+}
+
+enum Employed {
+    Waiting(Box<dyn Crew>, usize),
+    Running(Running),
+    /// It ended by itself, and left its pools.
+    Gone(Vec<FramePool>),
+}
+
+/// A group that was closed, until all of its frames are home.
+pub(super) struct Leaving {
+    workers: Vec<Past>,
+}
+
+/// A worker that ended: the last look at its queues, and their pools.
+struct Past {
+    queues: Vec<QueueView>,
+    pools: Vec<FramePool>,
+}
+
+/// How to name a queue in a message.
+fn who(device: &Device, queue: &Queue) -> String {
+    format!("{} queue {}", device.info().name, queue.number())
+}
+
+impl Group {
+    /// Opens the group; the first worker gets the CPU at `offset` of `cpus`.
+    pub(super) fn open(common: &Common, names: Vec<String>, cpus: &[usize], offset: usize) -> Result<Self> {
+        let plans = plan::make(&common.config, &names)?;
+        let mut cpus = cpus.to_vec();
+        if common.config.cpus.is_none() {
+            let interrupted: Vec<usize> = names.iter().flat_map(|name| interrupts::cpus(name)).collect();
+            cpus = interrupts::last(cpus, &interrupted);
+        }
+        let first = offset % cpus.len().max(1);
+        cpus.rotate_left(first);
+        let open = Open::new(common, plans, &cpus, true)?;
+        Ok(Self { names, cpus, state: RefCell::new(State::Open(open)) })
+    }
+
+    /// How many workers it has.
+    pub(super) fn workers(&self) -> usize {
+        self.with(|open| open.workers.len()).unwrap_or(0)
+    }
+
+    /// Runs `f` with the group, if it is open.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&Open) -> T) -> Option<T> {
+        match &*self.state.borrow() {
+            State::Open(open) => Some(f(open)),
+            State::Closed { .. } => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn with_mut<T>(&self, f: impl FnOnce(&mut Open) -> T) -> Option<T> {
+        match &mut *self.state.borrow_mut() {
+            State::Open(open) => Some(f(open)),
+            State::Closed { .. } => None,
+        }
+    }
+
+    /// Takes note of workers that ended by themselves, if the group is open.
+    pub(super) async fn bury(&self) -> Option<Buried> {
+        if !self.with(Open::has_gone_workers)? {
+            return self.with(Open::buried);
+        }
+        // Not borrowed while it waits.
+        let mut gone = self.with_mut(Open::take_gone)?;
+        let mut ends = Vec::new();
+        for (index, running) in gone.drain(..) {
+            ends.push((index, running.end().await));
+        }
+        self.with_mut(|open| open.bury(ends))
+    }
+
+    /// The group as it is now.
+    pub(super) fn observe(&self) -> Vec<DeviceView> {
+        match &*self.state.borrow() {
+            State::Open(open) => open.devices.iter().map(Device::observe).collect(),
+            State::Closed { infos, why } => infos
+                .iter()
+                .map(|info| DeviceView {
+                    info: Arc::clone(info),
+                    decisions: Default::default(),
+                    queues: Vec::new(),
+                    away: Some(why.clone()),
+                    kernel: None,
+                })
+                .collect(),
+        }
+    }
+
+    /// Compares the group with its interfaces, and closes or opens it accordingly. What it closed is returned.
+    pub(super) async fn reconcile(&self, common: &Common) -> Option<Leaving> {
+        let change = self.with_mut(|open| open.change(&common.config));
+        match change {
+            Some(None) => None,
+            Some(Some(why)) => {
+                log::warn!("{}: {why}; its queues are closed", self.names.join(" and "));
+                self.close(&why).await
+            }
+            None => {
+                self.open_again(common);
+                None
+            }
+        }
+    }
+
+    /// Closes the group, if it is open.
+    pub(super) async fn close(&self, reason: &str) -> Option<Leaving> {
+        let infos = self.with(Open::infos)?;
+        let closed = State::Closed { infos, why: reason.to_owned() };
+        match self.state.replace(closed) {
+            State::Open(open) => Some(open.close().await),
+            State::Closed { .. } => None,
+        }
+    }
+
+    fn open_again(&self, common: &Common) {
+        let opened = plan::make(&common.config, &self.names)
+            .and_then(|plans| Open::new(common, plans, &self.cpus, false))
+            .and_then(|mut open| open.start(common).map(|()| open));
+        let mut state = self.state.borrow_mut();
+        match opened {
+            Ok(open) => {
+                log::info!("{}: served again", self.names.join(" and "));
+                *state = State::Open(open);
+            }
+            Err(error) => {
+                let now = format!("{error:#}");
+                if let State::Closed { why, .. } = &mut *state
+                    && *why != now
+                {
+                    log::warn!("not opened again: {now}; trying each second");
+                    *why = now;
+                }
+            }
+        }
+    }
+}
+
+impl Open {
+    /// Program, UMEMs, sockets, workers; the threads come later.
+    fn new(common: &Common, plans: Vec<Plan>, cpus: &[usize], first: bool) -> Result<Self> {
+        let config = &common.config;
+        let queues: usize = plans.iter().map(|plan| plan.queues.len()).sum();
+        plan::refuse_too_much_memory(config, queues)?;
+        plans.iter().for_each(|plan| plan.warn(config));
+        let attached: Vec<Attached> =
+            plans.iter().map(|plan| device::attach(config, plan)).collect::<Result<_>>()?;
+
+        let mut workers = Vec::new();
+        let mut queues: Vec<Vec<Queue>> = plans.iter().map(|_| Vec::new()).collect();
+        for index in 0..plans[0].queues.len() {
+            let cpu = cpus.get(index % cpus.len().max(1)).copied().unwrap_or(0);
+            let numbers: Vec<u32> = plans.iter().map(|plan| plan.queues[index]).collect();
+            let opened = if first {
+                xsk::patiently(|| bind(config, &plans, &numbers))
+            } else {
+                bind(config, &plans, &numbers)
+            }?;
+            let Bound { sockets, huge_pages, rings } = opened;
+            let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
+            let crew = Self::hire(common, &plans, index, ports, rings);
+            for (side, (socket, published)) in handles.into_iter().zip(crew.published()).enumerate() {
+                let fixed = Fixed {
+                    number: numbers[side],
+                    cpu,
+                    frame_size: config.layout.chunk_size(),
+                    huge_pages,
+                    multi_buffer: plans[side].multi_buffer,
+                };
+                queues[side].push(Queue::new(fixed, socket, published));
+            }
+            workers.push(Employed::Waiting(crew, cpu));
+        }
+        let devices = plans.into_iter().zip(attached).zip(queues);
+        let devices = devices.map(|((plan, attached), queues)| Device::new(plan, attached, queues)).collect();
+        Ok(Self { devices, workers })
+    }
+
+    /// Pools, handler, capture: what a worker is made of beside its ports.
+    fn hire(
+        common: &Common,
+        plans: &[Plan],
+        index: usize,
+        ports: Vec<XskPort>,
+        rings: RingSizes,
+    ) -> Box<dyn Crew> {
+        let frames = Arc::clone(ports[0].frames());
+        // A return ring with room for every frame never turns one away (kernel.md 3.8).
+        let pool_config = PoolConfig { ring_size: frames.layout().chunk_count(), ..PoolConfig::default() };
+        let provider = UmemProvider::with_memory(frames.layout(), Some(Arc::clone(&frames) as _));
+        let pool = || FramePool::new(pool_config, Arc::clone(&provider) as _);
+        let config = WorkerConfig { fill_target: rings.fill_target, ..WorkerConfig::default() };
+        let capture = common.capture.borrow().as_ref().map(|writer| {
+            // As many as the pool lets others hold.
+            let (capture, reader) = capture::capture(frames.layout().chunk_count() as usize / 4);
+            writer.add(source(reader, &frames, plans, index));
+            capture
+        });
+        let mut ports = ports.into_iter();
+        match (ports.next(), ports.next()) {
+            (Some(a), Some(b)) => crew::pair([(pool(), a), (pool(), b)], capture, config),
+            (Some(port), None) => {
+                let plan = &plans[0];
+                let place = Place {
+                    interface: &plan.link.name,
+                    mac: plan.link.mac,
+                    queue: plan.queues[index],
+                    index,
+                    of: plan.queues.len(),
+                };
+                (common.hire)(place, Parts { pool: pool(), port, capture, config })
+            }
+            (None, _) => unreachable!("a queue was bound"),
+        }
+    }
+
+    /// Starts the threads, and steers frames to their sockets.
+    pub(super) fn start(&mut self, common: &Common) -> Result<()> {
+        for (index, employed) in self.workers.iter_mut().enumerate() {
+            let Employed::Waiting(mut crew, cpu) = mem::replace(employed, Employed::Gone(Vec::new())) else {
+                continue;
+            };
+            // The first turn lends the kernel its frames. What is steered before that finds none and is dropped.
+            crew.poll_once(common.epoch.elapsed());
+            let (device, queue) = (&self.devices[0], &self.devices[0].queues[index]);
+            let post = Post {
+                // Linux cuts a thread's name after 15 bytes; an interface's has up to 15.
+                name: format!("{}/{}", device.info().name, queue.number()),
+                cpu,
+                spin: common.config.spin,
+                epoch: common.epoch,
+            };
+            let running = worker::spawn(post, crew)
+                .with_context(|| format!("cannot start the thread of {}", who(device, queue)))?;
+            *employed = Employed::Running(running);
+        }
+        self.devices.iter().try_for_each(Device::steer)
+    }
+
+    fn infos(&self) -> Vec<Arc<DeviceInfo>> {
+        self.devices.iter().map(|device| Arc::clone(device.info())).collect()
+    }
+
+    /// Why the group has to be closed, if it has to.
+    fn change(&mut self, config: &RunConfig) -> Option<String> {
+        for device in &mut self.devices {
+            let link = match nic::link(device.plan.link.index) {
+                Ok(Some(link)) => link,
+                Ok(None) => return Some(format!("{} was removed", device.info().name)),
+                // The kernel is busy with something else. It will tell next time.
+                Err(_) => continue,
+            };
+            if !device.is_attached() {
+                return Some(format!("our XDP program was taken off {}", device.info().name));
+            }
+            let longer = link.mtu > device.plan.link.mtu;
+            let plan = match Plan::new(config, link) {
+                Ok(plan) => plan,
+                Err(error) => return Some(format!("{error:#}")),
+            };
+            if let Some(why) = device.plan.difference(&plan) {
+                return Some(why);
+            }
+            device.plan.link = plan.link;
+            if longer {
+                device.plan.warn(config);
+            }
+        }
+        None
+    }
+
+    fn has_gone_workers(&self) -> bool {
+        self.workers
+            .iter()
+            .any(|employed| matches!(employed, Employed::Running(running) if running.is_gone()))
+    }
+
+    fn take_gone(&mut self) -> Vec<(usize, Running)> {
+        let mut gone = Vec::new();
+        for (index, employed) in self.workers.iter_mut().enumerate() {
+            if matches!(employed, Employed::Running(running) if running.is_gone())
+                && let Employed::Running(running) = mem::replace(employed, Employed::Gone(Vec::new()))
+            {
+                gone.push((index, running));
+            }
+        }
+        gone
+    }
+
+    fn buried(&self) -> Buried {
+        let all = self.workers.iter().all(|employed| matches!(employed, Employed::Gone(_)));
+        Buried { failed: false, all }
+    }
+
+    fn bury(&mut self, ends: Vec<(usize, Option<End>)>) -> Buried {
+        let mut any_failed = false;
+        for (index, end) in ends {
+            let failed = end.as_ref().is_none_or(|end| end.why == Why::Panicked);
+            any_failed |= failed;
+            let mut sides = end.map(|end| end.sides).unwrap_or_default().into_iter();
+            let mut pools = Vec::new();
+            for device in &self.devices {
+                let queue = &device.queues[index];
+                if let Some((report, statistics)) = sides.next() {
+                    queue.ended(&report, statistics);
+                    pools.push(report.pool);
+                }
+                if failed {
+                    // A socket that is closed leaves the program's map by itself; one that nobody closed does not.
+                    let _ = device.clear_socket(queue);
+                    queue.fail();
+                    log::error!(
+                        "{}: its handler panicked with {} frames in its hands, which are lost; its traffic goes to \
+                         the stack, other queues go on",
+                        who(device, queue),
+                        queue.snapshot().places.user,
+                    );
+                }
+            }
+            self.workers[index] = Employed::Gone(pools);
+        }
+        Buried { failed: any_failed, ..self.buried() }
+    }
+
+    /// Detaches the programs: no further frame is steered.
+    pub(super) fn detach(&self) {
+        self.devices.iter().for_each(Device::detach);
+    }
+
+    /// Closes everything:
+    ///
+    /// 1. detach the program: no further frame is steered;
+    /// 2. let go of the sockets, which are the workers' alone from here on;
+    /// 3. tell every worker to stop; each empties its RX ring, waits for its completions, closes its socket, and
+    ///    takes every frame home;
+    /// 4. wait for them.
+    async fn close(self) -> Leaving {
+        self.detach();
+        self.devices.iter().flat_map(|device| &device.queues).for_each(Queue::release_socket);
+        for employed in &self.workers {
+            if let Employed::Running(running) = employed {
+                running.stop.ask();
+            }
+        }
+        let mut leaving = Leaving { workers: Vec::new() };
+        for (index, employed) in self.workers.into_iter().enumerate() {
+            let queues = self.devices.iter().map(|device| &device.queues[index]);
+            let end = match employed {
+                // It never had anything.
+                Employed::Waiting(..) => continue,
+                Employed::Gone(pools) => {
+                    leaving.workers.push(Past { queues: queues.map(Queue::observe).collect(), pools });
+                    continue;
+                }
+                Employed::Running(running) => running.end().await,
+            };
+            let mut past = Past { queues: Vec::new(), pools: Vec::new() };
+            match end {
+                None => {
+                    log::error!("the worker of queue {index} did not live to account for its frames");
+                    past.queues.extend(queues.map(Queue::unaccounted));
+                }
+                Some(end) => {
+                    for (queue, (report, statistics)) in queues.zip(end.sides) {
+                        queue.ended(&report, statistics);
+                        past.queues.push(queue.observe());
+                        past.pools.push(report.pool);
+                    }
+                }
+            }
+            leaving.workers.push(past);
+        }
+        leaving
+    }
+}
+
+/// What [`Open::bury`] found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Buried {
+    /// A worker panicked.
+    pub(super) failed: bool,
+    /// No worker is left.
+    pub(super) all: bool,
+}
+
+/// The sockets of one worker, all on one UMEM.
+struct Bound {
+    sockets: Vec<(XskPort, SocketHandle)>,
+    huge_pages: bool,
+    rings: RingSizes,
+}
+
+/// Binds one queue of each interface, in the mode planned; or in copy mode, said aloud, if zero-copy was nobody's
+/// wish but the table's.
+fn bind(config: &RunConfig, plans: &[Plan], queues: &[u32]) -> Result<Bound, OpenError> {
+    let (planned, asked) = plans[0].bind;
+    match bind_as(config, plans, queues, planned) {
+        Err(error) if planned == BindMode::ZeroCopy && !asked && !matches!(error, OpenError::Busy { .. }) => {
+            log::warn!(
+                "{error}: {} should have zero-copy and gets copy mode; --zerocopy makes this an error, --copy no \
+                 warning",
+                plans[0].driver
+            );
+            bind_as(config, plans, queues, BindMode::Copy)
+        }
+        result => result,
+    }
+}
+
+fn bind_as(config: &RunConfig, plans: &[Plan], queues: &[u32], bind: BindMode) -> Result<Bound, OpenError> {
+    let rings = RingSizes::new(config.layout, config.rings);
+    // Two sides take turns in one UMEM: twice the frames, for twice the rings.
+    let count = config.layout.chunk_count() * queues.len() as u32;
+    let layout = FrameLayout::new(config.layout.chunk_size(), count).unwrap_or(config.layout);
+    let mut request = UmemRequest {
+        interface: &plans[0].link.name,
+        queue: queues[0],
+        layout,
+        headroom: config.headroom,
+        huge_pages: config.huge_pages,
+        rings,
+    };
+    let frames = match xsk::umem(request) {
+        Err(error @ OpenError::NoHugePages { .. }) => {
+            log::warn!("{error}; it gets ordinary pages");
+            request.huge_pages = false;
+            xsk::umem(request)
+        }
+        result => result,
+    }?;
+    let sockets = plans.iter().zip(queues).map(|(plan, queue)| {
+        let Plan { link, multi_buffer, .. } = plan;
+        let multi_buffer = *multi_buffer;
+        xsk::open(Request {
+            interface: &link.name,
+            queue: *queue,
+            frames: &frames,
+            rings,
+            bind,
+            multi_buffer,
+        })
+    });
+    Ok(Bound { sockets: sockets.collect::<Result<_, _>>()?, huge_pages: request.huge_pages, rings })
+}
+
+fn source(reader: CaptureReader, frames: &Arc<UmemFrames>, plans: &[Plan], index: usize) -> Source {
+    Source {
+        reader,
+        frames: Arc::clone(frames) as _,
+        interfaces: plans.iter().map(|plan| plan.link.name.clone()).collect(),
+        queue: plans[0].queues[index],
+    }
+}
+
+impl Leaving {
+    /// The last look at the queues.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &QueueView> {
+        self.workers.iter().flat_map(|past| &past.queues)
+    }
+
+    /// Takes late frames home, and says once a minute if some are still out; whether all are home.
+    pub(super) fn retry(&mut self, now: Duration) -> bool {
+        let mut all_home = true;
+        for Past { queues, pools } in &mut self.workers {
+            for pool in &mut *pools {
+                if let Shutdown::Draining { warning, .. } = pool.retry(now) {
+                    all_home = false;
+                    if let Some(stalled) = warning {
+                        log::warn!("{stalled}");
+                    }
+                }
+            }
+            // Again, if somebody gave a frame back between two of its numbers.
+            for _ in 0..LOOKS {
+                count_again(queues, pools);
+                if queues.iter().all(|queue| queue.snapshot.conserved()) {
+                    break;
+                }
+            }
+        }
+        all_home
+    }
+}
+
+/// Brings the last look at a worker's queues up to date with its pools. As while it ran, the second of two
+/// accounts for what its own pool took, the first for all the rest.
+fn count_again(queues: &mut [QueueView], pools: &[FramePool]) {
+    let mut others = 0;
+    for (side, (queue, pool)) in queues.iter_mut().zip(pools).enumerate().rev() {
+        let (snapshot, now) = (&mut queue.snapshot, pool.places());
+        snapshot.given = pool.held();
+        snapshot.inflight = pool.inflight();
+        (snapshot.hold, snapshot.release) = (pool.hold(), pool.release());
+        let places = &mut snapshot.places;
+        places.user = now.out.saturating_sub(places.quarantined);
+        (places.ring, places.detached) = (now.ring, now.detached);
+        if side > 0 {
+            others = now.out + now.ring + now.detached;
+            snapshot.total = others;
+        } else {
+            places.slab = now.slab;
+            snapshot.total = pool.layout().chunk_count() - others;
+        }
+    }
+}

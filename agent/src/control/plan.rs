@@ -1,0 +1,172 @@
+//! [`Plan`]: how an interface is to be opened, from what it is at the moment.
+
+use anyhow::{Context as _, Result, bail};
+use procfs::Current as _;
+
+use crate::{
+    config::{BindMode, Handler, MultiBuffer, RunConfig},
+    nic::{self, Link, NicError, drivers},
+    steer::guard,
+    sys::ethtool,
+};
+
+/// `XDP_PACKET_HEADROOM` (linux/bpf.h): what the kernel keeps free in front of a received frame.
+const HEADROOM: u32 = 256;
+/// An Ethernet header with one VLAN tag: what a frame has beyond the MTU.
+const L2_OVERHEAD: u32 = 18;
+
+/// How one interface is to be opened.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) link: Link,
+    /// Empty if the kernel does not say.
+    pub(super) driver: String,
+    /// The queues to serve.
+    pub(super) queues: Vec<u32>,
+    /// Whether packets may take several frames.
+    pub(super) multi_buffer: bool,
+    /// The mode to ask for, and whether the user did.
+    pub(super) bind: (BindMode, bool),
+}
+
+/// Plans for these interfaces, or the reason why one of them cannot be opened.
+pub(super) fn make(config: &RunConfig, names: &[String]) -> Result<Vec<Plan>> {
+    let ask = |what| move |source| NicError::Kernel { what, source };
+    let links = nic::links().map_err(NicError::links)?;
+    let addresses = nic::addresses().map_err(ask("its addresses"))?;
+    let routes = nic::routes().map_err(ask("its routes"))?;
+
+    let mut plans = Vec::new();
+    for name in names {
+        let link = nic::find(&links, name, config.netns.as_deref())?;
+        if !link.up {
+            return Err(NicError::Down { name: name.clone() }.into());
+        }
+        if !config.force {
+            guard::refuse_lock_out(&config.rules, &nic::facts(link, &links, &addresses, &routes))
+                .with_context(|| format!("will not attach to {name}"))?;
+        }
+        plans.push(Plan::new(config, link.clone())?);
+    }
+    join(&mut plans)?;
+    Ok(plans)
+}
+
+/// What two interfaces that frames cross between must have in common.
+fn join(plans: &mut [Plan]) -> Result<()> {
+    let [a, b] = plans else { return Ok(()) };
+    if a.queues.len() != b.queues.len() {
+        bail!(
+            "cannot forward between {} with {} queues and {} with {}: queue 0 is joined with queue 0, and so on; \
+             --queues chooses as many on both, or `ethtool -L` changes them",
+            a.link.name,
+            a.queues.len(),
+            b.link.name,
+            b.queues.len()
+        );
+    }
+    // One UMEM has one mode, and what comes in has to go out.
+    for plan in [&mut *a, &mut *b] {
+        plan.queues.sort_unstable();
+    }
+    let multi_buffer = a.multi_buffer || b.multi_buffer;
+    let copy = [a.bind.0, b.bind.0].contains(&BindMode::Copy);
+    for plan in [a, b] {
+        plan.multi_buffer = multi_buffer;
+        plan.bind.0 = if copy { BindMode::Copy } else { BindMode::ZeroCopy };
+    }
+    Ok(())
+}
+
+impl Plan {
+    pub(super) fn new(config: &RunConfig, link: Link) -> Result<Self> {
+        let driver = ethtool::driver(&link.name).unwrap_or_default();
+        let bind = match config.bind {
+            Some(asked) => (asked, true),
+            None => (drivers::default_bind(&driver, config.mode, drivers::linux_version()), false),
+        };
+        let queues = nic::choose_queues(&link, config.queues.as_deref())?;
+        let mut longest = link.mtu + L2_OVERHEAD;
+        if let Handler::Generate(generate) = &config.handler {
+            if generate.size > link.mtu as usize + 14 {
+                bail!(
+                    "--size {} does not fit {}, whose MTU is {}: at most {} bytes do",
+                    generate.size,
+                    link.name,
+                    link.mtu,
+                    link.mtu + 14
+                );
+            }
+            longest = longest.max(generate.size as u32);
+        }
+        let multi_buffer = match config.multi_buffer {
+            MultiBuffer::Auto => longest > capacity(config),
+            MultiBuffer::On => true,
+            MultiBuffer::Off => false,
+        };
+        Ok(Self { link, driver, queues, multi_buffer, bind })
+    }
+
+    /// Says what will be dropped.
+    pub(super) fn warn(&self, config: &RunConfig) {
+        let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config));
+        if mtu + L2_OVERHEAD > capacity && !self.multi_buffer {
+            log::warn!(
+                "{name} has MTU {mtu}, and a frame of {} bytes holds packets of {capacity}: longer ones are dropped \
+                 and counted as xsk_rx_dropped; --multi-buffer auto lets them take several frames",
+                config.layout.chunk_size(),
+            );
+        }
+    }
+
+    /// What is different in `new`, if the interface has to be opened again for that.
+    pub(super) fn difference(&self, new: &Self) -> Option<String> {
+        if self.queues != new.queues {
+            return Some(format!("it has {} queues now, not {}", new.queues.len(), self.queues.len()));
+        }
+        // A pair may have more than its own MTU asks for.
+        if new.multi_buffer && !self.multi_buffer {
+            return Some(format!("its MTU is {} now, more than a frame holds", new.link.mtu));
+        }
+        None
+    }
+}
+
+/// Bytes of a packet that a frame has room for.
+fn capacity(config: &RunConfig) -> u32 {
+    config.layout.chunk_size() - HEADROOM - config.headroom
+}
+
+/// Refuses UMEMs that the machine cannot hold, before the kernel pins them page by page.
+pub(super) fn refuse_too_much_memory(config: &RunConfig, queues: usize) -> Result<()> {
+    let wanted =
+        u64::from(config.layout.chunk_size()) * u64::from(config.layout.chunk_count()) * queues as u64;
+    // A machine that does not tell is not refused.
+    let available = procfs::Meminfo::current().ok().and_then(|meminfo| meminfo.mem_available);
+    match available {
+        Some(available) if wanted > available => bail!(
+            "{queues} queues with {} frames of {} bytes take {} MiB, and {} MiB are available; ask for fewer \
+             --frames or --queues",
+            config.layout.chunk_count(),
+            config.layout.chunk_size(),
+            wanted >> 20,
+            available >> 20,
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The CPUs for the workers: those asked for, or all that this process may use, from the last one down.
+pub(super) fn cpus(config: &RunConfig) -> Result<Vec<usize>> {
+    let allowed = rustix::thread::sched_getaffinity(None).context("cannot ask which CPUs may be used")?;
+    let all: Vec<usize> =
+        (0..rustix::thread::CpuSet::MAX_CPU).rev().filter(|cpu| allowed.is_set(*cpu)).collect();
+    let Some(asked) = &config.cpus else { return Ok(all) };
+    if let Some(cpu) = asked.iter().find(|cpu| !all.contains(cpu)) {
+        bail!(
+            "--cpus {cpu}: this process may not use that CPU; it may use {:?}",
+            all.into_iter().rev().collect::<Vec<_>>()
+        );
+    }
+    Ok(asked.clone())
+}
