@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What the agent logs once its listener serves, in front of the address.
-const LISTENING: &str = "umemd: info: listening on http://";
+const LISTENING: &str = "listening on http://";
 /// What the watchdog takes to give up a worker, and twice as much.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -31,6 +31,8 @@ const SOON: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct AgentCommand {
     prefix: Vec<OsString>,
+    /// An example of the agent's, to be run in its stead.
+    example: Option<&'static str>,
     listen: String,
     args: Vec<OsString>,
     unread: bool,
@@ -38,7 +40,13 @@ pub struct AgentCommand {
 
 impl Default for AgentCommand {
     fn default() -> Self {
-        Self { prefix: Vec::new(), listen: "127.0.0.1:0".into(), args: Vec::new(), unread: false }
+        Self {
+            prefix: Vec::new(),
+            example: None,
+            listen: "127.0.0.1:0".into(),
+            args: Vec::new(),
+            unread: false,
+        }
     }
 }
 
@@ -69,6 +77,13 @@ impl AgentCommand {
         self
     }
 
+    /// Starts an example of the agent's instead, which takes the flags of `umemd run`.
+    #[must_use]
+    pub fn example(mut self, name: &'static str) -> Self {
+        self.example = Some(name);
+        self
+    }
+
     /// Starts it by another program, which has to turn itself into it.
     #[must_use]
     pub fn under<T: Into<OsString>>(mut self, prefix: impl IntoIterator<Item = T>) -> Self {
@@ -93,6 +108,11 @@ impl AgentCommand {
         agent
     }
 
+    /// Starts it, and waits for nothing: it may end by itself.
+    pub fn start_unready(self) -> Agent {
+        self.spawn()
+    }
+
     /// Runs it to its end, which should come soon.
     ///
     /// # Panics
@@ -103,14 +123,31 @@ impl AgentCommand {
         self.spawn().wait()
     }
 
-    fn spawn(self) -> Agent {
+    /// The command, without `--json`, with a pipe for what it writes to stdout.
+    pub fn command_to_pipe(self) -> Command {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    fn command(self) -> Command {
         // If the test is killed, so is the agent. setpriv becomes the program it starts: the pid is the agent's.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).args(self.prefix).arg(binary()).args(["run", "--json"]);
+        command.args(["--pdeathsig", "KILL", "--"]).args(self.prefix);
+        match self.example {
+            Some(name) => command.arg(example(name)),
+            None => command.arg(binary()).arg("run"),
+        };
         command.args(["--listen", &self.listen]).args(self.args).env_remove("UMEMD_LOG");
+        command
+    }
+
+    fn spawn(self) -> Agent {
+        let is_unread = self.unread;
+        let mut command = self.args(["--json"]).command();
         let line = format!("{command:?}").replace('"', "");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let unread = self.unread.then(full_pipe).map(|(reader, writer)| {
+        let unread = is_unread.then(full_pipe).map(|(reader, writer)| {
             command.stdout(writer);
             reader
         });
@@ -175,11 +212,21 @@ impl Agent {
     /// If it does not answer, or the law is broken.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
-        let response = self.get("/metrics");
-        assert_eq!(response.status, 200, "/metrics: {}", response.body);
-        let metrics = Metrics::parse(&response.body);
+        let metrics = self.metrics_anyhow();
         metrics.assert_conserved();
         metrics
+    }
+
+    /// The same where there may be no queue at all.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    #[track_caller]
+    pub fn metrics_anyhow(&self) -> Metrics {
+        let response = self.get("/metrics");
+        assert_eq!(response.status, 200, "/metrics: {}", response.body);
+        Metrics::parse(&response.body)
     }
 
     /// Scrapes until `predicate` is true of the metrics, and returns those.
@@ -189,9 +236,21 @@ impl Agent {
     /// If that does not become true soon.
     #[track_caller]
     pub fn metrics_when(&self, what: &str, predicate: impl Fn(&Metrics) -> bool) -> Metrics {
+        let metrics = self.metrics_anyhow_when(what, predicate);
+        metrics.assert_conserved();
+        metrics
+    }
+
+    /// The same where the law may be broken, or there may be no queue at all.
+    ///
+    /// # Panics
+    ///
+    /// If that does not become true soon.
+    #[track_caller]
+    pub fn metrics_anyhow_when(&self, what: &str, predicate: impl Fn(&Metrics) -> bool) -> Metrics {
         let deadline = Instant::now() + SOON;
         loop {
-            let metrics = self.metrics();
+            let metrics = self.metrics_anyhow();
             if predicate(&metrics) {
                 return metrics;
             }
@@ -259,7 +318,7 @@ impl Agent {
     }
 
     fn find_address(&self) -> Option<SocketAddr> {
-        self.stderr.lock().iter().find_map(|line| line.strip_prefix(LISTENING)?.trim().parse().ok())
+        self.stderr.lock().iter().find_map(|line| line.split_once(LISTENING)?.1.trim().parse().ok())
     }
 }
 
@@ -334,4 +393,13 @@ fn binary() -> PathBuf {
             profile.display()
         )
     })
+}
+
+/// An example of the agent's: cargo builds those with the tests, beside them.
+fn example(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("a running program has a file");
+    let profile = test.parent().and_then(Path::parent).expect("cargo puts tests into deps");
+    let example = profile.join("examples").join(name);
+    assert!(example.is_file(), "there is no {}; `cargo xtask test` builds it", example.display());
+    example
 }

@@ -2,9 +2,10 @@
 
 use crate::{
     agent::AgentCommand,
+    command::ip_batch,
     netns::NetNs,
     privilege,
-    veth::{VethConfig, VethPair},
+    veth::{VethConfig, VethEnd, VethPair},
 };
 
 /// The UDP port whose traffic the agent is told to take.
@@ -23,11 +24,14 @@ pub struct LabConfig {
     pub queues: u32,
     /// Largest packet without the Ethernet header, bytes.
     pub mtu: u32,
+    /// A third namespace, where the second pair ends: what is between the two is the agent's to forward. Each
+    /// end takes the other for its neighbour.
+    pub beyond: bool,
 }
 
 impl Default for LabConfig {
     fn default() -> Self {
-        Self { pairs: 1, queues: 1, mtu: 1500 }
+        Self { pairs: 1, queues: 1, mtu: 1500, beyond: false }
     }
 }
 
@@ -38,6 +42,9 @@ pub struct Lab {
     pub near: NetNs,
     /// Where traffic comes from.
     pub far: NetNs,
+    /// Where the second pair ends, if the lab has one.
+    pub beyond: Option<NetNs>,
+    config: LabConfig,
     pairs: Vec<VethPair>,
 }
 
@@ -49,14 +56,50 @@ impl Lab {
 
     /// Another one.
     pub fn with(config: LabConfig) -> Option<Self> {
-        let LabConfig { pairs, queues, mtu } = config;
         if !privilege::permits_tests() {
             return None;
         }
         let (near, far) = (NetNs::new("near"), NetNs::new("far"));
-        let pair = |number| VethPair::new(&near, &far, VethConfig { number, queues, mtu });
-        let pairs = (0..pairs).map(pair).collect();
-        Some(Self { near, far, pairs })
+        let beyond = config.beyond.then(|| NetNs::new("beyond"));
+        let mut lab = Self { near, far, beyond, config, pairs: Vec::new() };
+        lab.pairs = (0..config.pairs).map(|number| lab.lay(number)).collect();
+        lab.join();
+        Some(lab)
+    }
+
+    /// Brings a pair into the state that it had at first: after it was removed, or down, which takes neighbours and
+    /// routes away.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses.
+    #[track_caller]
+    pub fn again(&self, number: u8) {
+        let pair = &self.pairs[usize::from(number)];
+        if !pair.near.exists() {
+            self.lay(number);
+        }
+        pair.introduce();
+        self.join();
+    }
+
+    fn join(&self) {
+        if let (Some(beyond), [here, there]) = (&self.beyond, &self.pairs[..]) {
+            join(&self.far, &here.far, &there.far);
+            join(beyond, &there.far, &here.far);
+        }
+    }
+
+    /// Lays the cable of a pair; again, if it was removed.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses.
+    #[track_caller]
+    pub fn lay(&self, number: u8) -> VethPair {
+        let LabConfig { queues, mtu, .. } = self.config;
+        let far = self.beyond.as_ref().filter(|_| number == 1).unwrap_or(&self.far);
+        VethPair::new(&self.near, far, VethConfig { number, queues, mtu })
     }
 
     /// The first pair.
@@ -72,6 +115,24 @@ impl Lab {
     /// `umemd run` on the near end of every pair, with these arguments more.
     pub fn agent(&self, args: &[&str]) -> AgentCommand {
         let ifaces = self.pairs.iter().flat_map(|pair| ["--iface", pair.near.name.as_str()]);
-        AgentCommand::new().args(["--netns", self.near.name()]).args(ifaces).args(args.iter().copied())
+        self.agent_on(args).args(ifaces)
     }
+
+    /// `umemd run` in the near namespace, with these arguments more, which say on what.
+    pub fn agent_on(&self, args: &[&str]) -> AgentCommand {
+        AgentCommand::new().args(["--netns", self.near.name()]).args(args.iter().copied())
+    }
+}
+
+/// Makes `there` a neighbour of `here`, which is in `netns`. Checksums have to be complete: nobody between the two
+/// completes them.
+fn join(netns: &NetNs, here: &VethEnd, there: &VethEnd) {
+    ip_batch(
+        netns.name(),
+        &[
+            format!("route replace {}/32 dev {}", there.ip, here.name),
+            format!("neighbour replace {} lladdr {} dev {} nud permanent", there.ip, there.mac, here.name),
+        ],
+    );
+    here.ethtool("-K", &["tx", "off"]);
 }

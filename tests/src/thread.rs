@@ -70,6 +70,34 @@ impl Drop for StoppedThread {
     }
 }
 
+/// How often the thread called `name` of process `pid` went to sleep by itself so far.
+///
+/// # Panics
+///
+/// If there is no such thread.
+#[track_caller]
+pub fn sleeps(pid: u32, name: &str) -> u64 {
+    status(pid, name, "voluntary_ctxt_switches:").parse().expect("a count")
+}
+
+/// The CPUs that the thread called `name` of process `pid` may run on, as the kernel lists them.
+///
+/// # Panics
+///
+/// If there is no such thread.
+#[track_caller]
+pub fn cpus(pid: u32, name: &str) -> String {
+    status(pid, name, "Cpus_allowed_list:")
+}
+
+#[track_caller]
+fn status(pid: u32, name: &str, key: &str) -> String {
+    let tid = wait_for(&format!("process {pid} has a thread {name}"), PATIENCE, || find(pid, name));
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).expect("a thread has a status");
+    let value = status.lines().find_map(|line| line.strip_prefix(key));
+    value.unwrap_or_else(|| panic!("no {key} in {status}")).trim().to_owned()
+}
+
 fn find(pid: u32, name: &str) -> Option<Pid> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     tasks.flatten().find_map(|task| {

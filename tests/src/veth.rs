@@ -1,11 +1,14 @@
 //! [`VethPair`]: a cable between two namespaces, with addresses on both ends.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::Command,
+};
 
 use serde_json::Value;
 
 use crate::{
-    command::{ip, ip_batch},
+    command::{ip, ip_batch, run},
     netns::NetNs,
 };
 
@@ -78,6 +81,39 @@ impl VethEnd {
         index.try_into().expect("an index has 32 bits")
     }
 
+    /// Changes it: `ip link set dev NAME` with these words more.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses.
+    #[track_caller]
+    pub fn set(&self, words: &[&str]) {
+        let link = ["-netns", &self.netns, "link", "set", "dev", &self.name];
+        ip(&[&link, words].concat());
+    }
+
+    /// Runs ethtool on it: the first word is the option, the interface comes behind it.
+    ///
+    /// # Panics
+    ///
+    /// If the driver refuses.
+    #[track_caller]
+    pub fn ethtool(&self, option: &str, words: &[&str]) {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns, "ethtool", option, &self.name]).args(words);
+        run(&mut command, "").unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// A line for `ip`: `other` is a neighbour.
+    fn neighbour(&self, other: &Self) -> String {
+        format!("neighbour replace {} lladdr {} dev {} nud permanent", other.ip, other.mac, self.name)
+    }
+
+    /// Whether there is such an interface now.
+    pub fn exists(&self) -> bool {
+        run(Command::new("ip").args(["-netns", &self.netns, "link", "show", "dev", &self.name]), "").is_ok()
+    }
+
     fn show(&self) -> Value {
         let text = ip(&["-netns", &self.netns, "-json", "link", "show", "dev", &self.name]);
         let list: Value = serde_json::from_str(&text).expect("`ip -json` prints JSON");
@@ -101,12 +137,8 @@ impl VethPair {
             format!("name {name} address {mac} mtu {mtu} numrxqueues {queues} numtxqueues {queues}")
         };
         let addresses = |own: &VethEnd, other: &VethEnd| {
-            let (dev, ip, peer, mac) = (&own.name, own.ip, other.ip, &other.mac);
-            [
-                format!("address add {ip}/30 dev {dev}"),
-                format!("link set {dev} up"),
-                format!("neighbour replace {peer} lladdr {mac} dev {dev} nud permanent"),
-            ]
+            let (dev, ip) = (&own.name, own.ip);
+            [format!("address add {ip}/30 dev {dev}"), format!("link set {dev} up"), own.neighbour(other)]
         };
         let far_end = format!("{} netns {}", link(&pair.far), far.name());
         let mut lines = vec![format!("link add {} type veth peer {far_end}", link(&pair.near))];
@@ -114,5 +146,26 @@ impl VethPair {
         ip_batch(near.name(), &lines);
         ip_batch(far.name(), &addresses(&pair.far, &pair.near));
         pair
+    }
+
+    /// Makes each end a neighbour of the other's, for as long as it is up.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses.
+    pub fn introduce(&self) {
+        for (own, other) in [(&self.near, &self.far), (&self.far, &self.near)] {
+            ip_batch(&own.netns, &[own.neighbour(other)]);
+        }
+    }
+
+    /// Takes the cable away, both ends of it.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses.
+    #[track_caller]
+    pub fn remove(&self) {
+        ip(&["-netns", &self.near.netns, "link", "delete", "dev", &self.near.name]);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::netns::NetNs;
+use crate::{netns::NetNs, wait::PATIENCE};
 
 /// How many datagrams may be on their way at once. A veth's ring holds 256, and drops what it has no room for.
 pub const WINDOW: u64 = 64;
@@ -27,7 +27,11 @@ impl Wire {
     #[track_caller]
     pub fn listen(netns: &NetNs, address: SocketAddr) -> Self {
         let socket = netns.run(|| UdpSocket::bind(address));
-        Self { socket: socket.unwrap_or_else(|error| panic!("cannot bind {address}: {error}")) }
+        let socket = socket.unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
+        // A window of jumbo packets is more than a socket takes by itself.
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20)
+            .unwrap_or_else(|error| panic!("cannot enlarge the socket's buffer: {error}"));
+        Self { socket }
     }
 
     /// Opens a socket that sends to `to` and hears nobody else.
@@ -37,7 +41,17 @@ impl Wire {
     /// If the kernel refuses.
     #[track_caller]
     pub fn connect(netns: &NetNs, to: SocketAddr) -> Self {
-        let wire = Self::listen(netns, "0.0.0.0:0".parse().expect("an address"));
+        Self::between(netns, "0.0.0.0:0".parse().expect("an address"), to)
+    }
+
+    /// Opens a socket bound to `from` that sends to `to` and hears nobody else.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses.
+    #[track_caller]
+    pub fn between(netns: &NetNs, from: SocketAddr, to: SocketAddr) -> Self {
+        let wire = Self::listen(netns, from);
         wire.socket.connect(to).unwrap_or_else(|error| panic!("no way to {to}: {error}"));
         wire
     }
@@ -113,6 +127,32 @@ impl Wire {
         }
     }
 
+    /// Sends datagrams to somebody who reflects them, a few at a time, and checks each that comes back.
+    ///
+    /// # Panics
+    ///
+    /// At the first that does not come, or comes otherwise.
+    #[track_caller]
+    pub fn reflect(&self, count: u64, size: impl Fn(u64) -> usize) {
+        self.send_to(self, count, size);
+    }
+
+    /// Sends datagrams to `to`, a few at a time, and checks each that it receives.
+    ///
+    /// # Panics
+    ///
+    /// At the first that does not come, or comes otherwise.
+    #[track_caller]
+    pub fn send_to(&self, to: &Self, count: u64, size: impl Fn(u64) -> usize) {
+        let mut sent = 0;
+        while sent < count {
+            let window = sent..count.min(sent + WINDOW / 4);
+            self.send(window.clone(), &size);
+            sent = window.end;
+            to.expect(window, &size, PATIENCE);
+        }
+    }
+
     /// Takes whatever has come, without waiting, and counts it.
     pub fn drain(&self) -> u64 {
         let mut count = 0;
@@ -129,6 +169,15 @@ impl Wire {
     /// Never: the socket is bound.
     pub fn address(&self) -> SocketAddr {
         self.socket.local_addr().expect("a bound socket has an address")
+    }
+}
+
+/// Sizes of UDP payloads for an MTU of 1500: each residue of small alignments, both ends, and what lies between.
+pub fn any_size(number: u64) -> usize {
+    match number % 4 {
+        0 => (number / 4 % 64) as usize,
+        1 => 1472 - (number / 4 % 64) as usize,
+        _ => (number * 37 % 1473) as usize,
     }
 }
 

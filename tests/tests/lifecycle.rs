@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use e2e::{
-    command::ip,
-    exit::assert_conserved,
     foreign::{ForeignProgram, ForeignSocket},
-    lab::{Lab, LabConfig, PORT, STEER},
+    lab::{Lab, PORT, STEER},
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire},
@@ -185,29 +183,6 @@ fn a_report_that_nobody_reads_holds_up_nothing() {
     assert_eq!(exit.code, Some(1), "it could not say what it counted: {exit}");
     assert!(exit.stderr.contains("nobody reads the report"), "{exit}");
     assert_eq!(near.xdp_program(), None, "{exit}");
-}
-
-#[test]
-#[ignore = "requires root; cargo xtask test e2e"]
-fn an_interface_that_goes_away_is_said_and_ends_it_when_it_was_the_last() {
-    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
-    let agent = lab.agent(&["--steer", STEER]).start();
-    let remove = |name| ip(&["-netns", lab.near.name(), "link", "delete", name]);
-
-    remove("near0");
-    wait_until("/readyz says 503", PATIENCE, || agent.get("/readyz").status == 503);
-    assert!(agent.get("/readyz").body.contains("near0 queue 0"));
-    let wire = Wire::connect(&lab.far, lab.pairs()[1].near.port(PORT));
-    wire.send(0..WINDOW, |_| 200);
-    agent.metrics_when("the other one goes on", |m| m.total("umemd_rx_packets_total") == WINDOW);
-
-    remove("near1");
-    let exit = agent.wait();
-    assert_eq!(exit.code, Some(1), "{exit}");
-    for said in ["near0: the interface is gone", "near1: the interface is gone", "no interface left"] {
-        assert!(exit.stderr.contains(said), "{said:?}: {exit}");
-    }
-    assert_conserved(exit.summary.as_ref().expect("a summary"));
 }
 
 #[test]

@@ -46,8 +46,11 @@ const NEEDS: [Need; 9] = [
 ];
 
 /// The lab's and the tests' network namespaces.
-const LAB: [Need; 1] =
-    [Need { what: "ip, for network namespaces", package: "iproute2", sign: Sign::Program("ip") }];
+const LAB: [Need; 3] = [
+    Need { what: "ip, for network namespaces", package: "iproute2", sign: Sign::Program("ip") },
+    Need { what: "ethtool, for queues and offloads", package: "ethtool", sign: Sign::Program("ethtool") },
+    Need { what: "tcpdump, to read captures back", package: "tcpdump", sign: Sign::Program("tcpdump") },
+];
 
 /// What a frame costs in the pool.
 const TESTS: [Need; 1] =

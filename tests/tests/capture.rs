@@ -1,0 +1,324 @@
+//! `--capture`: read back by tcpdump, as its users will.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use e2e::{
+    command::run,
+    lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
+    thread::StoppedThread,
+    wait::{PATIENCE, wait_until},
+    wire::{WINDOW, Wire, any_size},
+};
+
+/// A folder of a test's own, gone when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(lab: &Lab) -> Self {
+        let folder = std::env::temp_dir().join(format!("{}-capture", lab.near.name()));
+        fs::create_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The lines that tcpdump prints for the packets of a file that match `filter`, one each.
+#[track_caller]
+fn tcpdump(file: impl AsRef<Path>, filter: &str) -> Vec<String> {
+    let mut command = Command::new("tcpdump");
+    command.args(["-nn", "-q", "-tttt", "-r"]).arg(file.as_ref()).arg(filter);
+    let text = run(&mut command, "").unwrap_or_else(|error| panic!("{error}"));
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Where the blocks of a pcapng file end that is made of whole ones, and how many are packets.
+fn packets_of(bytes: &[u8]) -> u64 {
+    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let (mut at, mut packets) = (0, 0);
+    while at < bytes.len() {
+        let length = word(at + 4) as usize;
+        assert_eq!(word(at + length - 4) as usize, length, "the block at byte {at} is whole");
+        packets += u64::from(word(at) == 6);
+        at += length;
+    }
+    packets
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn packets_are_captured_as_they_are_sent() {
+    const COUNT: u64 = 500;
+    for mode in ["native", "skb"] {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("all.pcapng");
+        let args = ["--steer", STEER, "--handler", "reflect", "--mode", mode, "--capture", &file];
+        let agent = lab.agent(&args).start();
+
+        Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(COUNT, any_size);
+
+        agent.terminate();
+        let exit = agent.wait();
+        let summary = exit.summary();
+        assert_eq!(summary["tx_packets"], COUNT, "{summary}");
+        let capture = &summary["capture"];
+        assert_eq!((&capture["packets"], &capture["missed"]), (&COUNT.into(), &0.into()), "{summary}");
+        // Reflected: what came to the port goes out of it.
+        let sent = tcpdump(&file, "udp src port 7007");
+        assert_eq!(sent.len() as u64, COUNT, "{mode}");
+        assert_eq!(tcpdump(&file, "udp dst port 7007").len(), 0, "{mode}");
+        for (number, line) in (0..COUNT).zip(&sent) {
+            assert!(line.ends_with(&format!("length {}", any_size(number))), "packet {number}: {line}");
+        }
+        let day = run(Command::new("date").args(["+%Y-%m-%d", "-r", &file]), "").expect("date");
+        assert!(sent[0].starts_with(day.trim()), "{day}: {}", sent[0]);
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn what_is_dropped_is_captured_too_and_what_is_not_steered_is_not() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("dropped.pcapng");
+    let agent = lab.agent(&["--steer", STEER, "--capture", &file, "--snaplen", "60"]).start();
+    let near = &lab.pair().near;
+    let stack = Wire::listen(&lab.near, near.port(OTHER_PORT));
+    Wire::connect(&lab.far, near.port(OTHER_PORT)).send(0..8, any_size);
+    stack.expect(0..8, any_size, PATIENCE);
+    Wire::connect(&lab.far, near.port(PORT)).send(0..WINDOW, |_| 500);
+    agent.metrics_when("all are written", |m| m.total("umemd_capture_packets_total") == WINDOW);
+
+    // The file is whole while it is written.
+    assert_eq!(packets_of(&fs::read(&file).expect("the file")), WINDOW);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["capture"]["packets"], WINDOW, "{exit}");
+    assert_eq!(tcpdump(&file, "").len() as u64, WINDOW);
+    let bytes = fs::metadata(&file).expect("the file").len();
+    assert!(bytes < WINDOW * 140, "60 bytes of each were kept: {bytes}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn forwarded_packets_have_the_interface_that_they_came_in_by() {
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, beyond: true, ..LabConfig::default() }) else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("forward.pcapng");
+    let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
+    let agent = lab.agent_on(&[&forward[..], &["--capture", &file]].concat()).start();
+    let (here, there) = (lab.pairs()[0].far.port(PORT), lab.pairs()[1].far.port(PORT));
+    let here = Wire::between(&lab.far, here, there);
+    let there =
+        Wire::between(lab.beyond.as_ref().expect("a third namespace"), there, lab.pairs()[0].far.port(PORT));
+    here.send_to(&there, WINDOW, any_size);
+    there.send_to(&here, 2 * WINDOW, any_size);
+
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["capture"]["packets"], 3 * WINDOW, "{exit}");
+    let (sent, answered) =
+        (format!("src {}", lab.pairs()[0].far.ip), format!("dst {}", lab.pairs()[0].far.ip));
+    assert_eq!(tcpdump(&file, &sent).len() as u64, WINDOW);
+    assert_eq!(tcpdump(&file, &answered).len() as u64, 2 * WINDOW);
+    let bytes = fs::read(&file).expect("the file");
+    for name in ["near0", "near1"] {
+        assert!(bytes.windows(name.len()).any(|window| window == name.as_bytes()), "{name} is named");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn packets_in_several_frames_are_one_in_a_capture() {
+    const COUNT: u64 = 100;
+    let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("jumbo.pcapng");
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--capture", &file]).start();
+    let size = |number: u64| (number * 997 % 8973) as usize;
+    Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(COUNT, size);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["capture"]["packets"], COUNT, "{exit}");
+    for (number, line) in (0..COUNT).zip(tcpdump(&file, "udp src port 7007")) {
+        assert!(line.ends_with(&format!("length {}", size(number))), "packet {number}: {line}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_capture_can_be_piped_to_tcpdump() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let args = ["--steer", STEER, "--iface", &near.name, "--capture", "-"];
+    let mut agent = lab.agent_on(&args).command_to_pipe().spawn().expect("umemd can be started");
+    let mut tcpdump = Command::new("tcpdump")
+        .args(["-nn", "-c", &WINDOW.to_string(), "-r", "-"])
+        .stdin(agent.stdout.take().expect("a pipe"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("tcpdump can be started");
+    wait_until("the program is attached", PATIENCE, || near.xdp_program().is_some());
+
+    // Until tcpdump has as many as it wants: what comes before the socket is there goes to the stack.
+    let _stack = Wire::listen(&lab.near, near.port(PORT));
+    let wire = Wire::connect(&lab.far, near.port(PORT));
+    wait_until("tcpdump is content", PATIENCE, || {
+        wire.send(0..WINDOW, any_size);
+        tcpdump.try_wait().expect("it is our child").is_some()
+    });
+    let output = tcpdump.wait_with_output().expect("it has ended");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count() as u64, WINDOW);
+
+    // Nobody reads any more, and the agent goes on.
+    wire.send(0..WINDOW, any_size);
+    assert!(agent.try_wait().expect("it is our child").is_none());
+    let pid = rustix::process::Pid::from_child(&agent);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    let status = agent.wait().expect("it is our child");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn files_follow_each_other_by_size_and_by_time() {
+    const COUNT: u64 = 4000;
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new(&lab);
+    for (rotate, name) in
+        [(["--rotate-size", "1"], "size.pcapng"), (["--rotate-time", "100ms"], "time.pcapng")]
+    {
+        let file = folder.file(name);
+        let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--rate", "10000"];
+        let count = COUNT.to_string();
+        let more = ["--size", "1000", "--count", &count, "--capture", &file];
+        let exit = lab.agent(&[&args[..], &more, &rotate].concat()).run();
+        assert_eq!(exit.summary()["capture"]["packets"], COUNT, "{exit}");
+
+        let stem = name.trim_end_matches(".pcapng");
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&folder.0).expect("a folder").flatten().map(|f| f.path()).collect();
+        files.retain(|file| file.display().to_string().contains(&format!("{stem}_0000")));
+        files.sort();
+        assert!(files.len() > 2, "{rotate:?}: {files:?}");
+        // Each can be read by itself, and together they have everything.
+        let packets: usize = files.iter().map(|file| tcpdump(file, "").len()).sum();
+        assert_eq!(packets as u64, COUNT, "{files:?}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_full_disk_is_survived() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("full.pcapng");
+    // A disk of 64 KiB that only the agent sees.
+    let mount = format!("mount -t tmpfs -o size=64k none {} && exec \"$@\"", folder.0.display());
+    let args = ["--steer", STEER, "--handler", "reflect", "--capture", &file];
+    let agent = lab.agent(&args).under(["unshare", "--mount", "sh", "-c", &mount, "sh"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    wire.reflect(4 * WINDOW, |_| 1000);
+
+    let metrics = agent.metrics_when("every packet is written or lost", |m| {
+        m.total("umemd_capture_packets_total") + m.total("umemd_capture_lost_total") == 4 * WINDOW
+    });
+    assert!(metrics.total("umemd_capture_lost_total") > 0, "{metrics}");
+    let written = metrics.total("umemd_capture_packets_total");
+    assert!(written > 0, "{metrics}");
+    // What is on the disk is whole.
+    let seen = format!("/proc/{}/root{file}", agent.pid());
+    assert_eq!(packets_of(&fs::read(&seen).expect("the file")), written);
+
+    // With room again it goes on.
+    fs::write(&seen, "").expect("the file");
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], 4 * WINDOW, "{exit}");
+    assert_eq!(exit.stderr.matches("No space left on device").count(), 1, "said once: {exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_slow_writer_holds_up_no_frame() {
+    const COUNT: u64 = 3000;
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("slow.pcapng");
+    let args = ["--steer", STEER, "--handler", "reflect", "--frames", "512", "--capture", &file];
+    let agent = lab.agent(&args).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    // The writer stands still: as many frames as others may hold are held, and the rest go by.
+    let writer = StoppedThread::stop(agent.pid(), "capture");
+    wire.reflect(COUNT, any_size);
+    let metrics = agent.metrics();
+    assert_eq!(metrics.total("umemd_capture_shown_total"), 128, "a quarter of the frames");
+    assert_eq!(metrics.total("umemd_capture_missed_total"), COUNT - 128);
+    writer.resume();
+
+    agent.metrics_when("what was held is written", |m| m.total("umemd_capture_packets_total") == 128);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+    assert_eq!(exit.summary()["capture"]["missed"], COUNT - 128, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn captures_that_cannot_begin_are_refused() {
+    let Some(lab) = Lab::new() else { return };
+    for (file, why) in [("/nowhere/x.pcapng", "No such file"), ("/dev/full", "No space left")] {
+        let exit = lab.agent(&["--steer", STEER, "--capture", file]).run();
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(exit.stderr.contains(&format!("cannot capture to {file}")), "{exit}");
+        assert!(exit.stderr.contains(why), "{exit}");
+        assert_eq!(lab.pair().near.xdp_program(), None, "{exit}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn frames_that_are_held_outlive_the_interface() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("held.pcapng");
+    let args = ["--steer", STEER, "--capture", &file];
+    let agent = lab.agent(&args).start();
+
+    let writer = StoppedThread::stop(agent.pid(), "capture");
+    Wire::connect(&lab.far, lab.pair().near.port(PORT)).send(0..WINDOW, any_size);
+    agent.metrics_when("all are held", |m| m.frames("user") == WINDOW);
+    lab.pair().remove();
+    wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
+    lab.lay(0);
+    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    let held = |object: &serde_json::Value| object["frames"]["user"] == WINDOW;
+    wait_until("the old UMEM waits for its frames", PATIENCE, || agent.objects().last().is_some_and(held));
+    let total = agent.objects().last().expect("an object")["frames"]["total"].clone();
+    assert_eq!(total, 2 * 4096, "both UMEMs are there");
+    writer.resume();
+
+    let home = |object: &serde_json::Value| object["frames"]["total"] == 4096;
+    wait_until("the old UMEM is gone", PATIENCE, || agent.objects().last().is_some_and(home));
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["rx_packets"], WINDOW, "{exit}");
+    assert_eq!(exit.summary()["capture"]["packets"], WINDOW, "{exit}");
+    assert!(exit.intervals.iter().all(|interval| interval["conserved"] == true), "{exit}");
+}

@@ -1,0 +1,225 @@
+//! What is done with frames: forwarding between two interfaces, and sending frames of one's own.
+
+use std::time::Duration;
+
+use e2e::{
+    agent::Agent,
+    lab::{Lab, LabConfig, PORT, STEER},
+    ping::Ping,
+    wait::{PATIENCE, wait_until},
+    wire::{Wire, any_size},
+};
+
+/// Long enough for a frame that should not come.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// Two far ends, with the agent between them.
+fn between(config: LabConfig) -> Option<Lab> {
+    Lab::with(LabConfig { pairs: 2, beyond: true, ..config })
+}
+
+fn forward(lab: &Lab, args: &[&str]) -> Agent {
+    let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
+    lab.agent_on(&[&forward[..], args].concat()).start()
+}
+
+/// A socket on each side of the agent, connected to each other.
+fn ends(lab: &Lab) -> (Wire, Wire) {
+    let [here, there] = lab.pairs() else { panic!("two pairs") };
+    let beyond = lab.beyond.as_ref().expect("a third namespace");
+    let (a, b) = (here.far.port(PORT), there.far.port(PORT));
+    (Wire::between(&lab.far, a, b), Wire::between(beyond, b, a))
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn forwarded_frames_cross_in_both_directions() {
+    const COUNT: u64 = 1000;
+    for mode in ["native", "skb"] {
+        let Some(lab) = between(LabConfig::default()) else { return };
+        let agent = forward(&lab, &["--mode", mode]);
+        let (here, there) = ends(&lab);
+
+        here.send_to(&there, COUNT, any_size);
+        there.send_to(&here, 2 * COUNT, any_size);
+
+        let metrics = agent.metrics_when("all are sent", |m| m.total("umemd_tx_packets_total") == 3 * COUNT);
+        for (device, rx, tx) in [("near0", COUNT, 2 * COUNT), ("near1", 2 * COUNT, COUNT)] {
+            let device = [("device", device)];
+            assert_eq!(metrics.sum("umemd_rx_packets_total", &device), rx, "{mode} {device:?}");
+            // Counted where they came in, by the worker that has both sides.
+            let sent = metrics.sum("umemd_tx_packets_total", &device);
+            assert!([rx, tx].contains(&sent), "{mode} {device:?}: {sent}");
+        }
+        agent.terminate();
+        let exit = agent.wait();
+        let summary = exit.summary();
+        assert_eq!(summary["device"], "near0,near1", "{summary}");
+        assert_eq!(summary["rx_packets"], 3 * COUNT, "{summary}");
+        assert_eq!(summary["tx_packets"], 3 * COUNT, "{summary}");
+        assert_eq!(summary["frames"]["total"], 2 * 4096, "one UMEM, twice the frames: {summary}");
+        for pair in lab.pairs() {
+            assert_eq!(pair.near.xdp_program(), None, "{}", pair.near.name);
+        }
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn forwarding_joins_each_queue_with_its_like() {
+    const FLOWS: u64 = 40;
+    let Some(lab) = between(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let agent = forward(&lab, &["--frames", "1024"]);
+    let beyond = lab.beyond.as_ref().expect("a third namespace");
+    let there = Wire::listen(beyond, lab.pairs()[1].far.port(PORT));
+
+    // Which queue a flow goes to is the kernel's choice; forty flows take both.
+    for _ in 0..FLOWS {
+        Wire::connect(&lab.far, lab.pairs()[1].far.port(PORT)).send(0..8, any_size);
+        there.expect(0..8, any_size, PATIENCE);
+    }
+
+    let metrics = agent.metrics();
+    for queue in ["0", "1"] {
+        let queue = [("device", "near0"), ("queue", queue)];
+        assert!(metrics.sum("umemd_rx_packets_total", &queue) > 0, "{queue:?}");
+    }
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["tx_packets"], 8 * FLOWS);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn forwarding_between_unequal_queue_counts_is_refused() {
+    let Some(lab) = between(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    // A veth with XDP must not have fewer receive queues than its peer has for sending.
+    lab.pairs()[1].far.ethtool("-L", &["tx", "1"]);
+    lab.pairs()[1].near.ethtool("-L", &["rx", "1"]);
+
+    let args = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
+    let exit = lab.agent_on(&args).run();
+
+    assert_eq!(exit.code, Some(1), "{exit}");
+    assert!(exit.stderr.contains("near0 with 2 queues and near1 with 1"), "{exit}");
+    for pair in lab.pairs() {
+        assert_eq!(pair.near.xdp_program(), None, "{exit}");
+    }
+
+    // One queue of each will do.
+    let agent = forward(&lab, &["--queues", "0"]);
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn as_many_packets_are_generated_as_were_asked_for() {
+    const COUNT: u64 = 1000;
+    const SIZE: usize = 300;
+    for mode in ["native", "skb"] {
+        let Some(lab) = Lab::new() else { return };
+        let pair = lab.pair();
+        let wire = Wire::listen(&lab.far, pair.far.port(PORT));
+        let args = [
+            ["--mode", mode],
+            ["--handler", "generate"],
+            ["--dst-mac", &pair.far.mac],
+            ["--dst-addr", &pair.far.ip.to_string()],
+            ["--src-addr", &pair.near.ip.to_string()],
+            ["--dst-port", &PORT.to_string()],
+            ["--count", &COUNT.to_string()],
+            ["--rate", "5000"],
+            ["--size", &SIZE.to_string()],
+        ];
+        let agent = lab.agent(args.as_flattened()).start_unready();
+
+        for number in 0..COUNT {
+            let packet =
+                wire.receive(PATIENCE).unwrap_or_else(|| panic!("{mode}: packet {number} did not come"));
+            assert_eq!(packet.len(), SIZE - 42);
+        }
+        let exit = agent.wait();
+        let summary = exit.summary();
+        assert_eq!(summary["tx_packets"], COUNT, "{mode}: {summary}");
+        assert_eq!(summary["tx_bytes"], COUNT * SIZE as u64, "{mode}: {summary}");
+        let took = summary["duration_s"].as_f64().expect("a number");
+        assert!(took > 0.15, "5000 a second, and the bucket has 10 ms of them: {took} s");
+        assert_eq!(wire.receive(SILENCE), None, "no packet more");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn several_queues_share_what_is_generated() {
+    const COUNT: u64 = 1001;
+    let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
+    let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--count", &COUNT.to_string()];
+    let exit = lab.agent(&args).run();
+    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn packets_that_do_not_fit_the_interface_are_not_generated() {
+    let Some(lab) = Lab::new() else { return };
+    let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--size", "1515"];
+    let exit = lab.agent(&args).run();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    assert!(exit.stderr.contains("MTU is 1500: at most 1514 bytes do"), "{exit}");
+    assert_eq!(lab.pair().near.xdp_program(), None, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_handler_of_ones_own_answers_pings() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    // Who answers is not the stack.
+    lab.near.run(|| std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1")).expect("a sysctl");
+    let agent = lab.agent(&["--steer", "icmp"]).example("own_handler").start_unready();
+    let ping = Ping::open(&lab.far, near.ip);
+    wait_until("it answers", PATIENCE, || ping.is_answered(0, Duration::from_millis(50)));
+
+    for number in 1..=100 {
+        assert!(ping.is_answered(number, PATIENCE), "ping {number}");
+    }
+
+    agent.terminate();
+    let exit = agent.wait();
+    assert!(exit.summary()["tx_packets"].as_u64() > Some(100), "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_handler_that_panics_takes_its_own_queue_with_it() {
+    for args in [&[][..], &["--mode", "skb"]] {
+        let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+        let [first, second] = lab.pairs() else { panic!("two pairs") };
+        let steer = [&["--steer", STEER][..], args].concat();
+        let agent = lab.agent(&steer).example("panicking_handler").start();
+        let wire = Wire::connect(&lab.far, first.near.port(PORT));
+        wire.reflect(99, any_size);
+
+        wire.send(99..109, any_size);
+        agent.metrics_anyhow_when("its worker is gone", |m| m.total("umemd_worker_failed") == 1);
+
+        // Its traffic is the stack's, and the other interface is served.
+        let stack = Wire::listen(&lab.near, first.near.port(PORT));
+        wire.send_to(&stack, 64, any_size);
+        Wire::connect(&lab.far, second.near.port(PORT)).reflect(500, any_size);
+        assert_eq!(agent.get("/readyz").body, "near0 queue 0 does not get its traffic\n");
+
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(exit.stderr.contains("near0 queue 0: its handler panicked"), "{exit}");
+        let summary = exit.summary.as_ref().expect("a summary");
+        // What it had in its hands is lost, and nothing else: the law is broken by just that, and says so.
+        let frames = &summary["frames"];
+        let lost = frames["user"].as_u64().expect("a count");
+        assert!((1..=64).contains(&lost), "{lost} frames are lost: {summary}");
+        assert_eq!(summary["conserved"], false, "{summary}");
+        assert_eq!(frames["slab"].as_u64(), Some(2 * 4096 - lost), "{summary}");
+        assert!(summary["tx_packets"].as_u64() >= Some(99 + 500), "{summary}");
+    }
+}

@@ -1,0 +1,210 @@
+//! What happens to interfaces while they are served.
+
+use std::fs;
+
+use e2e::{
+    agent::Agent,
+    exit::assert_conserved,
+    lab::{Lab, LabConfig, PORT, STEER},
+    wait::{PATIENCE, wait_until},
+    wire::{WINDOW, Wire, any_size},
+};
+
+const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
+
+fn reflecting(lab: &Lab, args: &[&str]) -> Agent {
+    lab.agent(&[&REFLECT, args].concat()).start()
+}
+
+fn wire(lab: &Lab) -> Wire {
+    Wire::connect(&lab.far, lab.pair().near.port(PORT))
+}
+
+/// CPU time of a process so far: ticks of 1/100 s, of user and system.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process has a stat");
+    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name in brackets").1.split(' ').collect();
+    fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn traffic_goes_on_when_a_link_was_down() {
+    for mode in ["native", "skb"] {
+        let Some(lab) = Lab::new() else { return };
+        let (agent, near) = (reflecting(&lab, &["--mode", mode]), &lab.pair().near);
+        let program = near.xdp_program();
+        wire(&lab).reflect(WINDOW, any_size);
+
+        for round in 1..=2 {
+            near.set(&["down"]);
+            let before = ticks(agent.pid());
+            // Longer than the watchdog is patient, and than interfaces are left alone.
+            let looks = agent.objects().len();
+            wait_until("two seconds have passed", PATIENCE, || agent.objects().len() >= looks + 2);
+            let used = ticks(agent.pid()) - before;
+            assert!(used < 100, "{mode}: a link that is down takes {used} of 200 ticks of CPU time");
+            near.set(&["up"]);
+            lab.again(0);
+            wire(&lab).reflect(WINDOW, any_size);
+            assert_eq!(agent.metrics().total("umemd_rx_packets_total"), (round + 1) * WINDOW, "{mode}");
+        }
+
+        assert_eq!(near.xdp_program(), program, "{mode}: it was not attached again");
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["tx_packets"], 3 * WINDOW, "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_is_made_again_is_served_again() {
+    const ROUNDS: u64 = 3;
+    for mode in ["native", "skb"] {
+        let Some(lab) = Lab::new() else { return };
+        let agent = reflecting(&lab, &["--mode", mode]);
+        wire(&lab).reflect(WINDOW, any_size);
+
+        for _ in 0..ROUNDS {
+            lab.pair().remove();
+            wait_until("/readyz tells", PATIENCE, || {
+                agent.get("/readyz").body == "near0 is away: near0 was removed\n"
+                    || agent.get("/readyz").body.starts_with("near0 is away: there is no interface near0")
+            });
+            assert_eq!(agent.metrics_anyhow().total("umemd_device_up"), 0);
+            lab.lay(0);
+            wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+            wire(&lab).reflect(WINDOW, any_size);
+        }
+
+        agent.terminate();
+        let exit = agent.wait();
+        let summary = exit.summary();
+        assert_eq!(summary["rx_packets"], (ROUNDS + 1) * WINDOW, "{mode}: those before count: {summary}");
+        assert_eq!(summary["frames"]["total"], 4096, "{mode}: the last UMEM, and no other: {summary}");
+        assert_eq!(exit.stderr.matches("near0 was removed").count() as u64, ROUNDS, "{mode}: {exit}");
+        assert_eq!(exit.stderr.matches("near0: served again").count() as u64, ROUNDS, "{mode}: {exit}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_stays_away_is_no_success() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = reflecting(&lab, &[]);
+    wire(&lab).reflect(WINDOW, any_size);
+    lab.pair().remove();
+    wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
+
+    agent.terminate();
+
+    let exit = agent.wait();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    let summary = exit.summary.as_ref().expect("a summary");
+    assert_conserved(summary);
+    assert_eq!(summary["rx_packets"], WINDOW, "{summary}");
+    assert_eq!(summary["frames"]["total"], 0, "{summary}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn of_two_interfaces_the_other_one_goes_on() {
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let agent = reflecting(&lab, &[]);
+    lab.pair().remove();
+    wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
+    Wire::connect(&lab.far, lab.pairs()[1].near.port(PORT)).reflect(WINDOW, any_size);
+
+    lab.lay(0);
+    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    wire(&lab).reflect(WINDOW, any_size);
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["rx_packets"], 2 * WINDOW);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn both_sides_of_a_forward_are_made_again_with_either() {
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, beyond: true, ..LabConfig::default() }) else { return };
+    let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
+    let agent = lab.agent_on(&forward).start();
+    let exchange = || {
+        let (here, there) = (lab.pairs()[0].far.port(PORT), lab.pairs()[1].far.port(PORT));
+        let here = Wire::between(&lab.far, here, there);
+        let there = Wire::listen(lab.beyond.as_ref().expect("a third namespace"), there);
+        here.send_to(&there, WINDOW, any_size);
+    };
+    exchange();
+    for pair in [1, 0] {
+        lab.pairs()[usize::from(pair)].remove();
+        wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").body.lines().count() == 2);
+        lab.again(pair);
+        wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+        exchange();
+    }
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["tx_packets"], 3 * WINDOW);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_changed_number_of_queues_is_served() {
+    let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    far.ethtool("-L", &["tx", "1"]);
+    near.ethtool("-L", &["rx", "1"]);
+    let agent = reflecting(&lab, &["--frames", "512"]);
+    let queues = || agent.metrics_anyhow().label_values("umemd_rx_packets_total", "queue");
+    assert_eq!(queues(), ["0"]);
+    wire(&lab).reflect(WINDOW, any_size);
+
+    near.ethtool("-L", &["rx", "3"]);
+    wait_until("three queues are served", PATIENCE, || queues() == ["0", "1", "2"]);
+    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    wire(&lab).reflect(WINDOW, any_size);
+
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
+    assert!(exit.stderr.contains("it has 3 queues now, not 1"), "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_longer_mtu_is_served_with_packets_in_several_frames() {
+    let Some(lab) = Lab::new() else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    let agent = reflecting(&lab, &[]);
+    wire(&lab).reflect(WINDOW, any_size);
+    let multi_buffer = || agent.metrics_anyhow().label_values("umemd_socket_info", "multi_buffer");
+
+    near.set(&["mtu", "9000"]);
+    wait_until("several frames are taken", PATIENCE, || multi_buffer() == ["true"]);
+    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    // Until then the program on the near end forbade it.
+    far.set(&["mtu", "9000"]);
+    wire(&lab).reflect(WINDOW, |number| 8972 - number as usize);
+
+    // A shorter one needs nothing.
+    near.set(&["mtu", "8000"]);
+    wire(&lab).reflect(WINDOW, any_size);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], 3 * WINDOW, "{exit}");
+    assert!(exit.stderr.contains("its MTU is 9000 now"), "{exit}");
+    assert_eq!(exit.stderr.matches("served again").count(), 1, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn without_multi_buffer_a_longer_mtu_is_warned_of() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = reflecting(&lab, &["--multi-buffer", "off"]);
+    lab.pair().near.set(&["mtu", "3000"]);
+    wait_until("it warns", PATIENCE, || agent.stderr().contains("near0 has MTU 3000"));
+    wire(&lab).reflect(WINDOW, any_size);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], WINDOW, "{exit}");
+    assert!(!exit.stderr.contains("served again"), "{exit}");
+}

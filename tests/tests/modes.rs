@@ -1,0 +1,162 @@
+//! How sockets are made and workers run.
+
+use e2e::{
+    lab::{Lab, LabConfig, PORT, STEER},
+    thread,
+    wire::{WINDOW, Wire, any_size},
+};
+
+/// The thread of the first queue.
+const WORKER: &str = "near0/0";
+const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_spinning_worker_never_sleeps_and_another_does() {
+    const COUNT: u64 = 500;
+    for (args, spins) in [(&["--spin"][..], true), (&[], false)] {
+        let Some(lab) = Lab::new() else { return };
+        let agent = lab.agent(&[&REFLECT, args].concat()).start();
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+        let before = thread::sleeps(agent.pid(), WORKER);
+
+        wire.reflect(COUNT, any_size);
+
+        let slept = thread::sleeps(agent.pid(), WORKER) - before;
+        // poll(2) sleeps at least once per window; a spinner only if a lock of the kernel's is taken.
+        assert_eq!(slept < COUNT / 16 / 2, spins, "{args:?}: slept {slept} times");
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["tx_packets"], COUNT);
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn the_mode_obtained_is_shown_whoever_chose_it() {
+    for args in [&["--copy"][..], &[]] {
+        let Some(lab) = Lab::new() else { return };
+        let agent = lab.agent(&[&REFLECT, args].concat()).start();
+        // A veth has no zero-copy, and the table knows that: nothing is tried, nothing is said.
+        assert_eq!(agent.metrics().label_values("umemd_socket_info", "mode"), ["copy"]);
+        assert_eq!(agent.metrics().label_values("umemd_device_info", "driver"), ["veth"]);
+        assert!(!agent.stderr().contains("warn"), "{}", agent.stderr());
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["copy"], true);
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn workers_are_pinned_each_to_its_cpu() {
+    let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&["--steer", STEER, "--frames", "64"]).start();
+    let cpus = ["near0/0", "near0/1"].map(|worker| thread::cpus(agent.pid(), worker));
+    assert_eq!(agent.metrics().label_values("umemd_socket_info", "cpu"), cpus);
+    let machine = std::thread::available_parallelism().expect("a count").get();
+    assert_eq!(cpus[0] != cpus[1], machine > 1, "{cpus:?}");
+
+    agent.terminate();
+    agent.wait().summary();
+    let agent = lab.agent(&["--steer", STEER, "--frames", "64", "--cpus", "0"]).start();
+    assert_eq!(thread::cpus(agent.pid(), "near0/1"), "0");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn rings_are_as_small_as_asked_for_and_nothing_is_lost() {
+    const COUNT: u64 = 500;
+    let rings = ["--rx-ring", "64", "--fill-ring", "64", "--tx-ring", "4", "--completion-ring", "2"];
+    for mode in ["native", "skb"] {
+        let Some(lab) = Lab::new() else { return };
+        let agent = lab.agent(&[&REFLECT[..], &["--mode", mode], &rings].concat()).start();
+        agent.metrics_when("64 frames are lent for receiving", |m| m.frames("fill") == 64);
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+        wire.reflect(COUNT, any_size);
+
+        let metrics = agent.metrics();
+        assert_eq!(
+            metrics.total("umemd_xsk_rx_ring_full_total"),
+            0,
+            "{mode}: it has room for all that is lent"
+        );
+        assert_eq!(metrics.total("umemd_xsk_rx_dropped_total"), 0, "{mode}");
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], COUNT, "{mode}: {exit}");
+        assert_eq!(exit.summary()["drops"]["tx_full"], 0, "{mode}: {exit}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn headroom_is_taken_from_the_room_for_packets() {
+    const COUNT: u64 = 100;
+    const LONG: u64 = 10;
+    let Some(lab) = Lab::with(LabConfig { mtu: 2000, ..LabConfig::default() }) else { return };
+    let headroom = ["--headroom", "512", "--multi-buffer", "off"];
+    let agent = lab.agent(&[&REFLECT[..], &headroom].concat()).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    // 2048 without 512, and 256 of the kernel's, less the headers of UDP.
+    let most = 2048 - 512 - 256 - 42;
+
+    wire.reflect(COUNT, |number| most - number as usize % 8);
+    wire.send(0..LONG, |_| most + 1);
+    agent.metrics_when("what is longer is dropped", |m| m.total("umemd_xsk_rx_dropped_total") == LONG);
+
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["tx_packets"], COUNT);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn packets_of_9000_bytes_take_several_frames() {
+    const COUNT: u64 = 200;
+    // What fits into one frame, and what takes up to six.
+    let size = |number: u64| match number % 3 {
+        0 => any_size(number),
+        1 => 8972 - (number % 64) as usize,
+        _ => (number * 997 % 8973) as usize,
+    };
+    for mode in ["native", "skb"] {
+        for frame_size in ["2048", "4096"] {
+            let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+            let frames = ["--frames", "1024", "--frame-size", frame_size, "--mode", mode];
+            let agent = lab.agent(&[&REFLECT[..], &frames].concat()).start();
+            assert_eq!(agent.metrics().label_values("umemd_socket_info", "multi_buffer"), ["true"]);
+            let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+            wire.reflect(COUNT, size);
+
+            let all_home = |m: &e2e::metrics::Metrics| m.frames("tx") + m.frames("completion") == 0;
+            let metrics = agent.metrics_when("all frames are home", all_home);
+            assert!(metrics.total("umemd_rx_fragments_total") > COUNT / 2, "{mode} {frame_size}:\n{metrics}");
+            let (rx, tx) =
+                (metrics.total("umemd_rx_fragments_total"), metrics.total("umemd_tx_fragments_total"));
+            assert_eq!(rx, tx, "{mode} {frame_size}");
+            agent.terminate();
+            let exit = agent.wait();
+            assert_eq!(exit.summary()["rx_packets"], COUNT, "{mode} {frame_size}: {exit}");
+            assert_eq!(exit.summary()["tx_packets"], COUNT, "{mode} {frame_size}: {exit}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn huge_pages_are_used_or_said_to_be_missing() {
+    // 4096 frames of 2048 bytes: four pages of 2 MiB.
+    let Some(lab) = Lab::new() else { return };
+    for there in [false, true] {
+        let _pages = e2e::huge::Pages::set(if there { 4 } else { 0 });
+        let agent = lab.agent(&[&REFLECT[..], &["--huge-pages"]].concat()).start();
+        assert_eq!(agent.metrics().total("umemd_umem_huge_pages"), u64::from(there), "{}", agent.stderr());
+        let said = agent.stderr().contains("no huge pages");
+        assert_eq!(said, !there, "{}", agent.stderr());
+
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+        wire.reflect(WINDOW, any_size);
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["tx_packets"], WINDOW);
+    }
+}
