@@ -5,7 +5,10 @@ use procfs::Current as _;
 
 use crate::{
     config::{BindMode, Handler, MultiBuffer, RunConfig},
-    nic::{self, Link, NicError, drivers},
+    nic::{
+        self, Link, NicError, drivers,
+        quirks::{Facts, Finding, Weight},
+    },
     steer::guard,
     sys::ethtool,
 };
@@ -85,7 +88,12 @@ impl Plan {
             Some(asked) => (asked, true),
             None => (drivers::default_bind(&driver, config.mode, drivers::linux_version()), false),
         };
-        let queues = nic::choose_queues(&link, config.queues.as_deref())?;
+        let facts = Facts::of(&link);
+        let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
+        if let Some(finding) = facts.findings(&link.name, config.mode).into_iter().find(refusal) {
+            return Err(NicError::Quirk { finding }.into());
+        }
+        let queues = nic::choose_queues(&link, config.queues.as_deref(), facts.only_queue())?;
         let mut longest = link.mtu + L2_OVERHEAD;
         if let Handler::Generate(generate) = &config.handler {
             if generate.size > link.mtu as usize + 14 {
@@ -107,8 +115,15 @@ impl Plan {
         Ok(Self { link, driver, queues, multi_buffer, bind })
     }
 
-    /// Says what will be dropped.
+    /// Says what will be dropped, and what the driver does otherwise than one expects.
     pub(super) fn warn(&self, config: &RunConfig) {
+        for finding in Facts::of(&self.link).findings(&self.link.name, config.mode) {
+            match finding.weight {
+                Weight::Refusal => {}
+                Weight::Warning => log::warn!("{}", finding.text),
+                Weight::Note => log::info!("{}", finding.text),
+            }
+        }
         let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config));
         if mtu + L2_OVERHEAD > capacity && !self.multi_buffer {
             log::warn!(

@@ -1,5 +1,7 @@
-//! What is known of drivers that the kernel does not tell, or tells too late: one table.
+//! What is known of drivers that the kernel does not tell, or tells too late: one table, each row with its source.
+//! What its quirks mean for an interface is in [`super::quirks`].
 
+use super::quirks::{Kind, Quirk};
 use crate::{config::BindMode, ebpf::Mode};
 
 /// Whether a driver is asked for zero-copy if the user asks for nothing.
@@ -22,25 +24,59 @@ pub struct Driver {
     pub zero_copy: ZeroCopy,
     /// Where that is known from.
     pub source: &'static str,
+    /// What else it does otherwise than one expects.
+    pub quirks: &'static [Quirk],
+}
+
+impl Driver {
+    const fn with(self, quirks: &'static [Quirk]) -> Self {
+        Self { quirks, ..self }
+    }
+}
+
+/// The row of a driver.
+pub fn find(name: &str) -> Option<&'static Driver> {
+    DRIVERS.iter().find(|driver| driver.name == name)
 }
 
 /// A driver that is not in here is asked for copy mode, which all have.
 pub const DRIVERS: &[Driver] = &[
     driver("ena", ZeroCopy::Avoid, "amzn/amzn-drivers#221: half as fast as copy mode, and resets the device"),
     driver("fec", ZeroCopy::Since(7, 3), "drivers/net/ethernet/freescale/fec_main.c: in 7.3, not in 6.12"),
-    driver("gve", ZeroCopy::Since(6, 4), "drivers/net/ethernet/google/gve/gve_main.c"),
-    driver("i40e", ZeroCopy::Since(4, 20), "drivers/net/ethernet/intel/i40e/i40e_xsk.c"),
-    driver("ice", ZeroCopy::Since(5, 5), "drivers/net/ethernet/intel/ice/ice_xsk.c"),
+    driver("gve", ZeroCopy::Since(6, 4), "drivers/net/ethernet/google/gve/gve_main.c")
+        .with(&[quirk(Kind::AttachBeforeBind, "EmbarkStudios/quilkin 6e878b34a")]),
+    driver("i40e", ZeroCopy::Since(4, 20), "drivers/net/ethernet/intel/i40e/i40e_xsk.c").with(&[
+        quirk(Kind::FragmentsBroken, "anza-xyz/agave xdp-ebpf: carries a program without fragments for it"),
+        quirk(Kind::FillBeforeBind, "anza-xyz/agave#6836"),
+    ]),
+    driver("ice", ZeroCopy::Since(5, 5), "drivers/net/ethernet/intel/ice/ice_xsk.c")
+        .with(&[quirk(Kind::FillBeforeBind, "anza-xyz/agave#6836")]),
     driver("igb", ZeroCopy::Since(6, 14), "drivers/net/ethernet/intel/igb/igb_xsk.c"),
     driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c"),
     driver("ixgbe", ZeroCopy::Avoid, "anza-xyz/agave#13054: an X550 froze every two days, fine in copy mode"),
-    driver("mlx5_core", ZeroCopy::Since(5, 3), "drivers/net/ethernet/mellanox/mlx5/core/en/xsk"),
+    driver("mlx5_core", ZeroCopy::Since(5, 3), "drivers/net/ethernet/mellanox/mlx5/core/en/xsk")
+        .with(&[quirk(Kind::ZeroCopyQueuesAbove, "VPP's af_xdp plugin: \"mlx5 needs twice the queues\"")]),
     driver(
         "mvneta",
         ZeroCopy::Never,
         "drivers/net/ethernet/marvell/mvneta.c: XDP_SETUP_PROG only, up to 7.3",
-    ),
-    driver("mvpp2", ZeroCopy::Never, "drivers/net/ethernet/marvell/mvpp2: XDP_SETUP_PROG only, up to 7.3"),
+    )
+    .with(&[
+        quirk(Kind::Bounces, "drivers/net/ethernet/marvell/mvneta.c: mvneta_xdp_setup"),
+        quirk(Kind::CountersReset, "mvneta.c: mvneta_create_page_pool, at each open"),
+        quirk(Kind::OneQueue("marvell,armada-3700-neta"), "mvneta.c: neta_armada3700, rxq_def"),
+        quirk(Kind::MtuLimit(3520), "mvneta.c: MVNETA_MAX_RX_BUF_SIZE"),
+        quirk(Kind::NoBufferManager, "mvneta.c: \"Hardware Buffer Management not supported on XDP\""),
+    ]),
+    driver("mvpp2", ZeroCopy::Never, "drivers/net/ethernet/marvell/mvpp2: XDP_SETUP_PROG only, up to 7.3")
+        .with(&[
+            quirk(Kind::Bounces, "drivers/net/ethernet/marvell/mvpp2/mvpp2_main.c: mvpp2_xdp_setup"),
+            quirk(Kind::BouncesSiblings, "mvpp2_main.c: mvpp2_check_pagepool_dma"),
+            quirk(Kind::NoPagePoolCounters, "mvpp2_main.c: no page_pool_get_stats, no netdev in its pools"),
+            quirk(Kind::MtuLimit(1640), "mvpp2_main.c: \"Per CPU Pools required for XDP\""),
+            quirk(Kind::MtuTakesPools(1640), "mvpp2_main.c: mvpp2_change_mtu, mvpp2_bm_switch_buffers"),
+            quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
+        ]),
     driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c"),
     driver("tun", ZeroCopy::Never, "drivers/net/tun.c: XDP_SETUP_PROG only, up to 7.3"),
     driver("veth", ZeroCopy::Never, "drivers/net/veth.c: XDP_SETUP_PROG only, up to 7.3"),
@@ -48,15 +84,18 @@ pub const DRIVERS: &[Driver] = &[
 ];
 
 const fn driver(name: &'static str, zero_copy: ZeroCopy, source: &'static str) -> Driver {
-    Driver { name, zero_copy, source }
+    Driver { name, zero_copy, source, quirks: &[] }
+}
+
+const fn quirk(kind: Kind, source: &'static str) -> Quirk {
+    Quirk { kind, source }
 }
 
 /// How to bind a socket to an interface of `driver` if nobody says, on a Linux of this version.
 ///
 /// In `skb` mode the program runs behind the driver, so that there is nothing for it to write into.
 pub fn default_bind(driver: &str, mode: Mode, linux: (u32, u32)) -> BindMode {
-    let known = DRIVERS.iter().find(|known| known.name == driver).map(|known| known.zero_copy);
-    match known {
+    match find(driver).map(|known| known.zero_copy) {
         Some(ZeroCopy::Since(major, minor)) if mode == Mode::Native && linux >= (major, minor) => {
             BindMode::ZeroCopy
         }
@@ -82,6 +121,9 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_names_nobody_twice() {
         assert!(DRIVERS.is_sorted_by(|a, b| a.name < b.name));
+        let quirks = || DRIVERS.iter().flat_map(|driver| driver.quirks);
+        let sources = DRIVERS.iter().map(|driver| driver.source).chain(quirks().map(|quirk| quirk.source));
+        assert!(sources.into_iter().all(|source| !source.is_empty()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod drivers;
 pub mod interrupts;
 mod netlink;
 mod queues;
+pub mod quirks;
 pub mod stats;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};
@@ -34,6 +35,12 @@ pub enum NicError {
     Down {
         /// Its name.
         name: String,
+    },
+    /// Its driver cannot, as the table of quirks has it.
+    #[error("{text} ({source_of})", source_of = finding.source, text = finding.text)]
+    Quirk {
+        /// Which one.
+        finding: quirks::Finding,
     },
     /// A queue that the interface does not have.
     #[error("{name} has no queue {queue}; it has {}", count(*active))]

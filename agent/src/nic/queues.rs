@@ -19,11 +19,14 @@ fn active_queues(link: &Link) -> Result<u32, NicError> {
     }
 }
 
-/// The queues to serve: those asked for, if they exist, else all.
-pub fn choose(link: &Link, asked: Option<&[u32]>) -> Result<Vec<u32>, NicError> {
+/// The queues to serve: those asked for, if they exist; else `only`, if there is but one that receives; else all.
+pub fn choose(link: &Link, asked: Option<&[u32]>, only: Option<u32>) -> Result<Vec<u32>, NicError> {
     let active = active_queues(link)?;
     let name = &link.name;
     let Some(asked) = asked else {
+        if let Some(queue) = only {
+            return Ok(vec![queue]);
+        }
         if active > MAX_QUEUES {
             log::warn!(
                 "{name} has {active} queues, and the XDP program places for {MAX_QUEUES}: what arrives on the \
@@ -51,8 +54,8 @@ mod tests {
     fn loopback_has_one_queue() {
         let links = super::super::links().unwrap();
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
-        assert_eq!(choose(lo, None).unwrap(), [0]);
-        let error = choose(lo, Some(&[3])).unwrap_err().to_string();
+        assert_eq!(choose(lo, None, None).unwrap(), [0]);
+        let error = choose(lo, Some(&[3]), None).unwrap_err().to_string();
         assert_eq!(error, "lo has no queue 3; it has 1 active receive queue, number 0");
     }
 }
