@@ -28,6 +28,9 @@ pub struct Cli {
 pub enum Command {
     /// Attach to interfaces, move frames, and report until told to stop.
     Run(RunArgs),
+    /// Say what works here and what does not, why, and what mends it; changes
+    /// nothing.
+    Doctor(DoctorArgs),
     /// Show the kernel's own page_pools; needs neither AF_XDP nor root.
     Pagepool(PagepoolArgs),
     /// Show where a running agent's packets got lost, and what to do about it.
@@ -57,6 +60,18 @@ pub struct DropsArgs {
     pub all: bool,
 
     /// Print one JSON object per device and row, zeros included.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `umemd doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Interface to examine; may be given several times. None: all of them.
+    #[arg(long = "iface", value_name = "NAME")]
+    pub ifaces: Vec<String>,
+
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }

@@ -17,6 +17,11 @@ use crate::{
     xsk::RingRequest,
 };
 
+/// `XDP_PACKET_HEADROOM` (linux/bpf.h): what the kernel keeps free in front of a received frame.
+pub const HEADROOM: u32 = 256;
+/// An Ethernet header with one VLAN tag: what a frame has beyond the MTU.
+pub const L2_OVERHEAD: u32 = 18;
+
 /// Everything that `umemd run` was asked to do.
 #[derive(Debug)]
 pub struct RunConfig {

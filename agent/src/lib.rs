@@ -28,6 +28,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod counts;
+pub mod doctor;
 pub mod drops;
 pub mod ebpf;
 pub mod metrics;

@@ -13,7 +13,7 @@ use umemd::{
     client,
     config::{ConfigError, RunConfig},
     control::{self, Outcome, namespace},
-    drops,
+    doctor, drops,
     outlet::Outlet,
     page_pool,
 };
@@ -57,6 +57,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 Outcome::Conserved => ExitCode::SUCCESS,
                 Outcome::Violated | Outcome::Unsaid | Outcome::Lost => ExitCode::FAILURE,
             })
+        }
+        Command::Doctor(args) => {
+            let report = doctor::examine(&args.ifaces)?;
+            print(&if args.json { report.json() } else { report.text() })?;
+            Ok(if report.is_bad() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Command::Pagepool(args) => pagepool(&args).map(|()| ExitCode::SUCCESS),
         Command::Drops(args) => {

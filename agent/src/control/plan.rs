@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use procfs::Current as _;
 
 use crate::{
-    config::{BindMode, Handler, MultiBuffer, RunConfig},
+    config::{BindMode, HEADROOM, Handler, L2_OVERHEAD, MultiBuffer, RunConfig},
     nic::{
         self, Link, NicError, drivers,
         quirks::{Facts, Finding, Weight},
@@ -12,11 +12,6 @@ use crate::{
     steer::guard,
     sys::ethtool,
 };
-
-/// `XDP_PACKET_HEADROOM` (linux/bpf.h): what the kernel keeps free in front of a received frame.
-const HEADROOM: u32 = 256;
-/// An Ethernet header with one VLAN tag: what a frame has beyond the MTU.
-const L2_OVERHEAD: u32 = 18;
 
 /// How one interface is to be opened.
 #[derive(Clone, Debug)]

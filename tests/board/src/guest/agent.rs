@@ -1,23 +1,25 @@
 //! What is the same on every board: starting the agent, frames there and back, what it takes.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use e2e::{
     agent::{Agent, AgentCommand},
+    command::{ip, run},
     wire::WINDOW,
 };
+use serde_json::Value;
 
 use super::{
-    cable::{Cable, NEAR, STEER},
+    cable::{self, Cable, NEAR, STEER},
     verdict::Verdicts,
 };
 
 /// Time enough for anything that works, on an emulated CPU.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The agent on queue 0 of `eth0`, sending back what it takes.
+/// The agent on `eth0`, sending back what it takes.
 pub(super) fn reflecting(args: &[&str]) -> AgentCommand {
-    let run = ["--iface", NEAR, "--queues", "0", "--steer", STEER, "--handler", "reflect"];
+    let run = ["--iface", NEAR, "--steer", STEER, "--handler", "reflect"];
     AgentCommand::new().args(run).args(args.iter().copied())
 }
 
@@ -51,12 +53,37 @@ pub(super) fn reflect(agent: &Agent, cable: &Cable, count: u64) {
 }
 
 /// What neither driver can do is refused with its reason, and leaves nothing attached.
-pub(super) fn check_refusals(verdicts: &mut Verdicts) {
+pub(super) fn check_refusals(verdicts: &mut Verdicts, longest: u32) {
     verdicts.check("zero-copy is refused: the driver has none", || {
         let exit = reflecting(&["--zerocopy"]).run();
         assert_eq!(exit.code, Some(1), "{exit}");
         assert!(exit.stderr.contains("has no zero-copy (EOPNOTSUPP)"), "{exit}");
-        assert!(super::cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
+        assert!(cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
+    });
+    verdicts.check("an MTU that the driver takes no program with is refused with its limit", || {
+        let set = |mtu: u32| ip(&["link", "set", NEAR, "mtu", &mtu.to_string()]);
+        set(longest + 8);
+        let exit = reflecting(&[]).run();
+        set(1500);
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(exit.stderr.contains(&format!("ip link set {NEAR} mtu {longest}")), "{exit}");
+    });
+}
+
+/// What the doctor says of `eth0`: no word of something that does not work, and each of these.
+pub(super) fn check_doctor(verdicts: &mut Verdicts, driver: &str, says: &[&str]) {
+    verdicts.check("the doctor knows the driver and its quirks", || {
+        let mut doctor = Command::new("umemd");
+        let text = run(doctor.args(["doctor", "--iface", NEAR, "--json"]), "")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let report: Value = serde_json::from_str(&text).expect("--json prints JSON");
+        let findings = report["findings"].as_array().expect("there are findings");
+        let texts: Vec<&str> = findings.iter().filter_map(|finding| finding["text"].as_str()).collect();
+        assert!(findings.iter().any(|f| f["asked"] == "driver" && f["text"] == driver), "{texts:?}");
+        for word in says {
+            assert!(texts.iter().any(|text| text.contains(word)), "nothing about {word:?}: {texts:?}");
+        }
+        assert!(findings.iter().all(|finding| finding["answer"] != "no"), "{texts:?}");
     });
 }
 

@@ -24,7 +24,8 @@ pub(super) fn check(verdicts: &mut Verdicts) {
     let Some(cable) = cable else { return };
     verdicts
         .check("the stack's datagrams come through, checksums by the hardware", || cable.wait_for_traffic());
-    agent::check_refusals(verdicts);
+    agent::check_doctor(verdicts, "mvneta", &["link down and up", "arrive on queue 0", "rx_pp_*"]);
+    agent::check_refusals(verdicts, 3520);
     verdicts.check("native attach bounces the link once, and frames come back byte for byte", || {
         let before = carrier_changes(NEAR);
         let agent = agent::reflecting(&[]).start();
@@ -32,6 +33,11 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         assert_eq!(carrier_changes(NEAR) - before, 2, "down and up");
         assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
         assert_eq!(agent.metrics().label_values("umemd_socket_info", "mode"), ["copy"]);
+        assert_eq!(
+            agent.metrics().label_values("umemd_socket_info", "queue"),
+            ["0"],
+            "the only one that receives"
+        );
         reflect(&agent, &cable, COUNT);
         agent.terminate();
         assert_eq!(agent.wait().summary()["rx_packets"], COUNT);

@@ -36,7 +36,14 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         assert!(statistics.contains_key("rx_xdp_redirect"), "{statistics:?}");
         assert!(!statistics.keys().any(|name| name.starts_with("rx_pp_")), "{statistics:?}");
     });
-    // Each attach and detach has the driver drain and fill all its pools: seconds, here. So there are few.
+    agent::check_doctor(
+        verdicts,
+        "mvpp2",
+        &["sibling ports down and up", "does not report its page_pool", "1640"],
+    );
+    // Each attach and detach, and each MTU beyond the limit, has the driver drain and fill all its pools: seconds,
+    // here. So there are few.
+    agent::check_refusals(verdicts, 1640);
     verdicts.check("native attach restarts the sibling port too, and frames come back byte for byte", || {
         e2e::command::ip(&["link", "set", SIBLING, "up"]);
         e2e::command::ip(&["link", "set", "eth3", "up"]);
@@ -49,7 +56,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         assert!(after[0] > before[0], "eth0 went down and up: {before:?} {after:?}");
         assert!(after[1] > before[1], "its sibling did too: {before:?} {after:?}");
         assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
-        assert_eq!(agent.metrics().label_values("umemd_socket_info", "mode"), ["copy"]);
+        assert_eq!(agent.metrics().label_values("umemd_socket_info", "mode"), ["copy"; 4], "all its queues");
         cable.restore_neighbour();
         let redirected = driver::statistics(NEAR)["rx_xdp_redirect"];
         reflect(&agent, &cable, COUNT);

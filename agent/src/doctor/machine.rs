@@ -1,0 +1,116 @@
+//! The kernel, and what this user may do with it.
+
+use std::fs;
+
+use procfs::Current as _;
+use rustix::{
+    process::{Resource, getrlimit},
+    thread::{CapabilitySet, capabilities},
+};
+
+use super::{Answer, Finding};
+use crate::xsk;
+
+const ABOUT: &str = "machine";
+
+/// What `umemd run` takes for one queue unless told otherwise: 4096 frames of 2048 bytes.
+const UMEM: u64 = 8 << 20;
+
+/// What each capability is for.
+const CAPABILITIES: [(&str, CapabilitySet, &str); 3] = [
+    ("CAP_NET_RAW", CapabilitySet::NET_RAW, "open AF_XDP sockets"),
+    ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN, "attach an XDP program"),
+    // CAP_SYS_ADMIN stood for it before Linux 5.8, and still does.
+    ("CAP_BPF", CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN), "load an XDP program"),
+];
+
+pub(super) fn examine() -> Vec<Finding> {
+    let mut findings = vec![kernel(), af_xdp(), jit()];
+    findings.extend(rights());
+    findings.extend([memlock(), huge_pages(), bpffs()]);
+    findings
+}
+
+fn kernel() -> Finding {
+    let uname = rustix::system::uname();
+    let (release, machine) = (uname.release().to_string_lossy(), uname.machine().to_string_lossy());
+    Finding::new(ABOUT, "kernel", Answer::Note, format!("Linux {release}, {machine}"))
+}
+
+fn af_xdp() -> Finding {
+    match xsk::probe() {
+        Ok(()) => Finding::new(ABOUT, "AF_XDP", Answer::Ok, "this kernel has AF_XDP sockets"),
+        Err(error @ xsk::OpenError::NotPermitted) => {
+            Finding::new(ABOUT, "AF_XDP", Answer::Unknown, error.to_string())
+        }
+        Err(error) => Finding::new(ABOUT, "AF_XDP", Answer::No, error.to_string()),
+    }
+}
+
+fn jit() -> Finding {
+    const FILE: &str = "/proc/sys/net/core/bpf_jit_enable";
+    match fs::read_to_string(FILE).ok().as_deref().map(str::trim) {
+        Some("0") => {
+            Finding::new(ABOUT, "BPF JIT", Answer::Warning, "off: programs are interpreted, and slower")
+                .mended_by("sysctl net.core.bpf_jit_enable=1")
+        }
+        Some(_) => Finding::new(ABOUT, "BPF JIT", Answer::Ok, "on"),
+        None => Finding::new(ABOUT, "BPF JIT", Answer::Unknown, format!("cannot read {FILE}")),
+    }
+}
+
+fn rights() -> Vec<Finding> {
+    let Ok(sets) = capabilities(None) else {
+        return vec![Finding::new(ABOUT, "capabilities", Answer::Unknown, "the kernel does not tell")];
+    };
+    let finding = |(name, any_of, what): (&'static str, CapabilitySet, &str)| {
+        if sets.effective.intersects(any_of) {
+            Finding::new(ABOUT, name, Answer::Ok, format!("may {what}"))
+        } else {
+            Finding::new(ABOUT, name, Answer::No, format!("may not {what}")).mended_by("sudo umemd ...")
+        }
+    };
+    CAPABILITIES.into_iter().map(finding).collect()
+}
+
+fn memlock() -> Finding {
+    let limit = getrlimit(Resource::Memlock).current;
+    let may_exceed = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    match limit {
+        None => Finding::new(ABOUT, "memlock", Answer::Ok, "unlimited"),
+        Some(_) if may_exceed => {
+            Finding::new(ABOUT, "memlock", Answer::Ok, "limited, and CAP_IPC_LOCK stands above the limit")
+        }
+        Some(limit) if limit < UMEM => {
+            let text = format!("{} KiB, and a queue's UMEM has {} KiB", limit >> 10, UMEM >> 10);
+            Finding::new(ABOUT, "memlock", Answer::Warning, text).mended_by("ulimit -l unlimited")
+        }
+        Some(limit) => {
+            let text = format!("{} KiB: {} queues of the usual size", limit >> 10, limit / UMEM);
+            Finding::new(ABOUT, "memlock", Answer::Ok, text)
+        }
+    }
+}
+
+fn huge_pages() -> Finding {
+    let Ok(meminfo) = procfs::Meminfo::current() else {
+        return Finding::new(ABOUT, "huge pages", Answer::Unknown, "cannot read /proc/meminfo");
+    };
+    let text = match (meminfo.hugepages_total, meminfo.hugepages_free) {
+        (None, _) => "this kernel has none".to_owned(),
+        (Some(0), _) => "none reserved; umemd does without".to_owned(),
+        (Some(total), free) => format!("{} of {total} free", free.unwrap_or(0)),
+    };
+    Finding::new(ABOUT, "huge pages", Answer::Note, text)
+}
+
+fn bpffs() -> Finding {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("bpf"));
+    let text = if mounted {
+        "mounted; umemd pins nothing"
+    } else {
+        "not mounted, and not needed: umemd pins nothing"
+    };
+    Finding::new(ABOUT, "bpffs", Answer::Note, text)
+}

@@ -1,0 +1,164 @@
+//! `umemd doctor`: what works on this machine and interface and what does not, why, and what mends it.
+//!
+//! It only asks. It attaches nothing, not even to try: on mvneta and mvpp2 that takes the link down. What it
+//! cannot find out it says it does not know.
+
+mod interface;
+mod machine;
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::nic;
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    /// As it should be.
+    Ok,
+    /// It works, but not as one may hope.
+    Warning,
+    /// It does not work.
+    No,
+    /// The kernel or our rights do not let us know.
+    Unknown,
+    /// Neither good nor bad.
+    Note,
+}
+
+/// One thing that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    /// `machine`, or the name of an interface.
+    about: String,
+    /// What was asked, in a word or two that do not change.
+    asked: &'static str,
+    answer: Answer,
+    /// The answer in full.
+    text: String,
+    /// What to type, if something mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<String>,
+}
+
+impl Finding {
+    fn new(about: &str, asked: &'static str, answer: Answer, text: impl Into<String>) -> Self {
+        Self { about: about.into(), asked, answer, text: text.into(), mend: None }
+    }
+
+    fn mended_by(mut self, command: impl Into<String>) -> Self {
+        self.mend = Some(command.into());
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.answer {
+            Answer::Ok => "ok",
+            Answer::Warning => "warning",
+            Answer::No => "NO",
+            Answer::Unknown => "unknown",
+            Answer::Note => "note",
+        };
+        write!(f, "  {mark:<8} {:<14} {}", self.asked, self.text)?;
+        match &self.mend {
+            Some(command) => write!(f, "\n  {:<23} -> {command}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Everything that was found out.
+#[derive(Clone, Debug)]
+pub struct Report {
+    findings: Vec<Finding>,
+}
+
+/// Examines the machine, and these interfaces or all.
+///
+/// # Errors
+///
+/// If the kernel does not list its interfaces, or there is none of that name.
+pub fn examine(names: &[String]) -> anyhow::Result<Report> {
+    let links = nic::links()?;
+    let mut findings = machine::examine();
+    if names.is_empty() {
+        // The loopback interface has no driver to speak of.
+        for link in links.iter().filter(|link| link.name != "lo") {
+            findings.extend(interface::examine(link, &links));
+        }
+    }
+    for name in names {
+        findings.extend(interface::examine(nic::find(&links, name, None)?, &links));
+    }
+    Ok(Report { findings })
+}
+
+impl Report {
+    /// Whether something does not work.
+    pub fn is_bad(&self) -> bool {
+        self.findings.iter().any(|finding| finding.answer == Answer::No)
+    }
+
+    /// For people: a line each, and below it what to type.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut about = "";
+        for finding in &self.findings {
+            if finding.about != about {
+                about = &finding.about;
+                text += &format!("{about}\n");
+            }
+            text += &format!("{finding}\n");
+        }
+        text
+    }
+
+    /// For scripts: one object.
+    pub fn json(&self) -> String {
+        format!("{}\n", json!({ "type": "doctor", "schema": 1, "findings": self.findings }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            findings: vec![
+                Finding::new("machine", "AF_XDP", Answer::Ok, "this kernel has it"),
+                Finding::new("eth0", "up", Answer::No, "eth0 is down").mended_by("ip link set eth0 up"),
+            ],
+        }
+    }
+
+    #[test]
+    fn people_read_a_list_with_what_to_type() {
+        let expected = "machine\n  ok       AF_XDP         this kernel has it\neth0\n  NO       up             eth0 is down\n\
+                        \x20                         -> ip link set eth0 up\n";
+        assert_eq!(report().text(), expected);
+        assert!(report().is_bad());
+    }
+
+    #[test]
+    fn scripts_read_one_object() {
+        let object: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
+        assert_eq!(object["findings"][0]["answer"], "ok");
+        assert_eq!(object["findings"][1]["mend"], "ip link set eth0 up");
+        assert!(object["findings"][0].get("mend").is_none());
+    }
+
+    #[test]
+    fn every_interface_of_this_machine_gets_an_answer() {
+        let links = nic::links().unwrap();
+        for link in &links {
+            let findings = interface::examine(link, &links);
+            assert!(findings.iter().any(|finding| finding.asked == "driver"), "{findings:?}");
+        }
+    }
+}
