@@ -13,6 +13,7 @@ mod qemu;
 mod rigs;
 mod tree;
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,18 @@ const APPEND: &str =
 
 /// How many lines of the console are shown if a guest fails.
 const TAIL: usize = 60;
+
+/// That a rig cannot be had here, which is no failure of umemd's.
+#[derive(Debug)]
+pub(crate) struct Unavailable(String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the board rig cannot be had: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
 
 impl Board {
     fn rigs(&self) -> Vec<&'static Rig> {
@@ -91,7 +104,7 @@ struct Parts {
 pub(crate) fn run(options: &Board) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
-        "the board rig runs on x86-64: it takes QEMU from Debian's amd64 packages"
+        Unavailable("it runs on x86-64 only: it takes QEMU from Debian's amd64 packages".to_owned())
     );
     let rigs = options.rigs();
     let folder = shell::target_dir().join("board");
@@ -102,6 +115,9 @@ pub(crate) fn run(options: &Board) -> Result<()> {
         for kernel in options.kernels() {
             let name = format!("{} on {}", rig.name, kernel.name());
             if let Err(error) = run_rig(&mut parts, rig, kernel.suite(), options) {
+                if error.is::<Unavailable>() {
+                    return Err(error);
+                }
                 eprintln!("xtask: {name}: {error:#}");
                 failed.push(name);
             }

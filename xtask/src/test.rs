@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::{Test, Which};
+use crate::board::{self, Unavailable};
+use crate::cli::{Board, Test, Which};
 use crate::compile::{self, Program};
 use crate::{bench, setup, shell};
 
@@ -42,6 +43,7 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         if full {
             privileged(options, &programs, &compile::release()?)?;
             mutants(&[])?;
+            boards(options)?;
         }
     }
     Ok(())
@@ -75,6 +77,18 @@ fn mutants(names: &[OsString]) -> Result<()> {
     let mut cargo = shell::cargo();
     cargo.args(["run", "--quiet", "--package", "frame-pool", "--example", "mutants", "--"]).args(names);
     shell::run(&mut cargo).context("an error in the pool is not noticed")
+}
+
+/// All boards; skipped, and said to be, where Debian's packages for them cannot be had.
+fn boards(options: &Test) -> Result<()> {
+    let all = Board { rig: None, kernel: Vec::new(), keep: false, shell: false, install: options.install };
+    match board::run(&all) {
+        Err(error) if error.is::<Unavailable>() => {
+            eprintln!("skipped: boards mvneta and mvpp2: {error:#}");
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 /// Everything that is built for this machine, with the same features each time: cargo builds it once.

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::Unavailable;
 use crate::shell;
 
 /// Where Debian keeps the keys of its archive, old and new.
@@ -100,7 +101,8 @@ impl Packages {
         if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == packages) {
             return Ok(folder);
         }
-        shell::step(&format!("fetch {set} ({packages}) into {}", self.sets.display()), || {
+        let what = format!("fetch {set} ({packages}) into {}", self.sets.display());
+        let fetched = shell::step(&what, || {
             self.update()?;
             let debs = self.sets.join(format!("{set}.debs"));
             for old in [&folder, &debs] {
@@ -119,7 +121,9 @@ impl Packages {
             // Last: an unpacking that was cut off is done again.
             fs::write(&stamp, packages)?;
             Ok(())
-        })?;
+        });
+        // With all of the reason: what failed is a mirror, a network, a missing apt.
+        fetched.map_err(|error| Unavailable(format!("{error:#}")))?;
         Ok(folder)
     }
 
