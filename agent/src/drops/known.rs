@@ -174,8 +174,6 @@ static KNOWN: &[Known] = known! {
         "the device sends slower than frames arrive; is it up?";
     Handler Loss "tx_invalid": "to be sent, and without a byte, or in more frames than a packet may have",
         "the handler made an empty packet: its bug; or a longer one came in than goes out";
-    Handler Loss "rx_torn": "in several frames, of which the ledger refused one",
-        "a bug of a driver, the kernel or ours; see umemd_pool_rejected_total";
 };
 
 #[cfg(test)]
