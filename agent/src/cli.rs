@@ -29,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Attach to interfaces, move frames, and report until told to stop.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Look at rules without steering anything.
     #[command(subcommand)]
     Rule(RuleCommand),
@@ -554,7 +554,7 @@ mod tests {
         let words = ["umemd", "run", "--iface", "eth0"].into_iter().chain(line.split(' '));
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
         let Command::Run(args) = cli.command else { unreachable!("it was `umemd run`") };
-        RunConfig::try_from(args).map_err(|error| error.to_string())
+        RunConfig::try_from(*args).map_err(|error| error.to_string())
     }
 
     #[test]

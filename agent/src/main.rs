@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run(args) => {
-            let config = RunConfig::try_from(args)?;
+            let config = RunConfig::try_from(*args)?;
             // A capture to standard output has that for itself.
             let piped = config.capture.as_ref().is_some_and(|capture| capture.file.is_none());
             let out: Box<dyn io::Write + Send> =
