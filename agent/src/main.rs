@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Ok(match control::run(config, out)? {
                 Outcome::Conserved => ExitCode::SUCCESS,
                 Outcome::Violated | Outcome::Unsaid | Outcome::Lost => ExitCode::FAILURE,
+                Outcome::Interrupted => ExitCode::from(130),
             })
         }
         Command::Doctor(args) => {

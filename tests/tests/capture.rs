@@ -308,10 +308,12 @@ fn frames_that_are_held_outlive_the_interface() {
     wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
     lab.lay(0);
     wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
-    let held = |object: &serde_json::Value| object["frames"]["user"] == WINDOW;
-    wait_until("the old UMEM waits for its frames", PATIENCE, || agent.objects().last().is_some_and(held));
-    let total = agent.objects().last().expect("an object")["frames"]["total"].clone();
-    assert_eq!(total, 2 * 4096, "both UMEMs are there");
+    let held = |object: &serde_json::Value| {
+        (&object["frames"]["user"], &object["frames"]["total"]) == (&WINDOW.into(), &(2 * 4096).into())
+    };
+    wait_until("both UMEMs are there, and the old one waits", PATIENCE, || {
+        agent.objects().last().is_some_and(held)
+    });
     writer.resume();
 
     let home = |object: &serde_json::Value| object["frames"]["total"] == 4096;

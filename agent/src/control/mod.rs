@@ -65,6 +65,8 @@ pub enum Outcome {
     Lost,
     /// The report could not be written.
     Unsaid,
+    /// A second signal came while the first one was being heeded: nothing was drained, and nothing counted.
+    Interrupted,
 }
 
 /// Runs until told to stop: attaches, moves frames, reports to `out`, detaches.
@@ -244,7 +246,7 @@ impl Agent {
             () = signals.next() => {
                 // The kernel detaches the program and frees the sockets when this process is gone.
                 log::warn!("second signal: ending at once, without draining");
-                std::process::exit(130);
+                return Ok(Outcome::Interrupted);
             }
         };
         let written = reporter.summary(&before, &last);

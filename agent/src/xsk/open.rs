@@ -130,12 +130,14 @@ pub enum OpenError {
         asked: BindMode,
     },
     /// The UMEM was refused for another reason.
-    #[error("cannot register a UMEM of {frames} frames of {frame_size} bytes")]
+    #[error("cannot register a UMEM of {frames} frames of {frame_size} bytes, {headroom} of them headroom")]
     Umem {
         /// Frames.
         frames: u32,
         /// Bytes of a frame.
         frame_size: u32,
+        /// Bytes of those that are kept free.
+        headroom: u32,
         /// Why.
         source: io::Error,
     },
@@ -224,7 +226,7 @@ pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result
 pub fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
     let UmemRequest { interface, queue, layout, headroom, huge_pages, rings } = request;
     let (frames, frame_size) = (layout.chunk_count(), layout.chunk_size());
-    let failed = |source| OpenError::Umem { frames, frame_size, source };
+    let failed = |source| OpenError::Umem { frames, frame_size, headroom, source };
     let refused = |reason: &'static str| failed(io::Error::new(io::ErrorKind::InvalidInput, reason));
     let mebibytes = (u64::from(frame_size) * u64::from(frames)).div_ceil(1 << 20);
 
