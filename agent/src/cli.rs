@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     config::{self, BindMode, Capture, ConfigError, Generate, Handler, Mac, MultiBuffer, RunConfig},
     ebpf::Mode,
+    nic::SwitchTag,
+    steer,
     xsk::RingRequest,
 };
 
@@ -28,6 +30,9 @@ pub struct Cli {
 pub enum Command {
     /// Attach to interfaces, move frames, and report until told to stop.
     Run(Box<RunArgs>),
+    /// Look at rules without steering anything.
+    #[command(subcommand)]
+    Rule(RuleCommand),
     /// Say what works here and what does not, why, and what mends it; changes
     /// nothing.
     Doctor(DoctorArgs),
@@ -38,6 +43,32 @@ pub enum Command {
     /// Show a running agent live in the terminal.
     #[cfg(feature = "tui")]
     Top(AgentArgs),
+}
+
+/// `umemd rule`.
+#[derive(Debug, Subcommand)]
+pub enum RuleCommand {
+    /// Say what a rule compiles to; exit code 2 if it is none.
+    Check {
+        /// The rule, in tcpdump's words.
+        #[arg(value_name = "RULE")]
+        rule: String,
+    },
+    /// Count the packets of a capture that a rule matches, as
+    /// `tcpdump -r FILE RULE` would.
+    Match {
+        /// The rule, in tcpdump's words.
+        #[arg(value_name = "RULE")]
+        rule: String,
+
+        /// A capture of Ethernet frames, pcap or pcapng; `-` is stdin.
+        #[arg(value_name = "FILE")]
+        file: std::path::PathBuf,
+
+        /// Print {"packets":N,"matched":N}.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Which running agent is meant.
@@ -152,6 +183,11 @@ pub struct RunArgs {
     /// Take the frames even if that cuts a connection to this machine.
     #[arg(long)]
     pub force: bool,
+
+    /// The tag that a switch chip puts behind the MAC addresses (DSA), which
+    /// rules then look behind. `auto` asks sysfs.
+    #[arg(long, value_enum, default_value_t = SwitchTagArg::Auto)]
+    pub switch_tag: SwitchTagArg,
 
     /// Let the XDP program log every frame (debugging; slow).
     #[arg(long)]
@@ -317,6 +353,19 @@ pub enum MultiBufferArg {
     Off,
 }
 
+/// `--switch-tag`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SwitchTagArg {
+    /// As dsa/tagging of the interface in sysfs says.
+    Auto,
+    /// There is none.
+    None,
+    /// 4 bytes.
+    Dsa,
+    /// 8 bytes.
+    Edsa,
+}
+
 /// `--mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ModeArg {
@@ -344,6 +393,7 @@ impl TryFrom<RunArgs> for RunConfig {
             duration,
             json,
             force,
+            switch_tag,
             log_program,
             sockets,
             capture,
@@ -375,7 +425,7 @@ impl TryFrom<RunArgs> for RunConfig {
             return Err(ConfigError::Contradiction("--json and --capture - both write to standard output"));
         }
         Ok(Self {
-            rules: config::rules(&steer)?,
+            rules: steer::compile(&steer)?,
             handler: handler.with(to, &ifaces, generate)?,
             ifaces,
             netns,
@@ -411,6 +461,12 @@ impl TryFrom<RunArgs> for RunConfig {
             duration,
             json,
             force,
+            switch_tag: match switch_tag {
+                SwitchTagArg::Auto => None,
+                SwitchTagArg::None => Some(SwitchTag::None),
+                SwitchTagArg::Dsa => Some(SwitchTag::Dsa),
+                SwitchTagArg::Edsa => Some(SwitchTag::Edsa),
+            },
             log_program,
         })
     }

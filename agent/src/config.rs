@@ -9,11 +9,11 @@ use std::{
 
 use frame_pool::{FrameLayout, LayoutError};
 use thiserror::Error;
-use umemd_common::maps::MAX_RULES;
 
 use crate::{
     ebpf::Mode,
-    steer::{self, RuleError, RuleSet},
+    nic::SwitchTag,
+    steer::{RuleSet, SetError},
     xsk::RingRequest,
 };
 
@@ -65,6 +65,8 @@ pub struct RunConfig {
     pub json: bool,
     /// Skip the lock-out guard.
     pub force: bool,
+    /// The tag of a switch chip; `None`: as sysfs says.
+    pub switch_tag: Option<SwitchTag>,
     /// Let the XDP program log.
     pub log_program: bool,
 }
@@ -158,14 +160,9 @@ pub enum BindMode {
 /// What is wrong with what the user typed; exit code 2.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// A rule that does not parse, with a caret under the word.
+    /// A rule that cannot be used; if it does not parse, with a caret under the word.
     #[error(transparent)]
-    Rule(#[from] RuleError),
-    /// More rules than the program has places for.
-    #[error(
-        "the rules compile to {0} entries, the XDP program has {MAX_RULES}; give fewer, or narrower ones"
-    )]
-    TooManyRules(usize),
+    Rule(#[from] SetError),
     /// Sizes that no UMEM has.
     #[error("--frames {frames} --frame-size {frame_size} is no UMEM")]
     Layout {
@@ -238,12 +235,6 @@ pub fn layout(frames: u32, frame_size: u32) -> Result<FrameLayout, ConfigError> 
         return Err(ConfigError::Frames(frames));
     }
     FrameLayout::new(frame_size, frames).map_err(|source| ConfigError::Layout { frames, frame_size, source })
-}
-
-/// Compiles the rules, and refuses more than the XDP program has places for.
-pub fn rules(texts: &[String]) -> Result<RuleSet, ConfigError> {
-    let rules = steer::compile(texts)?;
-    if rules.len() > MAX_RULES as usize { Err(ConfigError::TooManyRules(rules.len())) } else { Ok(rules) }
 }
 
 /// Refuses sizes that no ring has.

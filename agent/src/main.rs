@@ -1,6 +1,7 @@
 //! The `umemd` binary: parse, run, say what went wrong.
 
 use std::{
+    fs::File,
     io::{self, Write as _},
     process::ExitCode,
     time::Duration,
@@ -9,13 +10,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use umemd::{
-    cli::{Cli, Command, PagepoolArgs},
+    cli::{Cli, Command, PagepoolArgs, RuleCommand},
     client,
     config::{ConfigError, RunConfig},
     control::{self, Outcome, namespace},
     doctor, drops,
     outlet::Outlet,
     page_pool,
+    steer::{self, Explanation, capture},
 };
 
 /// How long the last words wait for whoever reads them.
@@ -59,6 +61,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 Outcome::Interrupted => ExitCode::from(130),
             })
         }
+        Command::Rule(command) => rule(command),
         Command::Doctor(args) => {
             let report = doctor::examine(&args.ifaces)?;
             print(&if args.json { report.json() } else { report.text() })?;
@@ -88,4 +91,33 @@ fn pagepool(args: &PagepoolArgs) -> Result<()> {
         namespace::enter(netns)?;
     }
     page_pool::run(&args.ifaces, args.netns.as_deref(), args.watch, args.json, &mut io::stdout())
+}
+
+/// `umemd rule`: needs no interface, no kernel and no rights.
+fn rule(command: RuleCommand) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match command {
+        RuleCommand::Check { rule } => {
+            let rules = steer::compile(&[rule]).map_err(ConfigError::from)?;
+            if let Some(explanation) = Explanation::of(&rules) {
+                writeln!(out, "{explanation}")?;
+            }
+        }
+        RuleCommand::Match { rule, file, json } => {
+            let rules = steer::compile(&[rule]).map_err(ConfigError::from)?;
+            let capture: Box<dyn io::Read + Send> = if file.as_os_str() == "-" {
+                Box::new(io::stdin())
+            } else {
+                Box::new(File::open(&file).with_context(|| format!("cannot open {}", file.display()))?)
+            };
+            let counted = capture::count(&rules[0], capture)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string(&counted)?)?;
+            } else {
+                writeln!(out, "{} of {} packets match", counted.matched, counted.packets)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //!
 //! The table is the one that the host's parser is tested with, so both see and decide the same.
 
+#[expect(dead_code, reason = "what the host sees of a frame is tested in common")]
 #[path = "../../common/tests/frames/mod.rs"]
 mod frames;
 
@@ -9,12 +10,31 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt::set_xdp_rx_ring_size};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-use umemd::ebpf::{LoadError, LoadOptions, MapError, Program};
-use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
-use umemd_common::{Decision, Rule, decide, parse};
+use umemd::ebpf::{LoadError, LoadOptions, Program};
+use umemd::steer::{self, DefaultAction, Image, RuleSet, RuleSpec};
+use umemd_common::decision::Action;
+use umemd_common::maps::{Count, MAX_QUEUES};
+use umemd_common::packet::Untagged;
+use umemd_common::{Decision, judge};
 
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
+
+/// The rule of the table.
+fn rule() -> RuleSet {
+    steer::compile(&["udp dst port 7"]).unwrap()
+}
+
+fn load() -> Program {
+    Program::load(LoadOptions::default()).unwrap()
+}
+
+/// The tables on the host.
+fn image(rules: &RuleSet) -> Image {
+    let counters: Vec<u16> = (0..rules.len() as u16).collect();
+    Image::build(rules, &counters, 0).unwrap()
+}
 
 /// A socket that an XSKMAP takes: with an RX ring, and not bound to anything.
 fn af_xdp_socket() -> OwnedFd {
@@ -41,15 +61,14 @@ const SHORTEST: usize = 14;
 #[test]
 #[ignore = "requires root: loads a program into the kernel"]
 fn every_frame_of_the_table_goes_where_it_says() {
-    let mut program = Program::load(LoadOptions::default()).unwrap();
-    program.set_rules(&[frames::rule()]).unwrap();
+    let mut program = load();
+    program.set_rules(&rule()).unwrap();
     let socket = af_xdp_socket();
     for with_socket in [false, true] {
         if with_socket {
             program.set_socket(0, socket.as_fd()).unwrap();
         }
-        for frames::Case { name, frame, key, decision } in frames::table() {
-            assert_eq!(parse(frame.as_slice()), key, "{name}, on the host");
+        for frames::Case { name, frame, decision, .. } in frames::table() {
             let expected = match (decision, with_socket) {
                 (Decision::Steered, false) => (XDP_PASS, Decision::NoSocket),
                 (Decision::Steered, true) => (XDP_REDIRECT, Decision::Steered),
@@ -62,16 +81,108 @@ fn every_frame_of_the_table_goes_where_it_says() {
 
 #[test]
 #[ignore = "requires root: loads a program into the kernel"]
-fn every_frame_of_the_table_cut_anywhere_is_judged_as_on_the_host() {
-    let mut program = Program::load(LoadOptions::default()).unwrap();
-    let rules = [frames::rule()];
-    program.set_rules(&rules).unwrap();
+fn the_default_and_the_actions_are_obeyed() {
+    let mut program = load();
     let socket = af_xdp_socket();
     program.set_socket(0, socket.as_fd()).unwrap();
+    let with = |action, queues, default| {
+        let spec = RuleSpec { action, queues, ..RuleSpec::steer("a", "udp dst port 7") };
+        RuleSet::compile(vec![spec], default).unwrap()
+    };
+    for (rules, matched) in [
+        (with(Action::Pass, None, DefaultAction::Drop), (XDP_PASS, Decision::Passed)),
+        (with(Action::Drop, None, DefaultAction::Drop), (XDP_DROP, Decision::Dropped)),
+        (with(Action::Redirect, Some(1), DefaultAction::Drop), (XDP_REDIRECT, Decision::Steered)),
+        (with(Action::Redirect, Some(2), DefaultAction::Drop), (XDP_PASS, Decision::OtherQueue)),
+    ] {
+        program.set_rules(&rules).unwrap();
+        for frames::Case { name, frame, decision, .. } in frames::table() {
+            let expected = match decision {
+                Decision::Steered => matched,
+                Decision::Unmatched => (XDP_DROP, Decision::UnmatchedDropped),
+                Decision::Truncated => (XDP_DROP, Decision::TruncatedDropped),
+                Decision::Malformed => (XDP_DROP, Decision::MalformedDropped),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(run(&mut program, &frame), expected, "{name}");
+        }
+    }
+}
+
+/// Rules of every kind, narrow and wide, in front of tags and behind them.
+fn many_kinds() -> RuleSet {
+    let texts = [
+        "udp dst port 7",
+        "vlan 5 and udp",
+        "vlan 7 and vlan 5 and host 10.0.0.1",
+        "tcp src portrange 4000-4007",
+        "ip6 and src net fd80::/9 and udp",
+        "ether src 02:00:00:00:00:02 and icmp6",
+        "arp host 0.0.0.0",
+        "ip6 proto 44",
+        "icmp",
+    ];
+    steer::compile(&texts).unwrap()
+}
+
+/// Each frame as it is, and behind one tag, and behind two.
+fn with_tags(frame: &[u8]) -> Vec<Vec<u8>> {
+    [&[][..], &[0x81, 0, 0x20, 5], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 5]]
+        .map(|tags| [&frame[..12], tags, &frame[12..]].concat())
+        .to_vec()
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn every_frame_cut_anywhere_is_judged_as_on_the_host() {
+    let mut program = load();
+    let rules = many_kinds();
+    program.set_rules(&rules).unwrap();
+    let image = image(&rules);
+    let socket = af_xdp_socket();
+    program.set_socket(0, socket.as_fd()).unwrap();
+    let mut hits = vec![0; rules.len()];
     for frames::Case { name, frame, .. } in frames::table() {
-        for len in SHORTEST..=frame.len() {
-            let cut = &frame[..len];
-            assert_eq!(run(&mut program, cut).1, decide(&parse(cut), &rules), "{name}, cut at {len}");
+        for frame in with_tags(&frame) {
+            for len in SHORTEST..=frame.len() {
+                let cut = &frame[..len];
+                let expected = judge(&image, cut, 0);
+                assert_eq!(run(&mut program, cut).1, expected.decision, "{name}, cut at {len}");
+                if let Some(rule) = expected.rule() {
+                    hits[rule as usize] += 1;
+                }
+            }
+        }
+    }
+    assert!(hits.iter().all(|hits| *hits > 0), "a rule that no frame hits says nothing: {hits:?}");
+    let counted: Vec<u64> = program.rule_counts().unwrap().iter().map(|rule| rule.count.packets).collect();
+    assert_eq!(counted, hits);
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn a_switchs_tag_is_stripped_as_on_the_host() {
+    for tag in [4, 8] {
+        let mut program = Program::load(LoadOptions { switch_tag: tag, ..LoadOptions::default() }).unwrap();
+        let rules = many_kinds();
+        program.set_rules(&rules).unwrap();
+        let image = image(&rules);
+        let socket = af_xdp_socket();
+        program.set_socket(0, socket.as_fd()).unwrap();
+        for frames::Case { name, frame, .. } in frames::table() {
+            for mut frame in with_tags(&frame) {
+                frame.splice(12..12, vec![0xda; tag.into()]);
+                for len in [200, 60, 50, 40, 30, 22, 16, SHORTEST] {
+                    let frame = &frame[..len.min(frame.len()).max(SHORTEST)];
+                    let view = Untagged { frame, tag: tag.into() };
+                    let expected = judge(&image, &view, 0).decision;
+                    assert_eq!(
+                        run(&mut program, frame).1,
+                        expected,
+                        "{name}, {tag} bytes of tag, cut at {len}"
+                    );
+                }
+            }
         }
     }
 }
@@ -79,45 +190,84 @@ fn every_frame_of_the_table_cut_anywhere_is_judged_as_on_the_host() {
 #[test]
 #[ignore = "requires root: loads a program into the kernel"]
 fn without_a_rule_everything_is_the_stacks() {
-    let mut program = Program::load(LoadOptions::default()).unwrap();
+    let mut program = load();
     let socket = af_xdp_socket();
     program.set_socket(0, socket.as_fd()).unwrap();
-    for frames::Case { name, frame, .. } in frames::table() {
-        let (action, decision) = run(&mut program, &frame);
-        assert_eq!(action, XDP_PASS, "{name}");
-        assert_eq!(decision, decide(&parse(frame.as_slice()), &[]), "{name}");
+    let none = RuleSet::default();
+    for set in [false, true] {
+        if set {
+            program.set_rules(&none).unwrap();
+        }
+        for frames::Case { name, frame, .. } in frames::table() {
+            let (action, decision) = run(&mut program, &frame);
+            assert_eq!(action, XDP_PASS, "{name}");
+            assert_eq!(decision, judge(&image(&none), frame.as_slice(), 0).decision, "{name}");
+        }
+    }
+}
+
+/// An IPv4 frame for this UDP port.
+fn udp(port: u16) -> Vec<u8> {
+    frames::ethernet(0x0800, &frames::ipv4(5, 0, 17, &frames::ports(4000, port)))
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn each_of_ten_thousand_rules_is_found_and_can_be_taken_back() {
+    let mut program = load();
+    let socket = af_xdp_socket();
+    program.set_socket(0, socket.as_fd()).unwrap();
+    let texts: Vec<String> = (0..10_000).map(|port| format!("udp dst port {port}")).collect();
+    program.set_rules(&steer::compile(&texts).unwrap()).unwrap();
+    for port in 0..10_000 {
+        assert_eq!(program.test_run(&udp(port)).unwrap(), XDP_REDIRECT, "port {port}");
+    }
+    assert_eq!(run(&mut program, &udp(10_000)), (XDP_PASS, Decision::Unmatched));
+    let bytes = udp(0).len() as u64;
+    for rule in program.rule_counts().unwrap() {
+        assert_eq!(rule.count, Count { packets: 1, bytes }, "{}", rule.name);
+    }
+    program.set_rules(&steer::compile(&texts[..9_999]).unwrap()).unwrap();
+    assert_eq!(run(&mut program, &udp(9_999)), (XDP_PASS, Decision::Unmatched));
+    program.set_rules(&RuleSet::default()).unwrap();
+    assert_eq!(run(&mut program, &udp(0)), (XDP_PASS, Decision::Unmatched));
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn counters_survive_a_change_of_the_other_rules_and_no_others_do() {
+    let mut program = load();
+    let set = |names: &[&str]| {
+        let specs = names.iter().map(|name| RuleSpec::steer(name, &format!("udp dst port {name}"))).collect();
+        RuleSet::compile(specs, DefaultAction::Pass).unwrap()
+    };
+    let counts = |program: &Program| -> Vec<(String, u64)> {
+        program.rule_counts().unwrap().into_iter().map(|rule| (rule.name, rule.count.packets)).collect()
+    };
+    program.set_rules(&set(&["1", "2"])).unwrap();
+    for port in [1, 2, 2] {
+        run(&mut program, &udp(port));
+    }
+    program.set_rules(&set(&["3", "2"])).unwrap();
+    assert_eq!(counts(&program), [("3".to_owned(), 0), ("2".to_owned(), 2)]);
+    run(&mut program, &udp(2));
+    run(&mut program, &udp(1));
+    program.set_rules(&set(&["1", "2", "3"])).unwrap();
+    assert_eq!(counts(&program), [("1".to_owned(), 0), ("2".to_owned(), 3), ("3".to_owned(), 0)]);
+    // Each change gives counters back, or there would be none left.
+    for round in 0..300 {
+        let names: Vec<String> = (0..100).map(|n| format!("round{round}-{n}")).collect();
+        let specs = names.iter().map(|name| RuleSpec::steer(name, "arp")).collect();
+        program.set_rules(&RuleSet::compile(specs, DefaultAction::Pass).unwrap()).unwrap();
+        assert!(counts(&program).iter().all(|(_, packets)| *packets == 0), "round {round}");
     }
 }
 
 #[test]
 #[ignore = "requires root: loads a program into the kernel"]
-fn the_last_of_all_rules_is_reached_and_rules_can_be_taken_back() {
-    let mut program = Program::load(LoadOptions::default()).unwrap();
-    let socket = af_xdp_socket();
-    program.set_socket(0, socket.as_fd()).unwrap();
-    let never =
-        Rule { mask: frames::rule().mask, value: umemd_common::Key { dst_port: 9, ..frames::rule().value } };
-    let mut rules = vec![never; MAX_RULES as usize];
-    *rules.last_mut().unwrap() = frames::rule();
-    let frame = &frames::table()[0].frame;
-
-    program.set_rules(&rules).unwrap();
-    assert_eq!(run(&mut program, frame), (XDP_REDIRECT, Decision::Steered));
-    program.set_rules(&rules[..rules.len() - 1]).unwrap();
-    assert_eq!(run(&mut program, frame), (XDP_PASS, Decision::Unmatched));
-    program.set_rules(&[]).unwrap();
-    assert_eq!(run(&mut program, frame), (XDP_PASS, Decision::Unmatched));
-
-    rules.push(never);
-    let error = program.set_rules(&rules).unwrap_err();
-    assert!(matches!(error, MapError::TooManyRules { entries: 65 }), "{error}");
-}
-
-#[test]
-#[ignore = "requires root: loads a program into the kernel"]
 fn all_takes_even_what_cannot_be_read() {
-    let mut program = Program::load(LoadOptions::default()).unwrap();
-    program.set_rules(&[Rule::ALL]).unwrap();
+    let mut program = load();
+    program.set_rules(&steer::compile(&["all"]).unwrap()).unwrap();
     let socket = af_xdp_socket();
     program.set_socket(0, socket.as_fd()).unwrap();
     for frames::Case { name, frame, .. } in frames::table() {
@@ -127,9 +277,18 @@ fn all_takes_even_what_cannot_be_read() {
 
 #[test]
 #[ignore = "requires root: loads a program into the kernel"]
+fn the_verifier_is_far_from_its_limit() {
+    // Half of what it walks at most (BPF_COMPLEXITY_LIMIT_INSNS).
+    let statistics = load().statistics().unwrap();
+    eprintln!("{statistics:?}");
+    assert!(statistics.verified.is_none_or(|verified| verified < 500_000), "{statistics:?}");
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
 fn a_socket_that_is_cleared_or_closed_leaves_its_frames_to_the_stack() {
     let mut program = Program::load(LoadOptions::default()).unwrap();
-    program.set_rules(&[Rule::ALL]).unwrap();
+    program.set_rules(&steer::compile(&["all"]).unwrap()).unwrap();
     let frame = &frames::table()[0].frame;
     let socket = af_xdp_socket();
 

@@ -8,10 +8,14 @@
 #![no_std]
 
 pub mod decision;
+pub mod key;
 pub mod maps;
 pub mod packet;
 pub mod rule;
+pub mod search;
 
 pub use decision::Decision;
-pub use packet::{Key, View, parse};
-pub use rule::{Rule, decide};
+pub use key::Key;
+pub use packet::{View, parse};
+pub use rule::Rule;
+pub use search::judge;

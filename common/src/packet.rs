@@ -1,11 +1,14 @@
 //! Reads a frame's headers into a [`Key`], with the eyes of tcpdump.
 //!
 //! Whatever pcap-filter(7) leaves unsaid is taken from the code that `tcpdump -d` prints for a primitive:
-//! - A header is only looked for directly behind the Ethernet header: a VLAN tag hides what follows.
+//! - `vlan` makes what follows look four bytes further, whether there is a tag or not. So a frame is read at a
+//!   depth: behind no tag, behind one, or behind two.
 //! - IPv4's header length is believed as it stands, even where it is too small to be true.
 //! - A fragment of IPv4 that is not the first has no ports. IPv6 extension headers hide the ports, and a
 //!   fragment header shows the protocol behind it ([`Key::fragment_proto`]), but not its ports.
 //! - Only the end of the frame ends it: the length fields of IP are not looked at.
+
+use crate::key::{End, Key, field};
 
 /// Bytes that can only be read as far as they go.
 ///
@@ -29,10 +32,30 @@ impl View for [u8] {
     }
 }
 
+/// A frame without the tag that a switch chip put behind the MAC addresses (DSA: 4 bytes, EDSA: 8).
+///
+/// Where that tag is cannot be told from the bytes, so `tag` is what the interface's tagging says.
+#[derive(Clone, Copy, Debug)]
+pub struct Untagged<'a> {
+    /// The frame as it was received.
+    pub frame: &'a [u8],
+    /// Bytes of the tag.
+    pub tag: usize,
+}
+
+impl View for Untagged<'_> {
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // Of the loads none crosses the end of the MAC addresses.
+        self.frame.load(if offset < MACS { offset } else { offset + self.tag })
+    }
+}
+
 /// EtherType of IPv4.
 pub const ETH_P_IP: u16 = 0x0800;
 /// EtherType of ARP.
 pub const ETH_P_ARP: u16 = 0x0806;
+/// EtherType of RARP.
+pub const ETH_P_RARP: u16 = 0x8035;
 /// EtherType of IPv6.
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
@@ -49,125 +72,230 @@ pub const IPPROTO_ICMPV6: u8 = 58;
 /// IP protocol of SCTP.
 pub const IPPROTO_SCTP: u8 = 132;
 
-/// What a rule may ask about a frame, in host byte order.
-///
-/// The layout is that of the rule map: fixed, and without a hole.
-///
-/// # Invariants
-///
-/// A field whose bit is not in `fields` is 0.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// Which of the others the frame has, and what is wrong with it: bits of [`field`].
-    pub fields: u32,
-    /// The EtherType.
-    pub ether_proto: u16,
-    /// Source port of TCP, UDP or SCTP.
-    pub src_port: u16,
-    /// Destination port of TCP, UDP or SCTP.
-    pub dst_port: u16,
-    /// IPv4's protocol, or the next header that IPv6's fixed header names.
-    pub ip_proto: u8,
-    /// The next header that an IPv6 fragment header right behind the fixed one names.
-    pub fragment_proto: u8,
+/// Both MAC addresses; what follows them is moved by a tag.
+pub const MACS: usize = 12;
+const ETHER_HEADER: usize = 14;
+const TAG: usize = 4;
+const IPV6_HEADER: usize = 40;
+
+/// A frame as it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// What it has.
+    pub key: Key,
+    /// What it would have had, had it not ended before: bits of [`field`].
+    pub missing: u32,
 }
 
-/// The bits of [`Key::fields`].
-pub mod field {
-    /// [`Key::ether_proto`](super::Key::ether_proto) is there.
-    pub const ETHER_PROTO: u32 = 1 << 0;
-    /// [`Key::ip_proto`](super::Key::ip_proto) is there, so this is IPv4 or IPv6.
-    pub const IP_PROTO: u32 = 1 << 1;
-    /// [`Key::fragment_proto`](super::Key::fragment_proto) is there.
-    pub const FRAGMENT_PROTO: u32 = 1 << 2;
-    /// [`Key::src_port`](super::Key::src_port) is there, so this is TCP, UDP or SCTP.
-    pub const SRC_PORT: u32 = 1 << 3;
-    /// [`Key::dst_port`](super::Key::dst_port) is there, so this is TCP, UDP or SCTP.
-    pub const DST_PORT: u32 = 1 << 4;
-    /// The frame ended where one of the fields above should have been.
-    pub const TRUNCATED: u32 = 1 << 30;
-    /// The IP version is not the EtherType's, or IPv4's header is shorter than itself.
-    pub const MALFORMED: u32 = 1 << 31;
-}
-
-const ETHER_TYPE_AT: usize = 12;
-const IP_AT: usize = 14;
-const IPV6_PAYLOAD_AT: usize = IP_AT + 40;
-
-/// Reads the headers of the frame that begins with its Ethernet header.
+/// Reads the headers of the frame that begins with its MAC addresses, behind `TAGS` VLAN tags (at most
+/// [`MAX_TAGS`](crate::key::MAX_TAGS)), which need not be there.
 ///
 /// There is no error: what a frame does not have is not in [`Key::fields`], and a rule that asks for it does
 /// not match, as a filter of tcpdump fails at a load beyond the packet.
+///
+/// A frame that ends early leaves by a way of its own, so that there are few ways through the parser, all of which
+/// the verifier walks.
 #[inline(always)]
 #[must_use]
-pub fn parse<V: View + ?Sized>(frame: &V) -> Key {
-    let mut key = Key::default();
-    if headers(frame, &mut key).is_none() {
-        key.fields |= field::TRUNCATED;
+pub fn parse<const TAGS: usize, V: View + ?Sized>(frame: &V) -> Parsed {
+    let mut parsed = Parsed::default();
+    if let Err(missing) = headers::<TAGS, V>(frame, &mut parsed) {
+        parsed.missing = missing;
+        parsed.key = parsed.key.with_fields(field::TRUNCATED);
     }
-    key
+    parsed
 }
 
-/// Fills in `key` until the headers are read, or the frame ends: `None`.
+/// Fields that can only be there if the one before is.
+const BEHIND_MACS: u32 = TAGS_FIELDS | BEHIND_TAGS;
+const TAGS_FIELDS: u32 = ALL_OF_TAG | ALL_OF_TAG << 1;
+const ALL_OF_TAG: u32 = field::TAG_TYPE | field::TAG | field::TAG_ID;
+const BEHIND_TAGS: u32 = field::ETHER_PROTO | PROTO | V4 | V6;
+const PROTO: u32 = field::IP_PROTO | field::FRAGMENT_PROTO | PORTS;
+const PORTS: u32 = field::SRC_PORT | field::DST_PORT;
+const V4: u32 = field::SRC4 | field::DST4;
+const V6: u32 = (field::SRC6 | field::DST6) * field::WHOLE6;
+
+/// Fills in the key until the headers are read, or the frame ends: `Err` is what is missing then.
 #[inline(always)]
-fn headers<V: View + ?Sized>(frame: &V, key: &mut Key) -> Option<()> {
-    key.ether_proto = u16::from_be_bytes(frame.load(ETHER_TYPE_AT)?);
-    key.fields |= field::ETHER_PROTO;
-    match key.ether_proto {
-        ETH_P_IP => ipv4(frame, key),
-        ETH_P_IPV6 => ipv6(frame, key),
-        _ => Some(()),
+fn headers<const TAGS: usize, V: View + ?Sized>(frame: &V, parsed: &mut Parsed) -> Result<(), u32> {
+    let Some(macs) = frame.load::<MACS>(0) else { return Err(cut_macs(frame, parsed)) };
+    parsed.key = parsed.key.with_macs(macs).with_fields(field::MAC_DST | field::MAC_SRC);
+    let mut tag = 0;
+    while tag < TAGS {
+        vlan(frame, tag, parsed)?;
+        tag += 1;
+    }
+    let ether_proto = u16::from_be_bytes(frame.load(MACS + TAG * TAGS).ok_or(BEHIND_TAGS)?);
+    parsed.key = parsed.key.with_ether_proto(ether_proto).with_fields(field::ETHER_PROTO);
+    let at = ETHER_HEADER + TAG * TAGS;
+    match ether_proto {
+        ETH_P_IP => ipv4(frame, at, parsed),
+        ETH_P_IPV6 => ipv6(frame, at, parsed),
+        ETH_P_ARP | ETH_P_RARP => arp(frame, at, parsed),
+        _ => Ok(()),
     }
 }
 
+/// The MAC addresses of a frame that ends in them.
 #[inline(always)]
-fn ipv4<V: View + ?Sized>(frame: &V, key: &mut Key) -> Option<()> {
-    let [version_ihl, _, _, _, _, _, fragment_high, fragment_low, _, protocol] = frame.load::<10>(IP_AT)?;
-    key.ip_proto = protocol;
-    key.fields |= field::IP_PROTO;
-    let header_words = version_ihl & 0x0f;
-    if version_ihl >> 4 != 4 || header_words < 5 {
-        key.fields |= field::MALFORMED;
-    }
-    let fragment_offset = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff;
-    if fragment_offset == 0 && has_ports(protocol) {
-        ports(frame, IP_AT, header_words, key)
-    } else {
-        Some(())
-    }
+fn cut_macs<V: View + ?Sized>(frame: &V, parsed: &mut Parsed) -> u32 {
+    let Some([a, b, c, d, e, f]) = frame.load::<6>(0) else {
+        return BEHIND_MACS | field::MAC_SRC | field::MAC_DST;
+    };
+    parsed.key = parsed.key.with_macs([a, b, c, d, e, f, 0, 0, 0, 0, 0, 0]).with_fields(field::MAC_DST);
+    BEHIND_MACS | field::MAC_SRC
+}
+
+/// Reads what would be a tag.
+#[inline(always)]
+fn vlan<V: View + ?Sized>(frame: &V, tag: usize, parsed: &mut Parsed) -> Result<(), u32> {
+    let behind = BEHIND_TAGS | if tag == 0 { ALL_OF_TAG << 1 } else { 0 };
+    let tag_type = frame.load(MACS + TAG * tag).ok_or(ALL_OF_TAG << tag | behind)?;
+    let tag_type = u16::from_be_bytes(tag_type);
+    let is_tag = if is_tag_type(tag_type) { field::TAG << tag } else { 0 };
+    parsed.key = parsed.key.with_tag_type(tag, tag_type).with_fields(field::TAG_TYPE << tag | is_tag);
+    let tci = frame.load(ETHER_HEADER + TAG * tag).ok_or(field::TAG_ID << tag | behind)?;
+    parsed.key =
+        parsed.key.with_tag_id(tag, u16::from_be_bytes(tci) & 0x0fff).with_fields(field::TAG_ID << tag);
+    Ok(())
+}
+
+/// Whether this type announces a VLAN tag, to tcpdump: 802.1Q, 802.1ad, and the QinQ from before 802.1ad.
+#[inline(always)]
+#[must_use]
+pub const fn is_tag_type(tag_type: u16) -> bool {
+    matches!(tag_type, 0x8100 | 0x88a8 | 0x9100)
 }
 
 #[inline(always)]
-fn ipv6<V: View + ?Sized>(frame: &V, key: &mut Key) -> Option<()> {
-    let [version, _, _, _, _, _, next_header] = frame.load::<7>(IP_AT)?;
-    key.ip_proto = next_header;
-    key.fields |= field::IP_PROTO;
-    if version >> 4 != 6 {
-        key.fields |= field::MALFORMED;
+fn ipv4<V: View + ?Sized>(frame: &V, at: usize, parsed: &mut Parsed) -> Result<(), u32> {
+    let Some(header) = frame.load::<20>(at) else { return cut_ipv4(frame, at, parsed) };
+    let [version_ihl, _, _, _, _, _, fragment_high, fragment_low, _, protocol, ..] = header;
+    let [.., a, b, c, d, e, f, g, h] = header;
+    parsed.key = (parsed.key.with_ip_proto(protocol))
+        .with_ipv4(End::Src, [a, b, c, d])
+        .with_ipv4(End::Dst, [e, f, g, h])
+        .with_fields(field::IP_PROTO | V4 | malformed4(version_ihl));
+    if later_fragment(fragment_high, fragment_low) || !has_ports(protocol) {
+        return Ok(());
     }
+    ports(frame, at, version_ihl & 0x0f, parsed)
+}
+
+/// The rest of an IPv4 frame that ends within the header. If that says it is shorter than a header, its ports may
+/// come before that end.
+#[inline(always)]
+fn cut_ipv4<V: View + ?Sized>(frame: &V, at: usize, parsed: &mut Parsed) -> Result<(), u32> {
+    let header = frame.load::<10>(at).ok_or(PROTO & !field::FRAGMENT_PROTO | V4)?;
+    let [version_ihl, _, _, _, _, _, fragment_high, fragment_low, _, protocol] = header;
+    parsed.key = parsed.key.with_ip_proto(protocol).with_fields(field::IP_PROTO | malformed4(version_ihl));
+    let mut missing = V4;
+    if let Some(source) = frame.load(at + 12) {
+        parsed.key = parsed.key.with_ipv4(End::Src, source).with_fields(field::SRC4);
+        missing = field::DST4;
+    }
+    if !later_fragment(fragment_high, fragment_low)
+        && has_ports(protocol)
+        && let Err(ports) = ports(frame, at, version_ihl & 0x0f, parsed)
+    {
+        missing |= ports;
+    }
+    Err(missing)
+}
+
+/// [`field::MALFORMED`] if this is not the beginning of an IPv4 header, without a branch.
+#[inline(always)]
+fn malformed4(version_ihl: u8) -> u32 {
+    let [version, words] = [u32::from(version_ihl >> 4), u32::from(version_ihl & 0x0f)];
+    // 16 and more with 5 words; 16 and more with a version that is not 4.
+    let long_enough = (words + 11) >> 4;
+    let strange = ((version ^ 4) + 15) >> 4;
+    ((1 - long_enough) | strange) * field::MALFORMED
+}
+
+#[inline(always)]
+fn later_fragment(high: u8, low: u8) -> bool {
+    u16::from_be_bytes([high, low]) & 0x1fff != 0
+}
+
+#[inline(always)]
+fn arp<V: View + ?Sized>(frame: &V, at: usize, parsed: &mut Parsed) -> Result<(), u32> {
+    let sender = frame.load(at + 14).ok_or(V4)?;
+    parsed.key = parsed.key.with_ipv4(End::Src, sender).with_fields(field::SRC4);
+    let target = frame.load(at + 24).ok_or(field::DST4)?;
+    parsed.key = parsed.key.with_ipv4(End::Dst, target).with_fields(field::DST4);
+    Ok(())
+}
+
+#[inline(always)]
+fn ipv6<V: View + ?Sized>(frame: &V, at: usize, parsed: &mut Parsed) -> Result<(), u32> {
+    let Some(addresses) = frame.load::<32>(at + 8) else { return cut_ipv6(frame, at, parsed) };
+    let [version, _, _, _, _, _, next_header] = frame.load::<7>(at).ok_or(0_u32)?;
+    let (source, destination) = addresses.split_at(16);
+    if let (Some(source), Some(destination)) = (source.first_chunk(), destination.first_chunk()) {
+        parsed.key = parsed.key.with_ipv6(End::Src, *source).with_ipv6(End::Dst, *destination);
+    }
+    parsed.key =
+        parsed.key.with_ip_proto(next_header).with_fields(field::IP_PROTO | V6 | malformed6(version));
+    let payload = at + IPV6_HEADER;
     if next_header == IPPROTO_FRAGMENT {
-        let [behind] = frame.load::<1>(IPV6_PAYLOAD_AT)?;
-        key.fragment_proto = behind;
-        key.fields |= field::FRAGMENT_PROTO;
+        let [behind] = frame.load::<1>(payload).ok_or(field::FRAGMENT_PROTO)?;
+        parsed.key = parsed.key.with_fragment_proto(behind).with_fields(field::FRAGMENT_PROTO);
+        Ok(())
     } else if has_ports(next_header) {
-        ports(frame, IPV6_PAYLOAD_AT, 0, key)?;
+        ports(frame, payload, 0, parsed)
+    } else {
+        Ok(())
     }
-    Some(())
+}
+
+/// The rest of an IPv6 frame that ends within the header: tcpdump looks at addresses four bytes at a time, and a
+/// prefix may need no more than there is.
+#[inline(always)]
+fn cut_ipv6<V: View + ?Sized>(frame: &V, at: usize, parsed: &mut Parsed) -> Result<(), u32> {
+    let [version, _, _, _, _, _, next_header] = frame.load::<7>(at).ok_or(PROTO | V6)?;
+    parsed.key = parsed.key.with_ip_proto(next_header).with_fields(field::IP_PROTO | malformed6(version));
+    let behind = match next_header {
+        IPPROTO_FRAGMENT => field::FRAGMENT_PROTO,
+        _ if has_ports(next_header) => PORTS,
+        _ => 0,
+    };
+    let mut missing = V6 | behind;
+    let mut addresses = [[0; 4]; 8];
+    let mut word = 0;
+    while word < 8 {
+        let Some(bytes) = frame.load(at + 8 + 4 * word) else { break };
+        addresses[word] = bytes;
+        missing &= !(field::SRC6 << word);
+        word += 1;
+    }
+    let [a, b, c, d, e, f, g, h] = addresses.map(u32::from_le_bytes).map(u128::from);
+    let address = |a: u128, b: u128, c: u128, d: u128| (a | b << 32 | c << 64 | d << 96).to_le_bytes();
+    parsed.key = (parsed.key.with_ipv6(End::Src, address(a, b, c, d)))
+        .with_ipv6(End::Dst, address(e, f, g, h))
+        .with_fields(V6 & !missing);
+    Err(missing)
+}
+
+/// [`field::MALFORMED`] if this is not the beginning of an IPv6 header, without a branch.
+#[inline(always)]
+fn malformed6(version_class: u8) -> u32 {
+    ((u32::from((version_class >> 4) ^ 6) + 15) >> 4) * field::MALFORMED
 }
 
 /// Reads both ports, or the first alone where the frame ends between them: `src port` matches it then.
 #[inline(always)]
-fn ports<V: View + ?Sized>(frame: &V, offset: usize, words: u8, key: &mut Key) -> Option<()> {
-    let Some([a, b, c, d]) = frame.load_behind(offset, words) else {
-        key.src_port = u16::from_be_bytes(frame.load_behind(offset, words)?);
-        key.fields |= field::SRC_PORT;
-        return None;
-    };
-    key.src_port = u16::from_be_bytes([a, b]);
-    key.dst_port = u16::from_be_bytes([c, d]);
-    key.fields |= field::SRC_PORT | field::DST_PORT;
-    Some(())
+fn ports<V: View + ?Sized>(frame: &V, offset: usize, words: u8, parsed: &mut Parsed) -> Result<(), u32> {
+    let key = parsed.key;
+    if let Some([a, b, c, d]) = frame.load_behind(offset, words) {
+        let key = key.with_port(End::Src, u16::from_be_bytes([a, b]));
+        parsed.key = key.with_port(End::Dst, u16::from_be_bytes([c, d])).with_fields(PORTS);
+        return Ok(());
+    }
+    let source = u16::from_be_bytes(frame.load_behind(offset, words).ok_or(PORTS)?);
+    parsed.key = key.with_port(End::Src, source).with_fields(field::SRC_PORT);
+    Err(field::DST_PORT)
 }
 
 /// Whether `port` of pcap-filter(7) applies to this protocol.

@@ -4,63 +4,154 @@ mod frames;
 
 use etherparse::{PacketBuilder, VlanId};
 use proptest::prelude::*;
-use umemd_common::packet::{ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP, IPPROTO_UDP, field};
-use umemd_common::{Decision, Key, View, decide, parse};
+use umemd_common::key::{End, field};
+use umemd_common::packet::{ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP, IPPROTO_UDP, Parsed, Untagged};
+use umemd_common::search::{Depth, Hit, Set, Shape, Tables, Unit};
+use umemd_common::{Decision, Key, View, decision::Action, judge, parse};
+
+/// Tables of one rule, in a table of one slot.
+struct OneRule {
+    set: Set,
+    shape: Shape,
+    unit: Unit,
+}
+
+impl OneRule {
+    fn new() -> Self {
+        let rule = frames::rule();
+        let [a, b, c, ..] = rule.value.words;
+        let mut set = Set::default();
+        set.depths[0] = Depth { first: 0, count: 1 };
+        Self {
+            set,
+            shape: Shape { mask: rule.mask, slots: 1, ..Shape::default() },
+            unit: [Hit::new(0, 0, Action::Redirect, false).word(), a, b, c],
+        }
+    }
+}
+
+impl Tables for OneRule {
+    fn set(&self) -> Option<&Set> {
+        Some(&self.set)
+    }
+
+    fn shape(&self, place: u32) -> Option<&Shape> {
+        (place == 0).then_some(&self.shape)
+    }
+
+    fn unit(&self, place: u32) -> Option<&Unit> {
+        (place == 0).then_some(&self.unit)
+    }
+
+    fn queues(&self, _: u32) -> u64 {
+        0
+    }
+}
 
 fn key_of(frame: &[u8]) -> Key {
-    parse(frame)
+    parse::<0, _>(frame).key
 }
 
 #[test]
 fn every_frame_of_the_table_is_seen_and_judged_as_it_says() {
-    let rules = [frames::rule()];
-    for frames::Case { name, frame, key, decision } in frames::table() {
-        assert_eq!(key_of(&frame), key, "{name}");
-        assert_eq!(decide(&key, &rules), decision, "{name}");
+    let rule = OneRule::new();
+    for frames::Case { name, frame, seen, decision } in frames::table() {
+        assert_eq!(frames::Seen::from(key_of(&frame)), seen, "{name}");
+        assert_eq!(judge(&rule, frame.as_slice(), 0).decision, decision, "{name}");
     }
 }
 
 #[test]
-fn the_table_has_every_decision_that_the_host_can_make() {
-    let table = frames::table();
-    for decision in Decision::ALL {
-        // Without a map of sockets there is no queue that could lack one.
-        let expected = decision != Decision::NoSocket;
-        assert_eq!(table.iter().any(|case| case.decision == decision), expected, "{}", decision.name());
+fn the_default_is_to_pass_or_to_drop() {
+    let mut rule = OneRule::new();
+    rule.set.drop = 1;
+    for frames::Case { name, frame, decision, .. } in frames::table() {
+        let expected = match decision {
+            Decision::Unmatched => Decision::UnmatchedDropped,
+            Decision::Truncated => Decision::TruncatedDropped,
+            Decision::Malformed => Decision::MalformedDropped,
+            other => other,
+        };
+        assert_eq!(judge(&rule, frame.as_slice(), 0).decision, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_switchs_tag_behind_the_addresses_is_not_seen() {
+    for frames::Case { name, frame, .. } in frames::table() {
+        for tag in [4, 8] {
+            let mut tagged = frame.clone();
+            tagged.splice(12..12, vec![0xda; tag]);
+            for len in 0..=tagged.len() {
+                let view = Untagged { frame: &tagged[..len], tag };
+                // Within the tag, the frame ends behind its addresses.
+                let plain = if len < 12 { len } else { len.saturating_sub(tag).max(12) };
+                assert_eq!(parse::<0, _>(&view), parse::<0, _>(&frame[..plain]), "{name}, cut at {len}");
+            }
+        }
     }
 }
 
 /// The fields of a key with the bit that says whether each is there.
-fn fields(key: &Key) -> [(u32, u16); 5] {
-    [
-        (field::ETHER_PROTO, key.ether_proto),
-        (field::IP_PROTO, key.ip_proto.into()),
-        (field::FRAGMENT_PROTO, key.fragment_proto.into()),
-        (field::SRC_PORT, key.src_port),
-        (field::DST_PORT, key.dst_port),
-    ]
-}
-
-/// A cut frame shows a part of what the whole one does, and says that it was cut if a field is missing.
-fn check_all_cuts(name: &str, frame: &[u8]) {
-    let whole = key_of(frame);
-    for len in 0..frame.len() {
-        let cut = key_of(&frame[..len]);
-        for ((bit, cut_value), (_, whole_value)) in fields(&cut).into_iter().zip(fields(&whole)) {
-            if cut.fields & bit != 0 {
-                assert!(whole.fields & bit != 0, "{name}, cut at {len}: field {bit} out of nothing");
-                assert_eq!(cut_value, whole_value, "{name}, cut at {len}");
-            } else {
-                assert_eq!(cut_value, 0, "{name}, cut at {len}: a value that is not there");
+fn fields(key: &Key) -> Vec<(u32, u128)> {
+    let mac = |end| {
+        let [a, b, c, d, e, f] = key.mac(end);
+        u128::from(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    };
+    let v4 = |end| u128::from(u32::from_le_bytes(key.ipv4(end)));
+    let mut fields = vec![
+        (field::MAC_DST, mac(End::Dst)),
+        (field::MAC_SRC, mac(End::Src)),
+        (field::ETHER_PROTO, key.ether_proto().into()),
+        (field::IP_PROTO, key.ip_proto().into()),
+        (field::FRAGMENT_PROTO, key.fragment_proto().into()),
+        (field::SRC_PORT, key.port(End::Src).into()),
+        (field::DST_PORT, key.port(End::Dst).into()),
+    ];
+    for tag in 0..2 {
+        fields.push((field::TAG_TYPE << tag, key.tag_type(tag).into()));
+        fields.push((field::TAG_ID << tag, key.tag_id(tag).into()));
+    }
+    // The two families of addresses lie in the same place.
+    if key.fields() & (field::SRC4 | field::DST4) != 0 {
+        fields.extend([(field::SRC4, v4(End::Src)), (field::DST4, v4(End::Dst))]);
+    } else {
+        for word in 0..4 {
+            for (bit, end) in [(field::SRC6, End::Src), (field::DST6, End::Dst)] {
+                let words = u128::from_le_bytes(key.ipv6(end)) >> (32 * word);
+                fields.push((bit << word, words & 0xffff_ffff));
             }
         }
-        let missing = whole.fields & !cut.fields & !(field::TRUNCATED | field::MALFORMED);
-        assert_eq!(
-            cut.fields & field::TRUNCATED != 0,
-            missing != 0 || whole.fields & field::TRUNCATED != 0,
-            "{name}, cut at {len}"
-        );
     }
+    fields
+}
+
+/// A cut frame shows a part of what the whole one does, and says what is missing, and that it is cut.
+fn check_cuts<const TAGS: usize>(name: &str, frame: &[u8]) {
+    let whole = parse::<TAGS, _>(frame);
+    let status = field::TRUNCATED | field::MALFORMED;
+    for len in 0..frame.len() {
+        let Parsed { key: cut, missing } = parse::<TAGS, _>(&frame[..len]);
+        let lacks = whole.key.fields() & !cut.fields() & !status;
+        assert_eq!(cut.fields() & missing, 0, "{name}, cut at {len}: there and missing");
+        assert_eq!(lacks & !missing, 0, "{name}, cut at {len}: gone without a word");
+        assert_eq!(cut.fields() & field::TRUNCATED != 0, missing != 0, "{name}, cut at {len}");
+        let whole_fields = fields(&whole.key);
+        for (bit, value) in fields(&cut) {
+            if cut.fields() & bit == 0 {
+                assert_eq!(value, 0, "{name}, cut at {len}: field {bit:#x} has a value, and is not there");
+            } else {
+                let there = whole_fields.contains(&(bit, value)) && whole.key.fields() & bit != 0;
+                assert!(there, "{name}, cut at {len}: field {bit:#x} is another one");
+            }
+        }
+    }
+}
+
+fn check_all_cuts(name: &str, frame: &[u8]) {
+    check_cuts::<0>(name, frame);
+    check_cuts::<1>(name, frame);
+    check_cuts::<2>(name, frame);
 }
 
 #[test]
@@ -95,11 +186,12 @@ impl Built {
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let v4 = ([10, 0, 0, 1], [10, 0, 0, 2]);
         let v6 = ([0xfd; 16], [0xfe; 16]);
+        let vlan = VlanId::try_new(5).unwrap();
         let ip = match (self.vlan, self.v6) {
             (false, false) => ethernet.ipv4(v4.0, v4.1, 64),
             (false, true) => ethernet.ipv6(v6.0, v6.1, 64),
-            (true, false) => ethernet.single_vlan(VlanId::ZERO).ipv4(v4.0, v4.1, 64),
-            (true, true) => ethernet.single_vlan(VlanId::ZERO).ipv6(v6.0, v6.1, 64),
+            (true, false) => ethernet.single_vlan(vlan).ipv4(v4.0, v4.1, 64),
+            (true, true) => ethernet.single_vlan(vlan).ipv6(v6.0, v6.1, 64),
         };
         let mut frame = Vec::new();
         if self.tcp {
@@ -110,18 +202,18 @@ impl Built {
         frame
     }
 
-    fn key(&self) -> Key {
-        if self.vlan {
-            return Key { fields: field::ETHER_PROTO, ether_proto: 0x8100, ..Key::default() };
+    /// What is there in front of any tag, or behind one.
+    fn check(&self, key: &Key) {
+        let proto = if self.tcp { IPPROTO_TCP } else { IPPROTO_UDP };
+        assert_eq!(key.ether_proto(), if self.v6 { ETH_P_IPV6 } else { ETH_P_IP });
+        assert_eq!((key.ip_proto(), key.port(End::Src), key.port(End::Dst)), (proto, self.src, self.dst));
+        if self.v6 {
+            assert_eq!((key.ipv6(End::Src), key.ipv6(End::Dst)), ([0xfd; 16], [0xfe; 16]));
+        } else {
+            assert_eq!((key.ipv4(End::Src), key.ipv4(End::Dst)), ([10, 0, 0, 1], [10, 0, 0, 2]));
         }
-        Key {
-            fields: field::ETHER_PROTO | field::IP_PROTO | field::SRC_PORT | field::DST_PORT,
-            ether_proto: if self.v6 { ETH_P_IPV6 } else { ETH_P_IP },
-            src_port: self.src,
-            dst_port: self.dst,
-            ip_proto: if self.tcp { IPPROTO_TCP } else { IPPROTO_UDP },
-            fragment_proto: 0,
-        }
+        assert_eq!((key.mac(End::Src), key.mac(End::Dst)), ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]));
+        assert_eq!(key.fields() & (field::TRUNCATED | field::MALFORMED), 0);
     }
 }
 
@@ -129,13 +221,20 @@ proptest! {
     #[test]
     fn frames_of_etherparse_are_read_as_they_were_built(built in built()) {
         let frame = built.frame();
-        prop_assert_eq!(key_of(&frame), built.key());
+        if built.vlan {
+            let key = parse::<1, _>(frame.as_slice()).key;
+            built.check(&key);
+            prop_assert_eq!((key.tag_type(0), key.tag_id(0)), (0x8100, 5));
+            prop_assert_eq!(key_of(&frame).ether_proto(), 0x8100);
+        } else {
+            built.check(&key_of(&frame));
+        }
         check_all_cuts("built", &frame);
     }
 
     #[test]
     fn any_bytes_are_read_without_panic(
-        ether_proto in prop::sample::select(vec![ETH_P_IP, ETH_P_IPV6, 0x0806, 0x8100, 0]),
+        ether_proto in prop::sample::select(vec![ETH_P_IP, ETH_P_IPV6, 0x0806, 0x8035, 0x8100, 0x88a8, 0]),
         payload in prop::collection::vec(any::<u8>(), 0..120)
     ) {
         check_all_cuts("any", &frames::ethernet(ether_proto, &payload));

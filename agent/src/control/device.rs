@@ -42,7 +42,11 @@ pub(super) struct Attached {
 /// Loads the program and attaches it.
 pub(super) fn attach(config: &RunConfig, plan: &Plan) -> Result<Attached> {
     let name = &plan.link.name;
-    let mut program = Program::load(LoadOptions { log: config.log_program, frags: plan.multi_buffer })?;
+    let mut program = Program::load(LoadOptions {
+        log: config.log_program,
+        frags: plan.multi_buffer,
+        switch_tag: plan.switch_tag.bytes(),
+    })?;
     program.set_rules(&config.rules)?;
     program.attach(&plan.link, config.mode)?;
     let attached = attachment(plan.link.index, &program).map_err(NicError::links)?;

@@ -6,7 +6,7 @@ use procfs::Current as _;
 use crate::{
     config::{BindMode, HEADROOM, Handler, L2_OVERHEAD, MultiBuffer, RunConfig},
     nic::{
-        self, Link, NicError, drivers,
+        self, Link, NicError, SwitchTag, drivers,
         quirks::{Facts, Finding, Weight},
     },
     steer::guard,
@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) multi_buffer: bool,
     /// The mode to ask for, and whether the user did.
     pub(super) bind: (BindMode, bool),
+    /// What a switch chip puts into the frames.
+    pub(super) switch_tag: SwitchTag,
 }
 
 /// Plans for these interfaces, or the reason why one of them cannot be opened.
@@ -107,7 +109,8 @@ impl Plan {
             MultiBuffer::On => true,
             MultiBuffer::Off => false,
         };
-        Ok(Self { link, driver, queues, multi_buffer, bind })
+        let switch_tag = switch_tag(config, &link.name)?;
+        Ok(Self { link, driver, queues, multi_buffer, bind, switch_tag })
     }
 
     /// Says what will be dropped, and what the driver does otherwise than one expects.
@@ -118,6 +121,13 @@ impl Plan {
                 Weight::Warning => log::warn!("{}", finding.text),
                 Weight::Note => log::info!("{}", finding.text),
             }
+        }
+        if config.rules.look_for_tags() && ethtool::takes_vlan_tags(&self.link.name).unwrap_or(false) {
+            log::warn!(
+                "{0} takes VLAN tags away before the XDP program sees them: rules with `vlan` will not match; \
+                 leave them on: ethtool -K {0} rxvlan off (on a veth also txvlan off at the other end)",
+                self.link.name,
+            );
         }
         let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config));
         if mtu + L2_OVERHEAD > capacity && !self.multi_buffer {
@@ -139,6 +149,21 @@ impl Plan {
             return Some(format!("its MTU is {} now, more than a frame holds", new.link.mtu));
         }
         None
+    }
+}
+
+/// The tag that a switch chip puts into this interface's frames: as configured, else as sysfs says.
+fn switch_tag(config: &RunConfig, interface: &str) -> Result<SwitchTag> {
+    match config.switch_tag {
+        Some(tag) => Ok(tag),
+        // sysfs would answer for an interface of our own namespace with that name.
+        None if config.netns.is_some() => Ok(SwitchTag::None),
+        None => nic::tagging(interface).with_context(|| {
+            format!(
+                "cannot look behind the tag of the switch at {interface}; its dsa/tagging may be set to `dsa` or `edsa`, \
+                 and --switch-tag none takes the frames as they are"
+            )
+        }),
     }
 }
 

@@ -145,6 +145,15 @@ static KNOWN: &[Known] = known! {
 
     Xdp Note "no_socket": "matched a rule and went to the stack: its queue has no socket",
         "serve that queue too (--queues); or its worker stands still, see /healthz";
+    Xdp Note "other_queue": "matched a rule that steers on other queues, and went to the stack",
+        "nothing, unless the rule should steer on this queue as well";
+    Xdp Note "passed": "matched a rule that passes, and went to the stack", "nothing: the rule asks for it";
+    Xdp Note "dropped": "matched a rule that drops", "nothing: the rule asks for it";
+    Xdp Loss "unmatched_dropped": "matched no rule, and the default is to drop",
+        "a rule that passes or steers them, or the default `pass`";
+    Xdp Loss "truncated_dropped": "ended inside a header, and the default is to drop", "the sender makes short frames";
+    Xdp Loss "malformed_dropped": "has an IP header that contradicts itself, and the default is to drop",
+        "the sender makes bad frames";
     Xdp Note "unmatched": "matched no rule and went to the stack", "nothing, unless a rule should have matched";
     Xdp Note "truncated": "ended inside a header and went to the stack", "the sender makes short frames";
     Xdp Note "malformed": "has an IP header that contradicts itself and went to the stack",

@@ -6,10 +6,10 @@ use aya::EbpfError;
 use aya::programs::ProgramError;
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
-use umemd_common::maps::MAX_RULES;
 
 use super::{LoadOptions, Mode};
 use crate::nic::{self, Link};
+use crate::steer::TablesError;
 
 /// Why the program was not loaded.
 #[derive(Debug, Error)]
@@ -156,13 +156,17 @@ fn attach_hint(mode: Mode) -> &'static str {
 /// Why a map of the program was not changed or read.
 #[derive(Debug, Error)]
 pub enum MapError {
-    /// More rules than the map has entries.
+    /// More shapes or entries than the maps have room for.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// Nobody can say when the program is through with the old rules, so that they cannot be overwritten.
     #[error(
-        "the rules compile to {entries} entries, the program has {MAX_RULES}; give fewer, or narrower ones"
+        "this kernel does not say when the XDP program is through with the old rules (membarrier); restart umemd \
+         with the new ones"
     )]
-    TooManyRules {
-        /// How many they are.
-        entries: usize,
+    Grace {
+        /// Why.
+        source: io::Error,
     },
     /// The kernel refused.
     #[error("cannot reach the {what} in the XDP program")]

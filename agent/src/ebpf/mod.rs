@@ -5,21 +5,25 @@
 //! ends the process, the kernel detaches.
 
 mod error;
+mod rules;
 
 pub use error::{AttachError, LoadError, MapError};
+pub use rules::RuleCount;
 use std::fmt;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use umemd_common::maps::{DECISIONS, MAX_RULES, PROGRAM, PROGRAM_FRAGS, RULE_COUNT, RULES, XSKS};
-use umemd_common::{Decision, Rule};
+use umemd_common::Decision;
+use umemd_common::maps::{DECISIONS, PROGRAM, PROGRAM_FRAGS, SWITCH_TAG, XSKS};
 
+use self::rules::RuleMaps;
 use crate::nic::Link;
+use crate::steer::RuleSet;
 
 /// What `build.rs` compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-prog.o"));
@@ -48,9 +52,20 @@ pub struct LoadOptions {
     /// Whether it logs every frame, to be read by [`Program::take_log`]; this takes `CAP_PERFMON`. Off, the
     /// verifier removes the code.
     pub log: bool,
+    /// Bytes of the tag that a switch chip puts behind the MAC addresses: 0, 4 (DSA) or 8 (EDSA).
+    pub switch_tag: u8,
     /// Whether packets may have several buffers (`BPF_F_XDP_HAS_FRAGS`, Linux 5.18). Without it a driver
     /// refuses the program where the MTU exceeds a buffer.
     pub frags: bool,
+}
+
+/// The program's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Instructions that the verifier walked through; `None` before Linux 5.16.
+    pub verified: Option<u32>,
+    /// Bytes of machine code.
+    pub compiled: u32,
 }
 
 /// The log of the program; see [`Program::take_log`].
@@ -65,8 +80,7 @@ pub struct Program {
     name: &'static str,
     id: u32,
     xsks: XskMap<MapData>,
-    rules: Array<MapData, Rule>,
-    rule_count: Array<MapData, u32>,
+    rules: RuleMaps,
     decisions: PerCpuArray<MapData, u64>,
 }
 
@@ -77,13 +91,30 @@ impl Program {
     ///
     /// [`LoadError`] names the capabilities that are missing, or carries what the verifier said.
     pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
+        Self::load_object(OBJECT, if options.frags { PROGRAM_FRAGS } else { PROGRAM }, options)
+    }
+
+    /// The same with a program from another object that has the maps: a benchmark's.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    ///
+    /// If it has not that program or those maps.
+    pub fn load_object(
+        object: &[u8],
+        program: &'static str,
+        options: LoadOptions,
+    ) -> Result<Self, LoadError> {
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &level, true)
-            .load(OBJECT)
+            .override_global(SWITCH_TAG, &options.switch_tag, true)
+            .load(object)
             .map_err(|error| LoadError::from_aya("create the maps of the XDP program", options, error))?;
-        let name = if options.frags { PROGRAM_FRAGS } else { PROGRAM };
-        let xdp = xdp(&mut ebpf, name);
+        let xdp = xdp(&mut ebpf, program);
         let id = xdp
             .load()
             .and_then(|()| xdp.info())
@@ -91,11 +122,10 @@ impl Program {
             .id();
         Ok(Self {
             link: None,
-            name,
+            name: program,
             id,
             xsks: take(&mut ebpf, XSKS)?,
-            rules: take(&mut ebpf, RULES)?,
-            rule_count: take(&mut ebpf, RULE_COUNT)?,
+            rules: RuleMaps::take(&mut ebpf)?,
             decisions: take(&mut ebpf, DECISIONS)?,
             ebpf,
         })
@@ -142,22 +172,24 @@ impl Program {
         self.id
     }
 
-    /// Puts these rules in force, in this order.
+    /// Puts these rules in force, all at once: no frame sees a part of them.
     ///
-    /// While they are written there is no rule: frames go to the stack, and none sees half a set.
+    /// Counters go on for rules that were in force under the same name, and begin at 0 for the others.
     ///
     /// # Errors
     ///
-    /// More than [`MAX_RULES`] entries, or what the kernel refuses.
-    pub fn set_rules(&mut self, rules: &[Rule]) -> Result<(), MapError> {
-        let count = u32::try_from(rules.len()).ok().filter(|count| *count <= MAX_RULES);
-        let count = count.ok_or(MapError::TooManyRules { entries: rules.len() })?;
-        let failed = |source| MapError::Map { what: "rules".to_owned(), source };
-        self.rule_count.set(0, 0, 0).map_err(failed)?;
-        for (place, rule) in (0..count).zip(rules) {
-            self.rules.set(place, *rule, 0).map_err(failed)?;
-        }
-        self.rule_count.set(0, count, 0).map_err(failed)
+    /// What there is no room for, or the kernel refuses; the rules in force before stay in force then.
+    pub fn set_rules(&mut self, rules: &RuleSet) -> Result<(), MapError> {
+        self.rules.set(rules)
+    }
+
+    /// What each rule has matched, in the order of the rules, summed over CPUs.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses; nothing is known that would.
+    pub fn rule_counts(&self) -> Result<Vec<RuleCount>, MapError> {
+        self.rules.counts()
     }
 
     /// Gives the frames of a queue to the AF_XDP socket bound to it.
@@ -201,6 +233,11 @@ impl Program {
         Ok(sums)
     }
 
+    /// A map that only a benchmark's object has.
+    pub fn take_map(&mut self, name: &str) -> Option<aya::maps::Map> {
+        self.ebpf.take_map(name)
+    }
+
     /// What the program logs, once: `None` if it was taken before.
     ///
     /// Poll it for reading and call `flush` each time: with tokio, in an `AsyncFd`.
@@ -218,6 +255,26 @@ impl Program {
     pub fn test_run(&mut self, frame: &[u8]) -> Result<u32, aya::programs::ProgramError> {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
         Ok(xdp(&mut self.ebpf, self.name).test_run(options)?.return_value)
+    }
+
+    /// Runs the program `repeat` times over one frame. What it writes into the frame is there the next time.
+    ///
+    /// # Errors
+    ///
+    /// As [`test_run`](Self::test_run).
+    pub fn test_runs(&mut self, frame: &[u8], repeat: u32) -> Result<(), aya::programs::ProgramError> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        xdp(&mut self.ebpf, self.name).test_run(options).map(drop)
+    }
+
+    /// What the verifier and the compiler of the kernel made of the program.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn statistics(&mut self) -> Result<Statistics, aya::programs::ProgramError> {
+        let info = xdp(&mut self.ebpf, self.name).info()?;
+        Ok(Statistics { verified: info.verified_instruction_count(), compiled: info.size_jitted() })
     }
 }
 

@@ -1,5 +1,5 @@
-//! What an interface is and can do: asked of the kernel by rtnetlink and ethtool, never by sysfs, which
-//! shows the network namespace it was mounted in and not the one this process is in.
+//! What an interface is and can do: asked of the kernel by rtnetlink and ethtool, and not by sysfs, which shows the
+//! network namespace it was mounted in and not the one this process is in. A switch's tagging is only there.
 
 pub mod drivers;
 pub mod interrupts;
@@ -7,14 +7,16 @@ mod netlink;
 mod queues;
 pub mod quirks;
 pub mod stats;
+mod switch;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};
 pub use queues::choose as choose_queues;
-use std::{io, net::IpAddr};
+use std::{collections::BTreeSet, io};
+pub use switch::{SwitchTag, tagging};
 
 use thiserror::Error;
 
-use crate::steer::guard::InterfaceFacts;
+use crate::steer::guard::{InterfaceFacts, LocalAddress};
 use queues::MAX_QUEUES;
 
 /// Why an interface cannot be used.
@@ -100,38 +102,47 @@ pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'
 /// What the lock-out guard must know of an interface: the addresses that are reached through it, and whether
 /// this machine's default route leaves by it.
 ///
-/// Frames for a bridge, a bond or a VLAN device arrive through the interface below it. So its own addresses
-/// count, and those of every device on top of it. An address of a device that nothing arrives on, such as a
-/// service's on loopback, may be reached through any interface, and so counts for each.
+/// Frames for a bridge, a bond or a VLAN device arrive through the interface below it, those for a VLAN with its
+/// tag. So its own addresses count, and those of every device on top of it. An address of a device that nothing
+/// arrives on, such as a service's on loopback, may be reached through any interface, and so counts for each, in
+/// every VLAN on it.
 pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route]) -> InterfaceFacts {
-    let mut related = vec![link.index];
-    // Each round adds what stands directly on something already found; a stack of n devices needs n rounds.
-    loop {
-        let above: Vec<u32> = links
-            .iter()
-            .flat_map(|l| {
-                let master = related.contains(&l.index).then_some(l.master).flatten();
-                let on_top = l.lower.is_some_and(|lower| related.contains(&lower)).then_some(l.index);
-                [master, on_top]
-            })
-            .flatten()
-            .filter(|index| !related.contains(index))
-            .collect();
-        if above.is_empty() {
-            break;
+    // Each device with the tags of its frames, the outermost first.
+    let mut related: Vec<(u32, Vec<u16>)> = vec![(link.index, Vec::new())];
+    let mut next = 0;
+    while let Some((below, tags)) = related.get(next).cloned() {
+        next += 1;
+        let master = links.iter().find(|l| l.index == below).and_then(|l| l.master);
+        for l in links {
+            let known = related.iter().any(|(index, _)| *index == l.index);
+            if !known && (master == Some(l.index) || l.lower == Some(below)) {
+                let own = l.vlan.filter(|_| l.lower == Some(below));
+                related.push((l.index, tags.iter().copied().chain(own).collect()));
+            }
         }
-        related.extend(above);
     }
+    let tags_of = |index: u32| related.iter().find(|(i, _)| *i == index).map(|(_, tags)| tags.clone());
     let passive = |index| links.iter().any(|link| link.index == index && link.passive);
+    let everywhere: BTreeSet<&Vec<u16>> = related.iter().map(|(_, tags)| tags).collect();
     InterfaceFacts {
         local_addresses: addresses
             .iter()
-            .filter(|Address { index, ip }| related.contains(index) || (passive(*index) && !ip.is_loopback()))
-            .map(|address| address.ip)
-            .collect::<Vec<IpAddr>>(),
-        carries_default_route: routes
+            .flat_map(|Address { index, ip }| {
+                let tags: Vec<Vec<u16>> = match tags_of(*index) {
+                    Some(tags) => vec![tags],
+                    None if passive(*index) && !ip.is_loopback() => {
+                        everywhere.iter().copied().cloned().collect()
+                    }
+                    None => Vec::new(),
+                };
+                tags.into_iter().map(|vlans| LocalAddress { ip: *ip, vlans })
+            })
+            .collect(),
+        default_routes: routes
             .iter()
-            .any(|r| r.is_default && r.output.is_some_and(|o| related.contains(&o))),
+            .filter(|route| route.is_default)
+            .filter_map(|route| tags_of(route.output?))
+            .collect(),
     }
 }
 
@@ -141,6 +152,7 @@ mod tests {
 
     fn link(index: u32, name: &str, master: Option<u32>, lower: Option<u32>) -> Link {
         let passive = name == "lo";
+        let vlan = name.split_once('.').and_then(|(_, id)| id.parse().ok());
         Link {
             index,
             name: name.into(),
@@ -150,9 +162,14 @@ mod tests {
             mtu: 1500,
             master,
             lower,
+            vlan,
             rx_queues: 1,
             xdp: None,
         }
+    }
+
+    fn local(ip: &str, vlans: &[u16]) -> LocalAddress {
+        LocalAddress { ip: ip.parse().unwrap(), vlans: vlans.to_vec() }
     }
 
     fn address(index: u32, ip: &str) -> Address {
@@ -173,12 +190,12 @@ mod tests {
         let routes = [Route { is_default: true, output: Some(4) }];
 
         let eth0 = facts(&links[1], &links, &addresses, &routes);
-        assert_eq!(eth0.local_addresses, ["10.0.0.1", "10.7.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
-        assert!(eth0.carries_default_route);
+        assert_eq!(eth0.local_addresses, [local("10.0.0.1", &[]), local("10.7.0.1", &[7])]);
+        assert_eq!(eth0.default_routes, [[7]]);
 
         let eth1 = facts(&links[4], &links, &addresses, &routes);
-        assert_eq!(eth1.local_addresses, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
-        assert!(!eth1.carries_default_route);
+        assert_eq!(eth1.local_addresses, [local("10.9.0.1", &[])]);
+        assert_eq!(eth1.default_routes, [[0; 0]; 0]);
     }
 
     #[test]
@@ -187,7 +204,7 @@ mod tests {
         let addresses =
             [address(1, "127.0.0.1"), address(1, "::1"), address(1, "10.55.0.1"), address(2, "10.0.0.1")];
         let eth0 = facts(&links[1], &links, &addresses, &[]);
-        assert_eq!(eth0.local_addresses, ["10.55.0.1", "10.0.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert_eq!(eth0.local_addresses, [local("10.55.0.1", &[]), local("10.0.0.1", &[])]);
     }
 
     #[test]

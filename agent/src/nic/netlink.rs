@@ -6,7 +6,9 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{
+        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    },
     route::{RouteAttribute, RouteMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -30,6 +32,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The device below it: for a VLAN, the one that carries the tagged frames.
     pub lower: Option<u32>,
+    /// The id of its tag, if it is a VLAN.
+    pub vlan: Option<u16>,
     /// `IFLA_NUM_RX_QUEUES`: allocated, not necessarily active.
     pub rx_queues: u32,
     /// The XDP program on it.
@@ -144,6 +148,7 @@ fn read(message: &LinkMessage) -> Link {
         mtu: 0,
         master: None,
         lower: None,
+        vlan: None,
         rx_queues: 1,
         xdp: None,
     };
@@ -154,6 +159,7 @@ fn read(message: &LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => {
                 link.passive |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
+                link.vlan = infos.iter().find_map(vlan_id);
             }
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
@@ -163,6 +169,14 @@ fn read(message: &LinkMessage) -> Link {
         }
     }
     link
+}
+
+fn vlan_id(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
 }
 
 fn attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {

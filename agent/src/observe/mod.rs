@@ -187,7 +187,7 @@ pub(crate) fn fixture() -> Observation {
     };
     let device = DeviceView {
         info: Arc::new(info),
-        decisions: [1, 2, 3, 4, 5],
+        decisions: [1, 2, 0, 0, 0, 3, 4, 5, 0, 0, 0],
         queues: vec![queue(0), queue(1)],
         away: None,
         kernel: None,

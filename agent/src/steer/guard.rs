@@ -1,8 +1,9 @@
 //! The lock-out guard: would these rules take frames that keep this machine reachable?
 //!
-//! It asks with the key that such a frame will have, and with the program's own [`decide`].
+//! It asks with the frame that would come, as the program's parser reads it. Of what is not known of that frame, its MAC
+//! addresses, it expects the worst.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,21 +13,30 @@ use procfs::ProcError;
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::Process;
 use thiserror::Error;
+use umemd_common::Key;
 use umemd_common::decision::Action;
-use umemd_common::packet::{
-    ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, field,
-};
-use umemd_common::{Key, decide};
+use umemd_common::packet::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
 
-use super::RuleSet;
+use super::terms::{Depths, parse_all};
+use super::{DefaultAction, RuleSet};
 
 /// What the guard has to know of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceFacts {
     /// The addresses that are reached through it, on whichever device above it they are.
-    pub local_addresses: Vec<IpAddr>,
-    /// Whether a default route of this machine leaves by it.
-    pub carries_default_route: bool,
+    pub local_addresses: Vec<LocalAddress>,
+    /// The tags, as in [`LocalAddress::vlans`], with which each default route of this machine leaves by it.
+    pub default_routes: Vec<Vec<u16>>,
+}
+
+/// An address of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The ids of the VLAN tags with which its frames arrive, the outermost first: those of the VLAN devices
+    /// between it and the interface.
+    pub vlans: Vec<u16>,
 }
 
 /// An established TCP connection to a local listener.
@@ -36,12 +46,15 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The other one.
     pub remote: SocketAddr,
+    /// The ids of the VLAN tags around it, the outermost first, at most two.
+    pub vlans: [Option<u16>; 2],
 }
 
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = if self.local.port() == 22 { "ssh" } else { "tcp" };
-        write!(f, "{service} {} <- {}", self.local, self.remote)
+        write!(f, "{service} {} <- {}", self.local, self.remote)?;
+        self.vlans.iter().flatten().try_for_each(|id| write!(f, ", VLAN {id}"))
     }
 }
 
@@ -133,7 +146,7 @@ fn list(lock_outs: &[LockOut]) -> String {
 /// [`LockOutError`] names each connection and the rule that would take its frames.
 pub fn refuse_lock_out(rules: &RuleSet, facts: &InterfaceFacts) -> Result<(), LockOutError> {
     let connections = connections_on(facts).map_err(|source| LockOutError::Unknown { source })?;
-    let lock_outs = check(rules, &connections, facts.carries_default_route);
+    let lock_outs = check(rules, &connections, &facts.default_routes);
     if lock_outs.is_empty() { Ok(()) } else { Err(LockOutError::LockedOut(lock_outs)) }
 }
 
@@ -142,56 +155,120 @@ pub fn refuse_lock_out(rules: &RuleSet, facts: &InterfaceFacts) -> Result<(), Lo
 /// Neighbours have to be found where somebody is connected, or where the default route leaves by; there the
 /// addresses have to be kept, too.
 #[must_use]
-pub fn check(rules: &RuleSet, connections: &[Connection], carries_default_route: bool) -> Vec<LockOut> {
-    let connected = |v6: bool| connections.iter().any(|connection| connection.local.is_ipv6() == v6);
+pub fn check(rules: &RuleSet, connections: &[Connection], default_routes: &[Vec<u16>]) -> Vec<LockOut> {
+    // In each VLAN with a connection, no VLAN being one of them.
+    let connected = |v6: bool| {
+        let of_family = connections.iter().filter(move |connection| connection.local.is_ipv6() == v6);
+        of_family.map(|connection| connection.vlans).collect::<BTreeSet<_>>()
+    };
+    let route = || default_routes.iter().map(|vlans| two(vlans));
     let upkeep = [
-        (Upkeep::Arp, carries_default_route || connected(false)),
-        (Upkeep::NeighbourDiscovery, carries_default_route || connected(true)),
-        (Upkeep::Dhcp, carries_default_route),
-        (Upkeep::Dhcp6, carries_default_route),
+        (Upkeep::Arp, route().chain(connected(false)).collect::<BTreeSet<_>>()),
+        (Upkeep::NeighbourDiscovery, route().chain(connected(true)).collect()),
+        (Upkeep::Dhcp, route().collect()),
+        (Upkeep::Dhcp6, route().collect()),
     ];
-    let needed = upkeep.into_iter().filter(|(_, needed)| *needed).map(|(upkeep, _)| Cut::Upkeep(upkeep));
-    connections
+    let needed = upkeep
+        .into_iter()
+        .flat_map(|(upkeep, vlans)| vlans.into_iter().map(move |vlans| (Cut::Upkeep(upkeep), vlans)));
+    let mut lock_outs: Vec<LockOut> = connections
         .iter()
-        .map(|connection| Cut::Connection(*connection))
+        .map(|connection| (Cut::Connection(*connection), connection.vlans))
         .chain(needed)
-        .filter_map(|cut| {
-            let rule = taken_by(rules, &key_of(cut))?.to_owned();
-            Some(LockOut { rule, cut })
+        .filter_map(|(cut, vlans)| {
+            // A NIC may take the outer tag away before the program sees the frame.
+            let [_, inner] = vlans;
+            let rule = [vlans, [inner, None]]
+                .into_iter()
+                .find_map(|vlans| taken_by(rules, &frame_of(cut, vlans)))?;
+            Some(LockOut { rule: rule.to_owned(), cut })
         })
-        .collect()
+        .collect();
+    lock_outs.dedup();
+    lock_outs
 }
 
-/// The rule by which a frame with this key would not reach the stack.
-fn taken_by<'a>(rules: &'a RuleSet, key: &Key) -> Option<&'a str> {
-    match decide(key, rules.iter()).action() {
-        Action::Pass => None,
-        Action::Redirect => rules.first_match(key),
+/// The rule by which this frame would not reach the stack: surely, or with the MAC addresses that the rule asks for.
+fn taken_by<'a>(rules: &'a RuleSet, frame: &Depths) -> Option<&'a str> {
+    for rule in rules.iter() {
+        let mut surely = false;
+        let mut perhaps = false;
+        for term in &rule.terms {
+            let (mask, value, key) = (&term.rule.mask, &term.rule.value, &frame[term.tags].key);
+            let differs = key.zip(mask, |key, mask| key & mask).zip(value, |key, value| key ^ value);
+            let known = differs.zip(&unknown(), |differs, unknown| differs & !unknown);
+            perhaps |= known == Key::default();
+            surely |= known == Key::default()
+                && mask.zip(&unknown(), |mask, unknown| mask & unknown) == Key::default();
+        }
+        match rule.spec.action {
+            Action::Pass if surely => return None,
+            Action::Redirect | Action::Drop if perhaps => return Some(&rule.spec.expression),
+            Action::Pass | Action::Redirect | Action::Drop => {}
+        }
+    }
+    match rules.default {
+        DefaultAction::Pass => None,
+        DefaultAction::Drop => Some("the default, drop"),
     }
 }
 
-/// The key of the frames that must keep arriving.
-fn key_of(cut: Cut) -> Key {
-    let ether = |ether_proto| Key { fields: field::ETHER_PROTO, ether_proto, ..Key::default() };
-    let ip = |ether_proto, ip_proto| {
-        let ether = ether(ether_proto);
-        Key { fields: ether.fields | field::IP_PROTO, ip_proto, ..ether }
-    };
-    let ports = |ip: Key, src_port, dst_port| Key {
-        fields: ip.fields | field::SRC_PORT | field::DST_PORT,
-        src_port,
-        dst_port,
-        ..ip
-    };
-    match cut {
-        Cut::Connection(Connection { local, remote }) => {
-            let ether_proto = if local.is_ipv4() { ETH_P_IP } else { ETH_P_IPV6 };
-            ports(ip(ether_proto, IPPROTO_TCP), remote.port(), local.port())
+/// What is not known of a frame that is to come: its MAC addresses.
+fn unknown() -> Key {
+    Key::default().with_macs([u8::MAX; 12])
+}
+
+/// A frame that must keep arriving, as the program reads it.
+fn frame_of(cut: Cut, vlans: [Option<u16>; 2]) -> Depths {
+    let (ether_proto, packet) = match cut {
+        Cut::Connection(Connection { local, remote, .. }) => {
+            ip(IPPROTO_TCP, remote.ip(), local.ip(), &ports(remote.port(), local.port()))
         }
-        Cut::Upkeep(Upkeep::Arp) => ether(ETH_P_ARP),
-        Cut::Upkeep(Upkeep::NeighbourDiscovery) => ip(ETH_P_IPV6, IPPROTO_ICMPV6),
-        Cut::Upkeep(Upkeep::Dhcp) => ports(ip(ETH_P_IP, IPPROTO_UDP), 67, 68),
-        Cut::Upkeep(Upkeep::Dhcp6) => ports(ip(ETH_P_IPV6, IPPROTO_UDP), 547, 546),
+        // Of no sender and no target that is known, as a broadcast of somebody new.
+        Cut::Upkeep(Upkeep::Arp) => (ETH_P_ARP, vec![0; 28]),
+        Cut::Upkeep(Upkeep::NeighbourDiscovery) => {
+            let unspecified = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+            ip(IPPROTO_ICMPV6, unspecified, unspecified, &[135, 0, 0, 0])
+        }
+        Cut::Upkeep(Upkeep::Dhcp) => {
+            let unspecified = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+            ip(IPPROTO_UDP, unspecified, unspecified, &ports(67, 68))
+        }
+        Cut::Upkeep(Upkeep::Dhcp6) => {
+            let unspecified = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+            ip(IPPROTO_UDP, unspecified, unspecified, &ports(547, 546))
+        }
+    };
+    let mut frame = vec![0; 12];
+    for id in vlans.into_iter().flatten() {
+        frame.extend(0x8100_u16.to_be_bytes());
+        frame.extend(id.to_be_bytes());
+    }
+    frame.extend(ether_proto.to_be_bytes());
+    frame.extend(packet);
+    // The Ethernet minimum, so that no reading behind tags that are not there is cut.
+    frame.resize(frame.len().max(80), 0);
+    parse_all(frame.as_slice())
+}
+
+fn ports(src: u16, dst: u16) -> Vec<u8> {
+    [src.to_be_bytes(), dst.to_be_bytes()].concat()
+}
+
+fn ip(proto: u8, from: IpAddr, to: IpAddr, payload: &[u8]) -> (u16, Vec<u8>) {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, proto, 0, 0];
+            (ETH_P_IP, [&header[..], &from.octets(), &to.octets(), payload].concat())
+        }
+        (from, to) => {
+            let octets = |ip: IpAddr| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            };
+            let header = [0x60, 0, 0, 0, 0, 20, proto, 64];
+            (ETH_P_IPV6, [&header[..], &octets(from), &octets(to), payload].concat())
+        }
     }
 }
 
@@ -239,14 +316,19 @@ fn select(sockets: &[TcpNetEntry], facts: &InterfaceFacts) -> Vec<Connection> {
     sockets
         .iter()
         .filter(|socket| socket.state == TcpState::Established)
-        .map(|socket| Connection {
-            local: canonical(socket.local_address),
-            remote: canonical(socket.remote_address),
-        })
-        .filter(|connection| {
-            facts.local_addresses.contains(&connection.local.ip()) && listens(connection.local)
+        .map(|socket| (canonical(socket.local_address), canonical(socket.remote_address)))
+        .filter(|(local, _)| listens(*local))
+        .flat_map(|(local, remote)| {
+            // The same address may be reached in several VLANs.
+            let here = facts.local_addresses.iter().filter(move |address| address.ip == local.ip());
+            here.map(move |address| Connection { local, remote, vlans: two(&address.vlans) })
         })
         .collect()
+}
+
+/// The two outermost tags: the program looks behind no more.
+fn two(vlans: &[u16]) -> [Option<u16>; 2] {
+    [vlans.first().copied(), vlans.get(1).copied()]
 }
 
 /// An IPv4 connection of an IPv6 socket (`::ffff:10.0.0.1`) is one of IPv4 on the wire.
@@ -262,12 +344,17 @@ mod tests {
     use crate::steer::compile;
 
     fn connection(local: &str, remote: &str) -> Connection {
-        Connection { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
+        Connection { local: local.parse().unwrap(), remote: remote.parse().unwrap(), vlans: [None; 2] }
     }
 
-    fn check_one(rule: &str, connections: &[Connection], carries_default_route: bool) -> Vec<String> {
+    fn routes(one: bool) -> &'static [Vec<u16>] {
+        const ONE: &[Vec<u16>] = &[Vec::new()];
+        if one { ONE } else { &[] }
+    }
+
+    fn check_one(rule: &str, connections: &[Connection], default_route: bool) -> Vec<String> {
         let rules = compile(&[rule]).unwrap();
-        check(&rules, connections, carries_default_route).iter().map(ToString::to_string).collect()
+        check(&rules, connections, routes(default_route)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -301,7 +388,7 @@ mod tests {
     #[test]
     fn the_rule_that_takes_the_frame_is_named_among_others() {
         let rules = compile(&["udp port 7", "tcp", "all"]).unwrap();
-        let cut = check(&rules, &[connection("10.0.0.5:22", "10.0.0.9:51514")], false);
+        let cut = check(&rules, &[connection("10.0.0.5:22", "10.0.0.9:51514")], &[]);
         assert_eq!(cut.iter().map(|lock_out| lock_out.rule.as_str()).collect::<Vec<_>>(), ["tcp", "all"]);
     }
 
@@ -309,7 +396,10 @@ mod tests {
     fn what_keeps_the_machine_in_its_network_counts_where_the_default_route_leaves() {
         let upkeep = |rule: &str| -> Vec<Cut> {
             assert_eq!(check_one(rule, &[], false), [""; 0], "{rule}, without a default route");
-            check(&compile(&[rule]).unwrap(), &[], true).into_iter().map(|lock_out| lock_out.cut).collect()
+            check(&compile(&[rule]).unwrap(), &[], routes(true))
+                .into_iter()
+                .map(|lock_out| lock_out.cut)
+                .collect()
         };
         assert_eq!(upkeep("arp"), [Cut::Upkeep(Upkeep::Arp)]);
         assert_eq!(upkeep("icmp6"), [Cut::Upkeep(Upkeep::NeighbourDiscovery)]);
@@ -336,7 +426,7 @@ mod tests {
         let rules = compile(&["tcp"]).unwrap();
         let many: Vec<Connection> =
             (1..=20).map(|port| connection("10.0.0.5:22", &format!("10.0.0.9:{port}"))).collect();
-        let text = LockOutError::LockedOut(check(&rules, &many, false)).to_string();
+        let text = LockOutError::LockedOut(check(&rules, &many, &[])).to_string();
         assert!(text.contains("ssh 10.0.0.5:22 <- 10.0.0.9:1 (by `tcp`)"), "{text}");
         assert!(text.contains("and 12 more") && text.contains("--force"), "{text}");
     }
@@ -353,8 +443,8 @@ mod tests {
     #[test]
     fn real_connections_are_found_at_the_side_of_the_listener() {
         let facts = |ip: &str| InterfaceFacts {
-            local_addresses: vec![ip.parse().unwrap()],
-            carries_default_route: false,
+            local_addresses: vec![LocalAddress { ip: ip.parse().unwrap(), vlans: Vec::new() }],
+            default_routes: Vec::new(),
         };
         for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let Ok(_) = TcpListener::bind(address) else {
@@ -365,8 +455,10 @@ mod tests {
             let ours = Connection {
                 local: canonical(server.local_addr().unwrap()),
                 remote: canonical(server.peer_addr().unwrap()),
+                vlans: [None; 2],
             };
-            let theirs = Connection { local: client.local_addr().unwrap(), remote: ours.local };
+            let theirs =
+                Connection { local: client.local_addr().unwrap(), remote: ours.local, vlans: [None; 2] };
             let found = connections_on(&facts("127.0.0.1")).unwrap();
             assert!(found.contains(&ours), "{address}: {ours} among {found:?}");
             assert!(!found.contains(&theirs), "{address}: {theirs} has no listener");

@@ -1,76 +1,220 @@
-//! What is steered: rules in the words of pcap-filter(7), compiled to the entries of the program's map, and
-//! the guard against locking oneself out.
+//! What is steered: rules in the words of pcap-filter(7), compiled to the tables of the program, and the guard
+//! against locking oneself out.
 //!
 //! | words | frames |
 //! | --- | --- |
 //! | `all` | every frame; tcpdump says this with no words at all |
-//! | `ip`, `ip6`, `arp` | by EtherType |
+//! | `ip`, `ip6`, `arp`, `rarp` | by EtherType |
 //! | `tcp`, `udp`, `sctp` | over IPv4 or IPv6, behind an IPv6 fragment header too |
 //! | `icmp`, `icmp6` | ICMP over IPv4, ICMPv6 over IPv6 |
-//! | `[tcp\|udp\|sctp] [src\|dst] port N` | over IPv4 or IPv6, except what is not the first fragment; also `src or dst`, `src and dst` |
-//! | `ip proto N`, `ip6 proto N` | a number, or `\tcp`, `\udp`, `\sctp`, `\icmp` |
-//! | `ether proto N` | a number from 1501 on, or `\ip`, `\ip6`, `\arp` |
-//! | `and`, `&&`, `or`, `\|\|`, `( )` | `and` and `or` bind equally and from the left; a number alone takes up the words before the last one |
+//! | `[tcp\|udp\|sctp] [src\|dst] port N`, `portrange N-M` | over IPv4 or IPv6, except what is not the first fragment; also `src or dst`, `src and dst` |
+//! | `[ip\|arp\|rarp] [src\|dst] host 10.0.0.1`, `net 10.0.0.0/8` | of IPv4, and of ARP and RARP |
+//! | `[ip6] [src\|dst] host fd00::1`, `net fd00::/8` | of IPv6 |
+//! | `ether src\|dst\|host MAC` | by MAC address |
+//! | `[ip\|ip6] proto N` | a number, or `\tcp`, `\udp`, `\sctp`, `\icmp` |
+//! | `ether proto N` | a number from 1501 on, or `\ip`, `\ip6`, `\arp`, `\rarp` |
+//! | `vlan`, `vlan N` | with a tag; whatever is said behind this word, `or` or not, looks behind the tag; twice for QinQ |
+//! | `and`, `&&`, `or`, `\|\|`, `( )` | `and` and `or` bind equally and from the left; a value alone takes up the words before the last one |
 //!
 //! All of it means what it means to tcpdump, and what tcpdump refuses is refused (`ip port 7`). One
-//! difference is left: a frame that ends inside its headers ends tcpdump's search at the first word that
-//! looks beyond the end, while here the next alternative of an `or` is still tried.
+//! difference is left in the program: a frame that ends inside its headers ends tcpdump's search at the first word
+//! that looks beyond the end, while the program still tries the next alternative of an `or`. [`Rule::matches`] does as
+//! tcpdump does.
 
+mod address;
+pub mod capture;
 mod error;
+mod explain;
 pub mod guard;
 mod lex;
 mod parse;
+mod reference;
+mod tables;
 mod terms;
 
 use std::ops::Deref;
 
 pub use error::RuleError;
-use umemd_common::{Key, Rule};
+pub use explain::Explanation;
+use parse::Meaning;
+use reference::Tree;
+pub use tables::{Image, TablesError, action_name};
+pub use terms::Term;
+use thiserror::Error;
+use umemd_common::View;
+use umemd_common::decision::Action;
+use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
 
-/// Rules in their order, compiled: a slice of map entries that remembers which rule each came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RuleSet {
-    entries: Vec<Rule>,
-    /// For each entry, the index of its text.
-    origins: Vec<usize>,
-    texts: Vec<String>,
+/// A rule as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSpec {
+    /// By which it is known: in metrics, and to whom wants to remove it.
+    pub name: String,
+    /// Which frames, in tcpdump's words.
+    pub expression: String,
+    /// What becomes of them.
+    pub action: Action,
+    /// The queues that steer, a bit each; on the others, what matches goes to the stack. `None`: all.
+    pub queues: Option<u64>,
 }
 
-impl RuleSet {
-    /// The text of the first rule that matches a frame with this key.
+impl RuleSpec {
+    /// Steers these frames, on every queue.
     #[must_use]
-    pub fn first_match(&self, key: &Key) -> Option<&str> {
-        let entry = self.entries.iter().position(|rule| rule.matches(key))?;
-        Some(&self.texts[self.origins[entry]])
+    pub fn steer(name: &str, expression: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            expression: expression.to_owned(),
+            action: Action::Redirect,
+            queues: None,
+        }
     }
+}
+
+/// A rule, compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// As it was given.
+    pub spec: RuleSpec,
+    /// The alternatives, of which one has to match.
+    terms: Vec<Term>,
+    tree: Tree,
+}
+
+impl Rule {
+    /// The entries that it is compiled to, in the order in which the expression names them.
+    #[must_use]
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// Whether `tcpdump EXPRESSION` matches this frame.
+    #[must_use]
+    pub fn matches<V: View + ?Sized>(&self, frame: &V) -> bool {
+        reference::matches(&self.tree, &terms::parse_all(frame))
+    }
+}
+
+/// What becomes of frames without a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultAction {
+    /// They are the stack's.
+    #[default]
+    Pass,
+    /// They are dropped.
+    Drop,
+}
+
+/// Rules in their order, compiled, the first of which that matches a frame decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleSet {
+    rules: Vec<Rule>,
+    /// What becomes of the other frames.
+    pub default: DefaultAction,
+}
+
+/// Why a set of rules is refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SetError {
+    /// An expression that cannot be used, with a caret under the word.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// A name that is empty or holds something else than letters, digits and `-_.`.
+    #[error(
+        "{0:?} is no name for a rule; it is made of letters, digits, `-`, `_` and `.`, and of 64 at most"
+    )]
+    Name(String),
+    /// Two rules with one name.
+    #[error("two rules are called `{0}`; give one of them another name")]
+    Twice(String),
+    /// A queue that no rule can name.
+    #[error("rule `{rule}` names queue {queue}, and rules can name those from 0 to {}", MAX_QUEUES - 1)]
+    Queue {
+        /// The rule.
+        rule: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// More rules than there is room for.
+    #[error("{0} rules are too many: {MAX_RULES} are possible")]
+    TooMany(usize),
+    /// More shapes or entries than there is room for.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
 }
 
 impl Deref for RuleSet {
     type Target = [Rule];
 
-    /// The entries, in the order in which the program tries them.
     fn deref(&self) -> &[Rule] {
-        &self.entries
+        &self.rules
     }
 }
 
-/// Compiles rules, the first of which that matches a frame wins.
-///
-/// How many entries the program has room for is known to [`Program::set_rules`](crate::ebpf::Program::set_rules).
+impl RuleSet {
+    /// Compiles rules in this order.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is wrong, or what is wrong with all of them together.
+    pub fn compile(specs: Vec<RuleSpec>, default: DefaultAction) -> Result<Self, SetError> {
+        if specs.len() > MAX_RULES as usize {
+            return Err(SetError::TooMany(specs.len()));
+        }
+        let mut names = std::collections::HashSet::new();
+        let mut rules = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if spec.name.is_empty() || spec.name.len() > 64 || !spec.name.chars().all(plain) {
+                return Err(SetError::Name(spec.name));
+            }
+            if !names.insert(spec.name.clone()) {
+                return Err(SetError::Twice(spec.name));
+            }
+            let Meaning { terms, tree } = parse::parse(&spec.expression)?;
+            rules.push(Rule { spec, terms: terms.into_terms(), tree });
+        }
+        let set = Self { rules, default };
+        // That they fit is known before anybody relies on them.
+        Image::build(&set, &vec![0; set.len()], 0)?;
+        Ok(set)
+    }
+
+    /// Whether a rule looks for VLAN tags, or behind them.
+    #[must_use]
+    pub fn look_for_tags(&self) -> bool {
+        self.rules.iter().flat_map(Rule::terms).any(|term| term.tags > 0)
+    }
+
+    /// The rules as they were given.
+    #[must_use]
+    pub fn specs(&self) -> Vec<RuleSpec> {
+        self.rules.iter().map(|rule| rule.spec.clone()).collect()
+    }
+}
+
+/// Compiles rules that steer, called `rule1` and so on.
 ///
 /// # Errors
 ///
-/// The first rule that is wrong, with a caret under the word.
-pub fn compile<T: AsRef<str>>(texts: &[T]) -> Result<RuleSet, RuleError> {
-    let mut rules = RuleSet::default();
-    for (origin, text) in texts.iter().enumerate() {
-        let text = text.as_ref();
-        let entries = parse::parse(text)?;
-        rules.origins.extend(entries.iter().map(|_| origin));
-        rules.entries.extend(entries);
-        rules.texts.push(text.to_owned());
-    }
-    Ok(rules)
+/// As [`RuleSet::compile`].
+pub fn compile<T: AsRef<str>>(expressions: &[T]) -> Result<RuleSet, SetError> {
+    let specs = (1..).zip(expressions);
+    let specs =
+        specs.map(|(number, text)| RuleSpec::steer(&format!("rule{number}"), text.as_ref())).collect();
+    RuleSet::compile(specs, DefaultAction::Pass)
+}
+
+/// The queues as bits.
+///
+/// # Errors
+///
+/// A queue beyond those that a rule can name.
+pub fn queue_bits(rule: &str, queues: &[u32]) -> Result<u64, SetError> {
+    queues.iter().try_fold(0, |bits, queue| match 1_u64.checked_shl(*queue) {
+        Some(bit) => Ok(bits | bit),
+        None => Err(SetError::Queue { rule: rule.to_owned(), queue: *queue }),
+    })
 }
 
 #[cfg(test)]

@@ -4,51 +4,74 @@
 
 use std::ops::Range;
 
+use umemd_common::key::{End, MAX_TAGS};
 use umemd_common::packet::{
-    ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP,
-    IPPROTO_TCP, IPPROTO_UDP,
+    ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_RARP, IPPROTO_FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6,
+    IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
 };
 
+use super::address::{Address, Prefix, mac, port_prefixes};
 use super::error::RuleError;
 use super::lex::{Token, tokens};
-use super::terms::{Condition, MAX_TERMS, Terms, TooMany};
+use super::reference::Tree;
+use super::terms::{Atom, MAX_TERMS, Terms, Unfit};
 
 /// What a rule may say, for those who said something else.
-const WORDS: &str = "a rule is made of: all, ip, ip6, arp, tcp, udp, sctp, icmp, icmp6, \
-    [tcp|udp|sctp] [src|dst] port N, ip|ip6|ether proto N; and, or, ( )";
+const WORDS: &str = "a rule is made of: all, ip, ip6, arp, rarp, tcp, udp, sctp, icmp, icmp6, vlan [N], \
+    [ip|ip6|arp|rarp] [src|dst] host|net ADDRESS, [tcp|udp|sctp] [src|dst] port N, portrange N-M, \
+    [ip|ip6|ether] proto N, ether src|dst|host MAC; and, or, ( )";
 /// Parentheses in parentheses; deeper ones could exhaust the stack.
 const MAX_DEPTH: usize = 32;
 /// The longest EtherType field that is a length instead (`ETHERMTU`).
 const MAX_LENGTH: u16 = 1500;
+/// Prefixes that a range of ports may need.
+const MAX_PREFIXES: usize = 8;
+/// The largest VLAN id.
+const MAX_VLAN: u16 = 4095;
 
-/// Compiles one rule to the entries of which one has to match; there is at least one.
-pub(super) fn parse(expression: &str) -> Result<Vec<umemd_common::Rule>, RuleError> {
-    let mut parser = Parser { expression, tokens: tokens(expression), next: 0, depth: 0, head: None };
-    let terms = parser.expression()?;
+/// Compiles one rule to the alternatives of which one has to match; there is at least one.
+pub(super) fn parse(expression: &str) -> Result<Meaning, RuleError> {
+    let mut parser =
+        Parser { expression, tokens: tokens(expression), next: 0, depth: 0, head: None, tags: 0 };
+    let meaning = parser.expression()?;
     if let Some(token) = parser.peek() {
         return Err(parser.error(token.span, "expected `and`, `or` or the end", WORDS));
     }
-    let rules = terms.into_rules();
-    if rules.is_empty() {
+    if meaning.terms.is_empty() {
         return Err(parser.error(
             0..expression.len(),
             "no frame can match this",
             "its parts exclude each other",
         ));
     }
-    Ok(rules)
+    Ok(meaning)
 }
 
-/// The words before a number, which a later number without words stands behind again.
+/// What an expression means.
+pub(super) struct Meaning {
+    pub(super) terms: Terms,
+    pub(super) tree: Tree,
+}
+
+impl Meaning {
+    fn of(terms: Terms) -> Self {
+        Self { tree: Tree::Any(terms.clone().into_terms()), terms }
+    }
+}
+
+/// The words before a value, which a later value without words stands behind again.
 #[derive(Clone, Copy, Debug)]
 enum Head {
     Port { transport: Option<u8>, direction: Direction },
-    IpProto,
-    Ip6Proto,
+    PortRange { transport: Option<u8>, direction: Direction },
+    Host { network: Option<u16>, direction: Direction },
+    Net { network: Option<u16>, direction: Direction },
+    EtherHost { direction: Direction },
+    Proto { ip: bool, ip6: bool },
     EtherProto,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Src,
     Dst,
@@ -60,59 +83,89 @@ struct Parser<'a> {
     expression: &'a str,
     tokens: Vec<Token<'a>>,
     next: usize,
+    /// Parentheses that are open.
     depth: usize,
     /// The head of the primitive just read, if it has one.
     head: Option<Head>,
+    /// How often `vlan` has been said: what follows looks behind so many tags.
+    tags: usize,
 }
 
 impl<'a> Parser<'a> {
-    fn expression(&mut self) -> Result<Terms, RuleError> {
-        let mut terms = self.item(None)?;
+    fn expression(&mut self) -> Result<Meaning, RuleError> {
+        let Meaning { mut terms, mut tree } = self.item(None)?;
         while let Some(Token { text, span }) = self.peek() {
             let combined = match text {
                 "and" | "&&" => {
                     self.next += 1;
-                    terms.and(&self.item(self.head)?)
+                    let right = self.item(self.head)?;
+                    tree = Tree::And(tree.into(), right.tree.into());
+                    terms.and(&right.terms)
                 }
                 "or" | "||" => {
                     self.next += 1;
-                    terms.or(self.item(self.head)?)
+                    let right = self.item(self.head)?;
+                    tree = Tree::Or(tree.into(), right.tree.into());
+                    terms.or(right.terms)
                 }
                 _ => break,
             };
-            terms = combined.map_err(|TooMany| {
-                let problem = format!("more than {MAX_TERMS} alternatives");
-                self.error(span, &problem, "say it in several rules")
-            })?;
+            terms = self.fit(combined, span)?;
         }
-        Ok(terms)
+        Ok(Meaning { terms, tree })
     }
 
-    /// A primitive, an expression in parentheses, or a number that takes up the words of the one before.
-    fn item(&mut self, head: Option<Head>) -> Result<Terms, RuleError> {
+    /// The terms, if they could be put together; else what is wrong with that, at this place.
+    fn fit(&self, terms: Result<Terms, Unfit>, span: Range<usize>) -> Result<Terms, RuleError> {
+        terms.map_err(|unfit| match unfit {
+            Unfit::TooMany => {
+                let problem = format!("more than {MAX_TERMS} alternatives");
+                self.error(span, &problem, "say it in several rules")
+            }
+            Unfit::TwoDepths => self.error(
+                span,
+                "this looks at a frame before and behind a VLAN tag, and not for the tag",
+                "`vlan` moves all that follows it, also behind an `or`: say what is meant without a tag first, or \
+                 in a rule of its own",
+            ),
+        })
+    }
+
+    /// A primitive, an expression in parentheses, or a value that takes up the words of the one before.
+    fn item(&mut self, head: Option<Head>) -> Result<Meaning, RuleError> {
+        if self.is_next("(") {
+            return self.parentheses();
+        }
+        self.primitive(head).map(Meaning::of)
+    }
+
+    /// A primitive, or a value that takes up the words of the one before.
+    fn primitive(&mut self, head: Option<Head>) -> Result<Terms, RuleError> {
         self.head = None;
         let Some(Token { text, span }) = self.take() else {
             return Err(self.error_at_end("expected a word", WORDS));
         };
+        let ether = Atom::ether_proto;
+        let tags = self.tags;
         match text {
-            "(" => self.parentheses(span),
             "all" => Ok(Terms::all()),
-            "ip" if self.is_next("proto") => self.proto(Head::IpProto),
-            "ip6" if self.is_next("proto") => self.proto(Head::Ip6Proto),
-            "ether" if self.is_next("proto") => self.proto(Head::EtherProto),
-            "ether" => Err(self.expected_here("`proto`", "of ether, rules have `ether proto N`")),
-            "ip" | "ip6" | "arp" => self.network(text),
-            "icmp" => Ok(ip4_proto(IPPROTO_ICMP)),
-            "icmp6" => Ok(ip6_proto(IPPROTO_ICMPV6)),
-            "tcp" => self.transport(IPPROTO_TCP),
-            "udp" => self.transport(IPPROTO_UDP),
-            "sctp" => self.transport(IPPROTO_SCTP),
-            "src" | "dst" | "port" => {
+            "vlan" => self.vlan(span),
+            "ether" => self.ether(),
+            "ip" if self.is_next("proto") => self.proto(Head::Proto { ip: true, ip6: false }),
+            "ip6" if self.is_next("proto") => self.proto(Head::Proto { ip: false, ip6: true }),
+            "proto" => self.value(Head::Proto { ip: true, ip6: true }),
+            "ip" | "ip6" | "arp" | "rarp" => self.network(text, span),
+            "icmp" => self.fit(Terms::one([ether(tags, ETH_P_IP), Atom::ip_proto(tags, IPPROTO_ICMP)]), span),
+            "icmp6" => self.fit(self.ip6_proto(IPPROTO_ICMPV6), span),
+            "tcp" => self.transport(IPPROTO_TCP, span),
+            "udp" => self.transport(IPPROTO_UDP, span),
+            "sctp" => self.transport(IPPROTO_SCTP, span),
+            "src" | "dst" | "port" | "portrange" | "host" | "net" => {
                 self.next -= 1;
-                self.port(None)
+                self.directed(None, None)
             }
             _ => match head {
-                Some(head) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+                Some(head) if text.starts_with(|c: char| c.is_ascii_digit()) || text.contains(':') => {
                     self.next -= 1;
                     self.value(head)
                 }
@@ -121,50 +174,96 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn parentheses(&mut self, open: Range<usize>) -> Result<Terms, RuleError> {
+    fn parentheses(&mut self) -> Result<Meaning, RuleError> {
+        let open = self.take().map_or(0..0, |token| token.span);
         if self.depth == MAX_DEPTH {
             let problem = format!("more than {MAX_DEPTH} parentheses in one another");
             return Err(self.error(open, &problem, "say it in several rules"));
         }
         self.depth += 1;
-        let terms = self.expression()?;
+        let meaning = self.expression()?;
         self.depth -= 1;
         self.head = None;
         match self.peek() {
             Some(Token { text: ")", .. }) => {
                 self.next += 1;
-                Ok(terms)
+                Ok(meaning)
             }
             Some(_) => Err(self.expected_here("`and`, `or` or `)`", WORDS)),
             None => Err(self.error(open, "this parenthesis is not closed", "add a `)`")),
         }
     }
 
-    /// `ip`, `ip6` or `arp`, alone.
-    fn network(&mut self, word: &str) -> Result<Terms, RuleError> {
-        // As in tcpdump: these do not qualify a port or a transport.
-        if let Some(Token { text: "tcp" | "udp" | "sctp" | "src" | "dst" | "port", .. }) = self.peek() {
-            let next = format!("say `{word} and …`, as with tcpdump");
-            return Err(self.expected_here("`and`", &next));
+    /// `vlan`, and perhaps the id: what follows looks behind the tag.
+    fn vlan(&mut self, span: Range<usize>) -> Result<Terms, RuleError> {
+        let tags = self.tags;
+        if tags == MAX_TAGS {
+            return Err(self.error(
+                span,
+                "a rule looks behind two VLAN tags, not three",
+                "leave this one out",
+            ));
         }
+        self.tags += 1;
+        let mut atoms = vec![Atom::tag(tags)];
+        if self.peek().is_some_and(|token| token.text.starts_with(|c: char| c.is_ascii_digit())) {
+            let id = self.number("a VLAN id", "an id is a number from 0 to 4095", MAX_VLAN, |_| None)?;
+            atoms.push(Atom::tag_id(tags, id));
+        }
+        self.fit(Terms::one(atoms), span)
+    }
+
+    /// Behind `ether`.
+    fn ether(&mut self) -> Result<Terms, RuleError> {
+        if self.is_next("proto") {
+            return self.proto(Head::EtherProto);
+        }
+        let direction = self.direction();
+        if self.is_next("host") {
+            self.next += 1;
+        } else if direction.is_none() {
+            let next = "of ether, rules have `ether proto N` and `ether src|dst|host MAC`";
+            return Err(self.expected_here("`proto`, `src`, `dst` or `host`", next));
+        }
+        self.value(Head::EtherHost { direction: direction.unwrap_or(Direction::Either) })
+    }
+
+    /// `ip`, `ip6`, `arp` or `rarp`, alone or before addresses.
+    fn network(&mut self, word: &str, span: Range<usize>) -> Result<Terms, RuleError> {
         let ether_proto = match word {
             "ip" => ETH_P_IP,
             "ip6" => ETH_P_IPV6,
-            _ => ETH_P_ARP,
+            "arp" => ETH_P_ARP,
+            _ => ETH_P_RARP,
         };
-        Ok(Terms::any([Condition { ether_proto: Some(ether_proto), ..Condition::default() }]))
-    }
-
-    /// `tcp`, `udp` or `sctp`, alone or before a port.
-    fn transport(&mut self, protocol: u8) -> Result<Terms, RuleError> {
         match self.peek() {
-            Some(Token { text: "src" | "dst" | "port", .. }) => self.port(Some(protocol)),
-            _ => Ok(Terms::any([ip_proto(protocol), behind_fragment(protocol)])),
+            Some(Token { text: "src" | "dst" | "host" | "net", .. }) => {
+                self.directed(Some((word, ether_proto)), None)
+            }
+            // As in tcpdump: these do not qualify a port or a transport.
+            Some(Token { text: "tcp" | "udp" | "sctp" | "port" | "portrange", .. }) => {
+                let next = format!("say `{word} and …`, as with tcpdump");
+                Err(self.expected_here("`and`", &next))
+            }
+            _ => self.fit(Terms::one([Atom::ether_proto(self.tags, ether_proto)]), span),
         }
     }
 
-    /// `[src|dst|src or dst|src and dst] port N`
-    fn port(&mut self, transport: Option<u8>) -> Result<Terms, RuleError> {
+    /// `tcp`, `udp` or `sctp`, alone or before a port.
+    fn transport(&mut self, protocol: u8, span: Range<usize>) -> Result<Terms, RuleError> {
+        match self.peek() {
+            Some(Token { text: "src" | "dst" | "port" | "portrange", .. }) => {
+                self.directed(None, Some(protocol))
+            }
+            _ => {
+                let terms = Terms::one([Atom::ip_proto(self.tags, protocol)]);
+                self.fit(terms.and_then(|terms| terms.or(self.behind_fragment(protocol)?)), span)
+            }
+        }
+    }
+
+    /// `[src|dst|src or dst|src and dst]`
+    fn direction(&mut self) -> Option<Direction> {
         let word = |at: usize| self.tokens.get(self.next + at).map(|token| token.text);
         let (direction, words) = match (word(0), word(1), word(2)) {
             (Some("src"), Some("or" | "||"), Some("dst")) | (Some("dst"), Some("or" | "||"), Some("src")) => {
@@ -174,16 +273,42 @@ impl<'a> Parser<'a> {
             | (Some("dst"), Some("and" | "&&"), Some("src")) => (Direction::Both, 3),
             (Some("src"), ..) => (Direction::Src, 1),
             (Some("dst"), ..) => (Direction::Dst, 1),
-            _ => (Direction::Either, 0),
+            _ => return None,
         };
         self.next += words;
-        if !self.is_next("port") {
-            return Err(
-                self.expected_here("`port`", "of src and dst, rules have `src port N` and `dst port N`")
-            );
-        }
+        Some(direction)
+    }
+
+    /// `[DIRECTION] host|net|port|portrange VALUE`, behind the word for a network or a transport, if there was one.
+    fn directed(&mut self, network: Option<(&str, u16)>, transport: Option<u8>) -> Result<Terms, RuleError> {
+        let said = self.direction();
+        let direction = said.unwrap_or(Direction::Either);
+        let ether_proto = network.map(|(_, ether_proto)| ether_proto);
+        let next = "of src and dst, rules have `host`, `net`, `port` and `portrange`";
+        let head = match self.peek().map(|token| token.text) {
+            Some("port" | "portrange") if let Some((word, _)) = network => {
+                return Err(self.expected_here(
+                    "`host` or `net`",
+                    &format!("say `{word} and … port N`, as with tcpdump"),
+                ));
+            }
+            Some("host" | "net") if transport.is_some() => {
+                return Err(self.expected_here("`port` or `portrange`", "say it with `and`, as with tcpdump"));
+            }
+            Some("port") => Head::Port { transport, direction },
+            Some("portrange") => Head::PortRange { transport, direction },
+            Some("host") => Head::Host { network: ether_proto, direction },
+            Some("net") => Head::Net { network: ether_proto, direction },
+            // `src 10.0.0.1`: a host, where nothing else is said.
+            Some(text) if said.is_some() && transport.is_none() && Address::parse(text).is_ok() => {
+                return self.value(Head::Host { network: ether_proto, direction });
+            }
+            _ if transport.is_some() => return Err(self.expected_here("`port` or `portrange`", next)),
+            _ if network.is_some() => return Err(self.expected_here("`host` or `net`", next)),
+            _ => return Err(self.expected_here("`host`, `net`, `port` or `portrange`", next)),
+        };
         self.next += 1;
-        self.value(Head::Port { transport, direction })
+        self.value(head)
     }
 
     /// `proto N`, behind `ip`, `ip6` or `ether`.
@@ -192,15 +317,20 @@ impl<'a> Parser<'a> {
         self.value(head)
     }
 
-    /// The number, or the escaped name, behind a head.
+    /// The value behind a head.
     fn value(&mut self, head: Head) -> Result<Terms, RuleError> {
+        let start = self.next;
         let terms = match head {
             Head::Port { transport, direction } => {
-                let number =
+                let port =
                     self.number("a port number", "a port is a number from 0 to 65535", u16::MAX, |_| None)?;
-                ports(transport, direction, number)
+                self.ports(transport, direction, &[(u16::MAX, port)])
             }
-            Head::IpProto | Head::Ip6Proto => {
+            Head::PortRange { transport, direction } => {
+                let prefixes = self.port_range()?;
+                self.ports(transport, direction, &prefixes)
+            }
+            Head::Proto { ip, ip6 } => {
                 let next = r"a protocol is a number from 0 to 255, or \icmp, \tcp, \udp, \sctp";
                 let number = self.number("a protocol", next, u8::MAX.into(), |name| match name {
                     "icmp" => Some(IPPROTO_ICMP.into()),
@@ -209,25 +339,160 @@ impl<'a> Parser<'a> {
                     "sctp" => Some(IPPROTO_SCTP.into()),
                     _ => None,
                 })? as u8;
-                if matches!(head, Head::IpProto) { ip4_proto(number) } else { ip6_proto(number) }
+                self.protocol(number, ip, ip6)
             }
             Head::EtherProto => {
-                let next = r"an EtherType is a number from 1501 to 65535, such as 0x88cc, or \ip, \ip6, \arp";
+                let next =
+                    r"an EtherType is a number from 1501 to 65535, such as 0x88cc, or \ip, \ip6, \arp, \rarp";
                 let number = self.number("an EtherType", next, u16::MAX, |name| match name {
                     "ip" => Some(ETH_P_IP),
                     "ip6" => Some(ETH_P_IPV6),
                     "arp" => Some(ETH_P_ARP),
+                    "rarp" => Some(ETH_P_RARP),
                     _ => None,
                 })?;
                 if number <= MAX_LENGTH {
                     let token = self.tokens[self.next - 1].clone();
                     return Err(self.error(token.span, "this is a length, not an EtherType", next));
                 }
-                Terms::any([Condition { ether_proto: Some(number), ..Condition::default() }])
+                Terms::one([Atom::ether_proto(self.tags, number)])
+            }
+            Head::EtherHost { direction } => {
+                let next = "a MAC address is six hexadecimal numbers, such as 02:00:00:00:00:01";
+                let token = self.word("a MAC address", next)?;
+                let mac = mac(token.text).ok_or_else(|| {
+                    self.error(token.span, &format!("expected a MAC address, not `{}`", token.text), next)
+                })?;
+                both_ends(direction, |end| Terms::one([Atom::mac(end, mac)]))
+            }
+            Head::Host { network, direction } => {
+                let token = self.word("an address", Address::NEXT)?;
+                let address = Address::parse(token.text)
+                    .map_err(|problem| self.error(token.span.clone(), &problem, Address::NEXT))?;
+                self.addresses(network, direction, address.prefix(), token)?
+            }
+            Head::Net { network, direction } => {
+                let token = self.word("a network", Prefix::NEXT)?;
+                let prefix = Prefix::parse(token.text)
+                    .map_err(|problem| self.error(token.span.clone(), &problem, Prefix::NEXT))?;
+                self.addresses(network, direction, prefix, token)?
             }
         };
         self.head = Some(head);
-        Ok(terms)
+        let span = self.tokens.get(start).map_or(0..0, |token| token.span.clone());
+        self.fit(terms, span)
+    }
+
+    /// `N-M`, as the prefixes that cover it.
+    fn port_range(&mut self) -> Result<Vec<(u16, u16)>, RuleError> {
+        let next = "a range is two port numbers with a dash, such as 8000-8015";
+        let token = self.word("a range of ports", next)?;
+        let number = |text: &str| pcap_number(text).and_then(|number| u16::try_from(number).ok());
+        let (from, to) = token.text.split_once('-').unwrap_or((token.text, token.text));
+        let (Some(from), Some(to)) = (number(from), number(to)) else {
+            let problem = format!("expected a range of ports, not `{}`", token.text);
+            return Err(self.error(token.span, &problem, next));
+        };
+        // As tcpdump does.
+        let (from, to) = (from.min(to), from.max(to));
+        let prefixes = port_prefixes(from, to);
+        if prefixes.len() > MAX_PREFIXES {
+            let problem =
+                format!("this range takes {} prefixes, and {MAX_PREFIXES} are allowed", prefixes.len());
+            let (wider, end) = widen(from, to);
+            let next = format!("begin and end it at round binary numbers: {wider}-{end} holds it");
+            return Err(self.error(token.span, &problem, &next));
+        }
+        Ok(prefixes)
+    }
+
+    fn ports(
+        &self,
+        transport: Option<u8>,
+        direction: Direction,
+        prefixes: &[(u16, u16)],
+    ) -> Result<Terms, Unfit> {
+        let tags = self.tags;
+        let head: Vec<Atom> =
+            transport.map(|transport| Atom::ip_proto(tags, transport)).into_iter().collect();
+        let end = |end: End| -> Result<Terms, Unfit> {
+            let mut terms = Terms::default();
+            for (mask, port) in prefixes {
+                terms = terms
+                    .or(Terms::one(head.iter().copied().chain([Atom::port(tags, end, *mask, *port)]))?)?;
+            }
+            Ok(terms)
+        };
+        both_ends(direction, end)
+    }
+
+    /// `[ip|ip6] proto N`
+    fn protocol(&self, number: u8, ip: bool, ip6: bool) -> Result<Terms, Unfit> {
+        let mut terms = Terms::default();
+        if ip {
+            terms = Terms::one([Atom::ether_proto(self.tags, ETH_P_IP), Atom::ip_proto(self.tags, number)])?;
+        }
+        if ip6 { terms.or(self.ip6_proto(number)?) } else { Ok(terms) }
+    }
+
+    fn ip6_proto(&self, protocol: u8) -> Result<Terms, Unfit> {
+        let ip6 = Atom::ether_proto(self.tags, ETH_P_IPV6);
+        Terms::one([ip6, Atom::ip_proto(self.tags, protocol)])?.or(self.behind_fragment(protocol)?)
+    }
+
+    /// IPv6, with this protocol right behind a fragment header that is right behind the fixed one.
+    fn behind_fragment(&self, protocol: u8) -> Result<Terms, Unfit> {
+        Terms::one([
+            Atom::ether_proto(self.tags, ETH_P_IPV6),
+            Atom::ip_proto(self.tags, IPPROTO_FRAGMENT),
+            Atom::fragment_proto(self.tags, protocol),
+        ])
+    }
+
+    /// Addresses of IPv4, ARP and RARP, or of IPv6: of one of them, if `network` says which.
+    fn addresses(
+        &self,
+        network: Option<u16>,
+        direction: Direction,
+        prefix: Prefix,
+        token: Token<'a>,
+    ) -> Result<Result<Terms, Unfit>, RuleError> {
+        let tags = self.tags;
+        let mismatch = |what: &str, is: &str| {
+            Err(self.error(
+                token.span.clone(),
+                &format!("expected {what} address, not one of {is}"),
+                "leave out the word for the network, or name the other one",
+            ))
+        };
+        let head: Vec<Atom> = network.map(|network| Atom::ether_proto(tags, network)).into_iter().collect();
+        let with = |atoms: Vec<Atom>| Terms::one([head.as_slice(), &atoms].concat());
+        Ok(match prefix {
+            Prefix::V4 { .. } if network == Some(ETH_P_IPV6) => return mismatch("an IPv6", "IPv4"),
+            Prefix::V6 { .. } if network.is_some_and(|network| network != ETH_P_IPV6) => {
+                return mismatch("an IPv4", "IPv6");
+            }
+            // All networks there are: tcpdump looks at no address then.
+            Prefix::V4 { mask: [0, 0, 0, 0], .. } if network.is_none() => [ETH_P_IP, ETH_P_ARP, ETH_P_RARP]
+                .into_iter()
+                .try_fold(Terms::default(), |terms, ether_proto| {
+                    terms.or(Terms::one([Atom::ether_proto(tags, ether_proto)])?)
+                }),
+            Prefix::V4 { mask: [0, 0, 0, 0], .. } => with(Vec::new()),
+            Prefix::V4 { address, mask } => {
+                both_ends(direction, |end| with(vec![Atom::ipv4(tags, end, mask, address)]))
+            }
+            Prefix::V6 { address, mask } => both_ends(direction, |end| {
+                let words = (0..4).filter(|word| mask[4 * word] != 0);
+                let words = words.map(|word| Atom::ipv6_word(tags, end, word, mask, address));
+                Terms::one([Atom::ether_proto(tags, ETH_P_IPV6)].into_iter().chain(words))
+            }),
+        })
+    }
+
+    /// The next word, whatever it is.
+    fn word(&mut self, what: &str, next: &str) -> Result<Token<'a>, RuleError> {
+        self.take().ok_or_else(|| self.error_at_end(&format!("expected {what}"), next))
     }
 
     /// A number as pcap writes it (decimal, `0x` hexadecimal, `0` octal) up to `max`, or `\name`.
@@ -271,9 +536,13 @@ impl<'a> Parser<'a> {
 
     fn unknown(&self, text: &str, span: Range<usize>) -> RuleError {
         match text {
-            "not" | "!" => self.error(span, "a rule cannot say what a frame is not", "say what it is"),
-            "vlan" | "host" | "net" | "portrange" | "proto" | "len" | "less" | "greater" | "mpls"
-            | "pppoes" | "broadcast" | "multicast" | "igmp" | "rarp" | "ah" | "esp" => {
+            "not" | "!" => self.error(
+                span,
+                "a rule cannot say what a frame is not",
+                "say what it is; a rule before it can pass the rest",
+            ),
+            "len" | "less" | "greater" | "mpls" | "pppoes" | "broadcast" | "multicast" | "igmp" | "ah"
+            | "esp" | "protochain" | "gateway" | "pppoed" | "geneve" => {
                 self.error(span, &format!("tcpdump knows `{text}`, rules do not"), WORDS)
             }
             ")" => self.error(span, "this parenthesis closes nothing", "remove it"),
@@ -324,33 +593,18 @@ fn pcap_number(text: &str) -> Option<u64> {
     plain.then(|| u64::from_str_radix(digits, radix).unwrap_or(u64::MAX))
 }
 
-/// IPv4 or IPv6, with this protocol right behind the header.
-fn ip_proto(protocol: u8) -> Condition {
-    Condition { ip_proto: Some(protocol), ..Condition::default() }
-}
-
-/// IPv6, with this protocol right behind a fragment header that is right behind the fixed one.
-fn behind_fragment(protocol: u8) -> Condition {
-    Condition { fragment_proto: Some(protocol), ..ip_proto(IPPROTO_FRAGMENT) }
-}
-
-fn ip4_proto(protocol: u8) -> Terms {
-    Terms::any([Condition { ether_proto: Some(ETH_P_IP), ..ip_proto(protocol) }])
-}
-
-fn ip6_proto(protocol: u8) -> Terms {
-    let ip6 = |condition| Condition { ether_proto: Some(ETH_P_IPV6), ..condition };
-    Terms::any([ip6(ip_proto(protocol)), ip6(behind_fragment(protocol))])
-}
-
-fn ports(transport: Option<u8>, direction: Direction, number: u16) -> Terms {
-    let of =
-        |src_port, dst_port| Condition { ip_proto: transport, src_port, dst_port, ..Condition::default() };
-    let port = Some(number);
+/// One of the ends, either, or both.
+fn both_ends(direction: Direction, of: impl Fn(End) -> Result<Terms, Unfit>) -> Result<Terms, Unfit> {
     match direction {
-        Direction::Src => Terms::any([of(port, None)]),
-        Direction::Dst => Terms::any([of(None, port)]),
-        Direction::Either => Terms::any([of(port, None), of(None, port)]),
-        Direction::Both => Terms::any([of(port, port)]),
+        Direction::Src => of(End::Src),
+        Direction::Dst => of(End::Dst),
+        Direction::Either => of(End::Src)?.or(of(End::Dst)?),
+        Direction::Both => of(End::Src)?.and(&of(End::Dst)?),
     }
+}
+
+/// The smallest range of a power of two that holds this one and begins at a multiple of its size.
+fn widen(from: u16, to: u16) -> (u16, u16) {
+    let differ = (from ^ to).checked_ilog2().map_or(0, |bit| u16::MAX >> (15 - bit));
+    (from & !differ, to | differ)
 }

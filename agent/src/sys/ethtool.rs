@@ -44,6 +44,16 @@ pub fn driver(interface: &str) -> io::Result<String> {
     Ok(bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
 }
 
+/// Whether the NIC takes VLAN tags away from what it receives (`ETHTOOL_GFLAGS`, `ETH_FLAG_RXVLAN`).
+pub fn takes_vlan_tags(interface: &str) -> io::Result<bool> {
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    // struct ethtool_value: cmd, data.
+    let mut words = [ETHTOOL_GFLAGS, 0];
+    ioctl(interface, &mut words)?;
+    Ok(words[1] & ETH_FLAG_RXVLAN != 0)
+}
+
 /// A driver's own statistics: each with its name, in the driver's order.
 pub type Statistics = Vec<(String, u64)>;
 
@@ -149,6 +159,11 @@ mod tests {
     #[test]
     fn loopback_reports_no_channels() {
         assert_eq!(channels("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+    }
+
+    #[test]
+    fn loopback_takes_no_tags() {
+        assert!(!takes_vlan_tags("lo").unwrap());
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //!
 //! The host's tests and those of the program in the kernel read the same table: they cannot disagree.
 
+use umemd_common::key::{End, field};
 use umemd_common::packet::{
     ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP,
-    IPPROTO_TCP, IPPROTO_UDP, field,
+    IPPROTO_TCP, IPPROTO_UDP,
 };
 use umemd_common::{Decision, Key, Rule};
 
@@ -17,18 +18,42 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// The bytes, from the Ethernet header on.
     pub(crate) frame: Vec<u8>,
-    /// What [`umemd_common::parse`] has to see.
-    pub(crate) key: Key,
+    /// What [`umemd_common::parse`] has to see of it behind no tag, but for its addresses.
+    pub(crate) seen: Seen,
     /// What [`rule`] alone decides, before a socket is looked for.
     pub(crate) decision: Decision,
 }
 
+/// What is seen of a frame, but for its addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) fields: u32,
+    pub(crate) ether_proto: u16,
+    pub(crate) ip_proto: u8,
+    pub(crate) fragment_proto: u8,
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+}
+
+impl From<Key> for Seen {
+    fn from(key: Key) -> Self {
+        Self {
+            fields: key.fields(),
+            ether_proto: key.ether_proto(),
+            ip_proto: key.ip_proto(),
+            fragment_proto: key.fragment_proto(),
+            src_port: key.port(End::Src),
+            dst_port: key.port(End::Dst),
+        }
+    }
+}
+
 /// `udp dst port 7`
 pub(crate) fn rule() -> Rule {
-    let fields = field::IP_PROTO | field::DST_PORT;
+    let key = Key::default().with_fields(field::IP_PROTO | field::DST_PORT);
     Rule {
-        mask: Key { fields, ip_proto: 0xff, dst_port: 0xffff, ..Key::default() },
-        value: Key { fields, ip_proto: IPPROTO_UDP, dst_port: 7, ..Key::default() },
+        mask: key.with_ip_proto(0xff).with_port(End::Dst, 0xffff),
+        value: key.with_ip_proto(IPPROTO_UDP).with_port(End::Dst, 7),
     }
 }
 
@@ -72,25 +97,29 @@ pub(crate) fn table() -> Vec<Case> {
 
     let to_7 = ports(4000, 7);
     let to_8 = ports(4000, 8);
-    let ether = |ether_proto| Key { fields: field::ETHER_PROTO, ether_proto, ..Key::default() };
+    let macs = field::MAC_DST | field::MAC_SRC;
+    let ether = |ether_proto| Seen { fields: macs | field::ETHER_PROTO, ether_proto, ..Seen::default() };
+    let v4 = field::SRC4 | field::DST4;
+    let v6 = (field::SRC6 | field::DST6) * field::WHOLE6;
     let ip = |ether_proto, ip_proto| {
-        let fields = field::ETHER_PROTO | field::IP_PROTO;
-        Key { fields, ether_proto, ip_proto, ..Key::default() }
+        let addresses = if ether_proto == ETH_P_IP { v4 } else { v6 };
+        let fields = ether(ether_proto).fields | field::IP_PROTO | addresses;
+        Seen { fields, ether_proto, ip_proto, ..Seen::default() }
     };
-    let with_ports = |key: Key, src_port, dst_port| Key {
-        fields: key.fields | field::SRC_PORT | field::DST_PORT,
+    let with_ports = |seen: Seen, src_port, dst_port| Seen {
+        fields: seen.fields | field::SRC_PORT | field::DST_PORT,
         src_port,
         dst_port,
-        ..key
+        ..seen
     };
-    let plus = |key: Key, bit| Key { fields: key.fields | bit, ..key };
+    let plus = |seen: Seen, bit| Seen { fields: seen.fields | bit, ..seen };
     let behind_fragment = |fragment_proto| {
-        let key = plus(ip(ETH_P_IPV6, IPPROTO_FRAGMENT), field::FRAGMENT_PROTO);
-        Key { fragment_proto, ..key }
+        let seen = plus(ip(ETH_P_IPV6, IPPROTO_FRAGMENT), field::FRAGMENT_PROTO);
+        Seen { fragment_proto, ..seen }
     };
     let udp4 = |dst| with_ports(ip(ETH_P_IP, IPPROTO_UDP), 4000, dst);
     let udp6 = |dst| with_ports(ip(ETH_P_IPV6, IPPROTO_UDP), 4000, dst);
-    let case = |name, frame, key, decision| Case { name, frame, key, decision };
+    let case = |name, frame, seen, decision| Case { name, frame, seen, decision };
 
     let hop_by_hop = {
         let mut header = vec![IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0];
@@ -193,10 +222,21 @@ pub(crate) fn table() -> Vec<Case> {
             ip(ETH_P_IPV6, IPPROTO_ICMPV6),
             Unmatched,
         ),
-        case("arp", ethernet(ETH_P_ARP, &[0; 28]), ether(ETH_P_ARP), Unmatched),
+        case("arp", ethernet(ETH_P_ARP, &[0; 28]), plus(ether(ETH_P_ARP), v4), Unmatched),
         case("udp4 behind a VLAN tag", ethernet(VLAN, &tagged), ether(VLAN), Unmatched),
         case("length instead of EtherType", ethernet(46, &[0; 46]), ether(46), Unmatched),
-        case("ends behind the Ethernet header, arp", ethernet(ETH_P_ARP, &[]), ether(ETH_P_ARP), Unmatched),
+        case(
+            "ends behind the Ethernet header, arp",
+            ethernet(ETH_P_ARP, &[]),
+            plus(ether(ETH_P_ARP), field::TRUNCATED),
+            Truncated,
+        ),
+        case(
+            "ends before the target of arp",
+            ethernet(ETH_P_ARP, &[0; 20]),
+            plus(ether(ETH_P_ARP), field::SRC4 | field::TRUNCATED),
+            Truncated,
+        ),
         case(
             "ends behind the Ethernet header, IPv4",
             ethernet(ETH_P_IP, &[]),
@@ -224,7 +264,7 @@ pub(crate) fn table() -> Vec<Case> {
         case(
             "ends between the ports",
             ethernet(ETH_P_IP, &ipv4(5, 0, IPPROTO_UDP, &to_7[..3])),
-            Key { src_port: 4000, ..plus(ip(ETH_P_IP, IPPROTO_UDP), field::SRC_PORT | field::TRUNCATED) },
+            Seen { src_port: 4000, ..plus(ip(ETH_P_IP, IPPROTO_UDP), field::SRC_PORT | field::TRUNCATED) },
             Truncated,
         ),
         case(

@@ -87,6 +87,7 @@ fn verdict(action: Action) -> &'static str {
     match action {
         Action::Redirect => "redirect",
         Action::Pass => "pass",
+        Action::Drop => "drop",
     }
 }
 

@@ -1,0 +1,170 @@
+//! The rules in the program's maps: two generations, one switch, and the counters.
+
+use std::collections::HashMap;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+use rustix::thread::{MembarrierCommand, membarrier};
+use umemd_common::maps::{
+    Count, GENERATION, GENERATIONS, MAX_COUNTERS, MAX_RULES, MAX_SHAPES, MAX_UNITS, QUEUES, RULE_COUNTS,
+    SETS, SHAPES, UNITS,
+};
+use umemd_common::search::{Set, Shape, Unit};
+
+use super::{LoadError, MapError, take};
+use crate::steer::{Image, RuleSet};
+
+/// What a rule has matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleCount {
+    /// The rule's name.
+    pub name: String,
+    /// Frames, and their bytes.
+    pub count: Count,
+}
+
+/// The maps, and what is in them.
+pub(super) struct RuleMaps {
+    generation: Array<MapData, u32>,
+    sets: Array<MapData, Set>,
+    shapes: Array<MapData, Shape>,
+    units: Array<MapData, Unit>,
+    queues: Array<MapData, u64>,
+    counts: PerCpuArray<MapData, Count>,
+    /// The generation in force.
+    in_force: u32,
+    /// Whether the other generation is nobody's any more.
+    settled: bool,
+    /// The rules in force in their order, each with its counter.
+    counters: Vec<(String, u16)>,
+    /// Counters that no rule in force has.
+    free: Vec<u16>,
+    /// Counters of the rules before, which a frame on its way may still count in.
+    leaving: Vec<u16>,
+}
+
+impl RuleMaps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+        Ok(Self {
+            generation: take(ebpf, GENERATION)?,
+            sets: take(ebpf, SETS)?,
+            shapes: take(ebpf, SHAPES)?,
+            units: take(ebpf, UNITS)?,
+            queues: take(ebpf, QUEUES)?,
+            counts: take(ebpf, RULE_COUNTS)?,
+            in_force: 0,
+            settled: true,
+            counters: Vec::new(),
+            free: (0..MAX_COUNTERS as u16).rev().collect(),
+            leaving: Vec::new(),
+        })
+    }
+
+    /// Writes the generation that is not in force, and switches.
+    pub(super) fn set(&mut self, rules: &RuleSet) -> Result<(), MapError> {
+        self.settle()?;
+        let next = (self.in_force + 1) % GENERATIONS;
+        let (counters, fresh) = self.assign(rules);
+        let numbers: Vec<u16> = counters.iter().map(|(_, counter)| *counter).collect();
+        let written = Image::build(rules, &numbers, next)
+            .map_err(MapError::from)
+            .and_then(|image| {
+                self.zero(&fresh)?;
+                self.write(&image, next)
+            })
+            .and_then(|()| self.generation.set(0, next, 0).map_err(failed));
+        if let Err(error) = written {
+            self.free.extend(fresh);
+            return Err(error);
+        }
+        self.in_force = next;
+        self.settled = false;
+        let kept: std::collections::HashSet<u16> = numbers.into_iter().collect();
+        let before = std::mem::replace(&mut self.counters, counters);
+        self.leaving = before.into_iter().map(|(_, counter)| counter).filter(|c| !kept.contains(c)).collect();
+        // Waits for the last frame under the old rules, so that who asked for the new ones may rely on them. That it
+        // cannot be waited for is said by the next change, which is what needs it.
+        if let Err(error) = self.settle() {
+            log::debug!("{error}");
+        }
+        Ok(())
+    }
+
+    /// Waits until no frame is being looked at under the rules before.
+    ///
+    /// The program runs within one RCU read-side section per frame, and `MEMBARRIER_CMD_GLOBAL` is
+    /// `synchronize_rcu()` (`kernel/sched/membarrier.c`), but for a machine with one CPU: there nothing runs beside
+    /// us, since XDP is not preempted. A kernel with `nohz_full` refuses.
+    fn settle(&mut self) -> Result<(), MapError> {
+        if !self.settled {
+            membarrier(MembarrierCommand::Global)
+                .map_err(|errno| MapError::Grace { source: errno.into() })?;
+            self.settled = true;
+        }
+        self.free.append(&mut self.leaving);
+        Ok(())
+    }
+
+    /// A counter for each rule: its own if it has one, else one of those given back as well.
+    fn assign(&mut self, rules: &RuleSet) -> (Vec<(String, u16)>, Vec<u16>) {
+        let old: HashMap<&str, u16> =
+            self.counters.iter().map(|(name, counter)| (name.as_str(), *counter)).collect();
+        let mut fresh = Vec::new();
+        let counters = rules
+            .iter()
+            .map(|rule| {
+                let name = &rule.spec.name;
+                let counter = old.get(name.as_str()).copied().unwrap_or_else(|| {
+                    // There are twice as many as rules.
+                    let counter = self.free.pop().unwrap_or(0);
+                    fresh.push(counter);
+                    counter
+                });
+                (name.clone(), counter)
+            })
+            .collect();
+        (counters, fresh)
+    }
+
+    fn zero(&mut self, counters: &[u16]) -> Result<(), MapError> {
+        let cpus = nr_cpus().map_err(|(_, source)| failed(aya::maps::MapError::IoError(source)))?;
+        for counter in counters {
+            let zeros = PerCpuValues::try_from(vec![Count::default(); cpus])
+                .map_err(|source| failed(aya::maps::MapError::IoError(source)))?;
+            self.counts.set(u32::from(*counter), zeros, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, image: &Image, generation: u32) -> Result<(), MapError> {
+        for (place, shape) in (generation * MAX_SHAPES..).zip(image.shapes()) {
+            self.shapes.set(place, *shape, 0).map_err(failed)?;
+        }
+        for (place, unit) in (generation * MAX_UNITS..).zip(image.units()) {
+            self.units.set(place, *unit, 0).map_err(failed)?;
+        }
+        for (place, queues) in (generation * MAX_RULES..).zip(image.queues_of_rules()) {
+            self.queues.set(place, *queues, 0).map_err(failed)?;
+        }
+        self.sets.set(generation, image.head(), 0).map_err(failed)
+    }
+
+    pub(super) fn counts(&self) -> Result<Vec<RuleCount>, MapError> {
+        self.counters
+            .iter()
+            .map(|(name, counter)| {
+                let per_cpu = self.counts.get(&u32::from(*counter), 0).map_err(failed)?;
+                let count = per_cpu.iter().fold(Count::default(), |sum, count| Count {
+                    packets: sum.packets.wrapping_add(count.packets),
+                    bytes: sum.bytes.wrapping_add(count.bytes),
+                });
+                Ok(RuleCount { name: name.clone(), count })
+            })
+            .collect()
+    }
+}
+
+fn failed(source: aya::maps::MapError) -> MapError {
+    MapError::Map { what: "rules".to_owned(), source }
+}

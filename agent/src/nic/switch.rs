@@ -1,0 +1,78 @@
+//! The tag that a switch chip puts into each frame for the CPU (DSA, Documentation/networking/dsa/dsa.rst).
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// What lies between the MAC addresses and the EtherType of frames from a switch chip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwitchTag {
+    /// Nothing: no switch is behind this interface, or its tag lies elsewhere.
+    #[default]
+    None,
+    /// Marvell's tag of 4 bytes.
+    Dsa,
+    /// The same behind an EtherType of its own: 8 bytes.
+    Edsa,
+}
+
+impl SwitchTag {
+    /// How long it is.
+    #[must_use]
+    pub const fn bytes(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Dsa => 4,
+            Self::Edsa => 8,
+        }
+    }
+}
+
+/// The tag on the frames of this interface, as its `dsa/tagging` in sysfs says.
+///
+/// sysfs shows the network namespace that it was mounted in, so this is for interfaces of that one.
+///
+/// # Errors
+///
+/// A tagging that cannot be stripped; what sysfs says is the error's text.
+pub fn tagging(interface: &str) -> io::Result<SwitchTag> {
+    tagging_in(Path::new("/sys/class/net"), interface)
+}
+
+fn tagging_in(sysfs: &Path, interface: &str) -> io::Result<SwitchTag> {
+    let tagging = match fs::read_to_string(sysfs.join(interface).join("dsa/tagging")) {
+        Ok(tagging) => tagging,
+        // Not the conduit of a switch.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SwitchTag::None),
+        Err(error) => return Err(error),
+    };
+    match tagging.trim() {
+        "none" => Ok(SwitchTag::None),
+        "dsa" => Ok(SwitchTag::Dsa),
+        "edsa" => Ok(SwitchTag::Edsa),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("tagging `{other}`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tagging_is_what_sysfs_says() {
+        let sysfs = std::env::temp_dir().join(format!("umemd-switch-{}", std::process::id()));
+        let dsa = sysfs.join("eth0/dsa");
+        fs::create_dir_all(&dsa).unwrap();
+        for (text, expected) in [
+            ("none\n", Some(SwitchTag::None)),
+            ("dsa\n", Some(SwitchTag::Dsa)),
+            ("edsa\n", Some(SwitchTag::Edsa)),
+            ("brcm\n", None),
+        ] {
+            fs::write(dsa.join("tagging"), text).unwrap();
+            assert_eq!(tagging_in(&sysfs, "eth0").ok(), expected, "{text}");
+        }
+        assert_eq!(tagging_in(&sysfs, "eth1").unwrap(), SwitchTag::None);
+        fs::remove_dir_all(&sysfs).unwrap();
+    }
+}
