@@ -21,7 +21,7 @@ fn main() {
     }
 }
 
-/// Leaves the program at `OUT_DIR/xdp-prog.o`, or says why not.
+/// Leaves the program at `OUT_DIR/xdp-prog.o`, and what it is measured beside at `OUT_DIR/xdp-bench.o`, or says why not.
 fn build() -> Result<(), String> {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     let manifest_dir =
@@ -31,8 +31,10 @@ fn build() -> Result<(), String> {
     let toolchain = toolchain::find().map_err(|missing| missing.to_string())?;
     let built = toolchain::build_program(&toolchain, workspace, &out_dir.join("xdp-prog"))
         .map_err(|error| error.to_string())?;
-    let object = out_dir.join("xdp-prog.o");
-    fs::copy(&built, &object)
-        .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), object.display()))?;
+    for name in ["xdp-prog", "xdp-bench"] {
+        let (built, object) = (built.with_file_name(name), out_dir.join(format!("{name}.o")));
+        fs::copy(&built, &object)
+            .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), object.display()))?;
+    }
     Ok(())
 }

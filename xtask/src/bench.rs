@@ -3,6 +3,7 @@
 pub(crate) mod datapath;
 pub(crate) mod pool;
 mod scrape;
+mod steer;
 
 use anyhow::Result;
 
@@ -16,5 +17,6 @@ pub(crate) fn run(options: &Bench) -> Result<()> {
         BenchWhich::Datapath(options) => datapath::run(options),
         BenchWhich::Pool(options) => pool::run(options),
         BenchWhich::Scrape(options) => scrape::run(options),
+        BenchWhich::Steer(options) => steer::run(options),
     }
 }

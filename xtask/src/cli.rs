@@ -255,6 +255,9 @@ pub(crate) enum BenchWhich {
     Datapath(BenchDatapath),
     /// Time and instructions per frame of the pool, beside a Vec, a queue and a lock.
     Pool(BenchPool),
+    /// Time per packet in the XDP program by rules and shapes, beside a bare redirect and one written by hand; as
+    /// root.
+    Steer(BenchSteer),
     /// What being watched costs: a page of 64 queues, and ten scrapes a second;
     /// as root.
     Scrape(BenchScrape),
@@ -274,6 +277,18 @@ pub(crate) struct BenchPool {
     /// Print one JSON object per case.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `cargo xtask bench steer`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchSteer {
+    /// Print one JSON object per case.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// What gives root to the benchmark if you are not root.
+    #[arg(long, value_name = "COMMAND", default_value = "sudo -E")]
+    pub(crate) runner: String,
 }
 
 /// Arguments of `cargo xtask bench datapath`.
