@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Frame, FrameId, FramePool, FrameRef, Recycler,
+    Frame, FrameId, FramePool, FrameRef, Holder, Recycler,
     shared::count,
     sync::{Arc, Ordering},
 };
@@ -39,10 +39,15 @@ impl HeldFrame {
     /// not refuse it, as it keeps no further frame; but it counts as one when the next is given away.
     pub fn try_clone(&self) -> Option<Self> {
         let shared = &self.recycler.shared;
-        shared.refs.add(self.id, 1).then(|| {
-            shared.counters.held.fetch_add(1, Ordering::Relaxed);
-            Self { id: self.id, recycler: self.recycler.clone(), taken_at: self.taken_at }
-        })
+        if !shared.refs.add(self.id, 1) {
+            return None;
+        }
+        shared.counters.held.fetch_add(1, Ordering::Relaxed);
+        if let Some(holds) = shared.holds.get() {
+            // Whoever holds it already is the one who is known for it.
+            holds.begin(self.id, Holder::default(), self.taken_at);
+        }
+        Some(Self { id: self.id, recycler: self.recycler.clone(), taken_at: self.taken_at })
     }
 
     /// The sole right to the frame, if no other reference is left. Costs a load.
@@ -66,6 +71,9 @@ impl HeldFrame {
 impl Drop for HeldFrame {
     fn drop(&mut self) {
         let shared = &self.recycler.shared;
+        if let Some(holds) = shared.holds.get() {
+            holds.end(self.id, self.taken_at);
+        }
         self.recycler.put_ref(FrameRef::of(self.id, shared.tag, 1));
         shared.counters.held.fetch_sub(1, Ordering::Relaxed);
     }
@@ -81,8 +89,17 @@ impl FramePool {
     ///
     /// [`PoolConfig::held_limit`]: crate::PoolConfig::held_limit
     pub fn give(&mut self, frame: Frame, now: Duration) -> Result<HeldFrame, Frame> {
+        self.give_to(frame, Holder::default(), now)
+    }
+
+    /// The same, to somebody who is [known](Self::time_holds) for holding it.
+    ///
+    /// # Errors
+    ///
+    /// As [`give`](Self::give).
+    pub fn give_to(&mut self, frame: Frame, by: Holder, now: Duration) -> Result<HeldFrame, Frame> {
         if frame.is_of(self.tag()) && self.may_hold() {
-            Ok(HeldFrame { id: frame.id(), recycler: self.recycler(), taken_at: now })
+            Ok(self.held_by(frame.id(), by, now))
         } else {
             Err(frame)
         }
@@ -94,11 +111,32 @@ impl FramePool {
     ///
     /// The bundle, as [`give`](Self::give) does, or if it is more than one reference.
     pub fn give_ref(&mut self, bundle: FrameRef, now: Duration) -> Result<HeldFrame, FrameRef> {
+        self.give_ref_to(bundle, Holder::default(), now)
+    }
+
+    /// The same, to somebody who is [known](Self::time_holds) for holding it.
+    ///
+    /// # Errors
+    ///
+    /// As [`give_ref`](Self::give_ref).
+    pub fn give_ref_to(
+        &mut self,
+        bundle: FrameRef,
+        by: Holder,
+        now: Duration,
+    ) -> Result<HeldFrame, FrameRef> {
         if bundle.home() == self.tag() && bundle.count() == 1 && self.may_hold() {
-            Ok(HeldFrame { id: bundle.id(), recycler: self.recycler(), taken_at: now })
+            Ok(self.held_by(bundle.id(), by, now))
         } else {
             Err(bundle)
         }
+    }
+
+    fn held_by(&self, id: FrameId, by: Holder, now: Duration) -> HeldFrame {
+        if let Some(holds) = self.shared.holds.get() {
+            holds.begin(id, by, now);
+        }
+        HeldFrame { id, recycler: self.recycler(), taken_at: now }
     }
 
     /// Takes one of the places for held frames, if there is one. Only the owner gives frames away, so

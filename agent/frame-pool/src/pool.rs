@@ -13,7 +13,7 @@ use crate::{
     ring::{PtrRing, RingConsumer},
     shared::{Shared, count},
     shutdown::ShutdownClock,
-    sync::{Arc, Ordering, OwnLine},
+    sync::{Arc, OnceLock, Ordering, OwnLine},
     token::TokenBits,
 };
 
@@ -80,6 +80,7 @@ impl FramePool {
             ring,
             tokens: TokenBits::new(if config.tokens { refs.layout().chunk_count() } else { 0 }),
             counters: OwnLine::default(),
+            holds: OnceLock::new(),
             provider: provider as Arc<dyn MemoryProvider>,
         };
         shared.counters.release.store(config.first_count, Ordering::Relaxed);

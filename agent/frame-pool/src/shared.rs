@@ -3,10 +3,11 @@
 use crate::{
     ExtraStats, Frame, FrameId, FrameRef, PoolTag, RecycleStats,
     frame::LastRight,
+    holds::Holds,
     provider::MemoryProvider,
     refs::RefTable,
     ring::PtrRing,
-    sync::{Arc, AtomicU32, AtomicU64, Ordering, OwnLine},
+    sync::{Arc, AtomicU32, AtomicU64, OnceLock, Ordering, OwnLine},
     token::TokenBits,
 };
 
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) tokens: TokenBits,
     pub(crate) provider: Arc<dyn MemoryProvider>,
     pub(crate) counters: OwnLine<SharedCounters>,
+    pub(crate) holds: OnceLock<Box<Holds>>,
 }
 
 /// Counters that anyone may move, on paths that are rare.

@@ -1,10 +1,14 @@
 //! The one place that says `std::sync` or loom.
 //!
 //! Under `--cfg frame_pool_loom` atomics and locks are loom's, which explores every interleaving of the
-//! threads of a test. The name is our own because other crates react to `cfg(loom)`. `Arc` is always the
-//! standard one: nothing here depends on the order in which its count moves.
+//! threads of a test. The name is our own because other crates react to `cfg(loom)`. `Arc` and `OnceLock` are
+//! always the standard ones: nothing here depends on the order in which their words move.
 
-pub(crate) use std::sync::Arc;
+pub(crate) use std::sync::{Arc, OnceLock};
+
+/// A number that is looked at and that nothing rests on: not loom's, since its orders would only multiply those
+/// that matter.
+pub(crate) type Tally = std::sync::atomic::AtomicU64;
 
 #[cfg(frame_pool_loom)]
 pub(crate) use loom::sync::{
