@@ -8,6 +8,7 @@ use std::{
 };
 
 use datapath::snapshot::{Places, Snapshot};
+use frame_pool::{HOLD_BOUNDS, HoldTimes};
 use rustix::{
     net::xdp::XdpStatistics,
     time::{ClockId, clock_gettime},
@@ -15,7 +16,7 @@ use rustix::{
 use umemd::{
     metrics,
     nic::stats::NicStats,
-    observe::{DeviceInfo, DeviceView, KernelView, Observation, QueueView, Totals},
+    observe::{DeviceInfo, DeviceView, HolderView, HoldsView, KernelView, Observation, QueueView, Totals},
     page_pool::{Counters, DevicePools, Pool, Source},
     status::Status,
 };
@@ -63,11 +64,16 @@ fn observation() -> Observation {
     snapshot.pool.recycle.cached = LONG;
     snapshot.traffic.rx_packets = LONG;
     snapshot.traffic.rx_bytes = LONG << 8;
+    let holder =
+        |name| HolderView { name, frames: 1000, oldest: Some(Duration::from_millis(1234)), leaked: 0 };
+    let times = HoldTimes { buckets: [LONG; HOLD_BOUNDS.len() + 1], sum: Duration::from_nanos(LONG) };
     let queue = |queue| QueueView {
+        device: "enp129s0f0np0".into(),
         queue,
         cpu: queue as usize,
         frame_size: 4096,
         snapshot,
+        holds: HoldsView { times, holders: vec![holder("handler"), holder("capture")] },
         xsk: Some(XdpStatistics {
             rx_dropped: LONG,
             rx_invalid_descs: 0,
@@ -101,6 +107,7 @@ fn observation() -> Observation {
     Observation {
         at: Duration::from_secs(1),
         started: SystemTime::now(),
+        leak_after: Duration::from_secs(60),
         devices: vec![device],
         leaving: Vec::new(),
         past: Totals::default(),

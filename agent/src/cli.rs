@@ -180,6 +180,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Frames kept for longer than this count as leaked, and who keeps them
+    /// is told: by a capture that nobody reads, say.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub leak_after: Duration,
+
     /// Take the frames even if that cuts a connection to this machine.
     #[arg(long)]
     pub force: bool,
@@ -392,6 +397,7 @@ impl TryFrom<RunArgs> for RunConfig {
             allow_hosts,
             duration,
             json,
+            leak_after,
             force,
             switch_tag,
             log_program,
@@ -460,6 +466,7 @@ impl TryFrom<RunArgs> for RunConfig {
             allow_hosts,
             duration,
             json,
+            leak_after,
             force,
             switch_tag: match switch_tag {
                 SwitchTagArg::Auto => None,

@@ -63,6 +63,8 @@ pub struct RunConfig {
     pub duration: Option<Duration>,
     /// JSON instead of a table.
     pub json: bool,
+    /// How long a frame may be kept before it is taken for leaked.
+    pub leak_after: Duration,
     /// Skip the lock-out guard.
     pub force: bool,
     /// The tag of a switch chip; `None`: as sysfs says.

@@ -1,6 +1,6 @@
 //! [`Status`]: what `/status` says, as JSON; what the live page, `umemd top` and `umemd drops` are made of.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use umemd_common::Decision;
@@ -8,8 +8,9 @@ use umemd_common::Decision;
 use crate::{
     counts::Counts,
     drops,
-    observe::{DeviceView, Observation, QueueView},
+    observe::{DeviceView, HolderView, Observation, QueueView},
     page_pool::{self, DeviceJson},
+    report::numbers::thousands,
 };
 
 /// Version of this object; raised when a field changes its meaning or goes.
@@ -26,8 +27,14 @@ pub struct Status {
     pub at_s: f64,
     /// Whether each frame is in exactly one place.
     pub conserved: bool,
+    /// Seconds after which a frame that somebody keeps is taken for leaked.
+    #[serde(default)]
+    pub leak_after_s: f64,
     /// The interfaces, in the order given.
     pub devices: Vec<DeviceStatus>,
+    /// Queues that were closed, and whose frames somebody still keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<LeavingStatus>,
 }
 
 /// One interface.
@@ -77,6 +84,34 @@ pub struct QueueStatus {
     pub counters: Counts,
     /// Packets and bytes through the rings.
     pub traffic: Counts,
+    /// Who keeps frames, whether or not they do.
+    #[serde(default)]
+    pub holders: Vec<HolderStatus>,
+}
+
+/// Who keeps frames of one queue for longer than a turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HolderStatus {
+    /// `handler` or `capture`.
+    pub holder: String,
+    /// How many.
+    pub frames: u64,
+    /// Seconds since they took the oldest; not there if they have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<f64>,
+    /// How many they have kept for so long that they are taken for leaked.
+    pub leaked: u64,
+}
+
+/// A queue that was closed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeavingStatus {
+    /// Name of its interface.
+    pub device: String,
+    /// Its number.
+    pub queue: u32,
+    /// Who keeps its frames.
+    pub holders: Vec<HolderStatus>,
 }
 
 /// A row of the drop table.
@@ -100,8 +135,22 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at_s: seconds(observation.at),
             conserved: observation.conserved(),
+            leak_after_s: seconds(observation.leak_after),
             devices: observation.devices.iter().map(DeviceStatus::of).collect(),
+            leaving: observation.leaving.iter().map(LeavingStatus::of).collect(),
         }
+    }
+
+    /// Everyone who keeps frames, and of which queue of which interface; queues that were closed last.
+    pub fn holders(&self) -> impl Iterator<Item = (&str, u32, &HolderStatus)> {
+        let served = self.devices.iter().flat_map(|device| {
+            device.queues.iter().map(move |q| (device.device.as_str(), q.queue, &q.holders))
+        });
+        let leaving = self.leaving.iter().map(|q| (q.device.as_str(), q.queue, &q.holders));
+        served
+            .chain(leaving)
+            .flat_map(|(device, queue, holders)| holders.iter().map(move |holder| (device, queue, holder)))
+            .filter(|(.., holder)| holder.frames > 0)
     }
 
     /// As one line of JSON.
@@ -177,7 +226,41 @@ impl QueueStatus {
             ]
             .into_iter()
             .collect(),
+            holders: HolderStatus::all(queue),
         }
+    }
+}
+
+impl HolderStatus {
+    fn all(queue: &QueueView) -> Vec<Self> {
+        let of = |holder: &HolderView| Self {
+            holder: holder.name.to_owned(),
+            frames: holder.frames.into(),
+            oldest_s: holder.oldest.map(seconds),
+            leaked: holder.leaked.into(),
+        };
+        queue.holds.holders.iter().map(of).collect()
+    }
+
+    /// `capture keeps 3 frames of eth0 queue 0, the oldest for 75 s`, and whether some are leaked.
+    pub fn told(&self, device: &str, queue: u32) -> String {
+        let Self { holder, frames, oldest_s, leaked } = self;
+        let frames =
+            if *frames == 1 { "1 frame".to_owned() } else { format!("{} frames", thousands(*frames)) };
+        let mut text = format!("the {holder} keeps {frames} of {device} queue {queue}");
+        if let Some(age) = oldest_s {
+            let _ = write!(text, ", the oldest for {age:.1} s");
+        }
+        if *leaked > 0 {
+            let _ = write!(text, ": {} LEAKED", thousands(*leaked));
+        }
+        text
+    }
+}
+
+impl LeavingStatus {
+    fn of(queue: &QueueView) -> Self {
+        Self { device: queue.device.to_string(), queue: queue.queue, holders: HolderStatus::all(queue) }
     }
 }
 
@@ -223,6 +306,19 @@ mod tests {
         let kernels = pools[0].counters.as_ref().unwrap();
         assert_eq!(ours, kernels.iter().map(|(name, _)| name).collect::<Vec<_>>());
         assert_eq!((recycle_ratio(kernels), recycle_ratio(&device.counters())), (Some(0.95), None));
+    }
+
+    #[test]
+    fn who_keeps_frames_is_told_also_of_queues_that_were_closed() {
+        let mut observation = fixture_with_kernel();
+        observation.leaving.push(observation.devices[0].queues[0].clone());
+        let status = Status::of(&observation);
+        let told: Vec<_> =
+            status.holders().map(|(device, queue, holder)| holder.told(device, queue)).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told[0], "the capture keeps 3 frames of eth0 queue 0, the oldest for 75.0 s: 1 LEAKED");
+        assert_eq!(status.leak_after_s, 60.0);
+        assert_eq!(Status::of(&fixture()).holders().count(), 0);
     }
 
     #[test]

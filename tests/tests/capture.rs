@@ -281,6 +281,38 @@ fn a_slow_writer_holds_up_no_frame() {
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
+fn who_keeps_frames_for_too_long_is_named() {
+    const CAPTURE: [(&str, &str); 1] = [("holder", "capture")];
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("kept.pcapng");
+    let args = ["--steer", STEER, "--capture", &file, "--leak-after", "500ms"];
+    let agent = lab.agent(&args).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    let writer = StoppedThread::stop(agent.pid(), "capture");
+    wire.send(0..WINDOW, any_size);
+    let metrics = agent.metrics_when("all are kept", |m| m.sum("umemd_held_frames", &CAPTURE) == WINDOW);
+    assert_eq!(metrics.sum("umemd_held_frames", &[("holder", "handler")]), 0);
+    assert_eq!(metrics.total("umemd_frame_hold_seconds_count"), 0, "none came back");
+    agent.metrics_when("they count as leaked", |m| m.sum("umemd_leaked_frames", &CAPTURE) == WINDOW);
+    let status: serde_json::Value = serde_json::from_str(&agent.get("/status").body).unwrap();
+    let holder = &status["devices"][0]["queues"][0]["holders"][1];
+    assert_eq!((&holder["holder"], &holder["leaked"]), (&"capture".into(), &WINDOW.into()), "{status}");
+    assert!(holder["oldest_s"].as_f64().is_some_and(|age| age >= 0.5), "{status}");
+    let told = format!("the capture keeps {WINDOW} frames for longer than 500ms");
+    wait_until("the log says so", PATIENCE, || agent.stderr().contains(&told));
+    writer.resume();
+
+    let metrics = agent.metrics_when("they came back", |m| m.total("umemd_held_frames") == 0);
+    assert_eq!((metrics.total("umemd_leaked_frames"), metrics.total("umemd_oldest_hold_seconds")), (0, 0));
+    assert_eq!(metrics.total("umemd_frame_hold_seconds_count"), WINDOW);
+    let soon = metrics.sum("umemd_frame_hold_seconds_bucket", &[("le", "0.262144")]);
+    assert_eq!(soon, 0, "each of them was kept for longer");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
 fn captures_that_cannot_begin_are_refused() {
     let Some(lab) = Lab::new() else { return };
     for (file, why) in [("/nowhere/x.pcapng", "No such file"), ("/dev/full", "No space left")] {
@@ -314,6 +346,9 @@ fn frames_that_are_held_outlive_the_interface() {
     wait_until("both UMEMs are there, and the old one waits", PATIENCE, || {
         agent.objects().last().is_some_and(held)
     });
+    let metrics = agent.metrics();
+    assert_eq!(metrics.sum("umemd_leaving_frames", &[("queue", "0"), ("holder", "capture")]), WINDOW);
+    assert_eq!(metrics.total("umemd_held_frames"), 0, "of the new queue");
     writer.resume();
 
     let home = |object: &serde_json::Value| object["frames"]["total"] == 4096;

@@ -23,6 +23,7 @@ use std::time::Duration;
 use frame_pool::{Frame, FrameRef, HeldFrame};
 
 use crate::handler::Verdict;
+use crate::holder::HeldBy;
 use crate::observer::{Home, Observer, ObserverCounts, Seen};
 use crate::packet::Packet;
 use crate::port::QueuePort;
@@ -135,7 +136,13 @@ impl Observer for Capture {
         if !self.wanted {
             return Some(part.into_right());
         }
-        self.put(home.pool.give(part.into_right(), self.seen.at), offset, len, more).err()
+        self.put(
+            home.pool.give_to(part.into_right(), HeldBy::Capture.into(), self.seen.at),
+            offset,
+            len,
+            more,
+        )
+        .err()
     }
 
     #[inline]
@@ -144,7 +151,8 @@ impl Observer for Capture {
         let references = 1 + u32::from(self.wanted);
         let mut part = part.try_hold_by(|frame| home.recycler.share(frame, references))?;
         if let Some(shown) = part.split_right()
-            && let Err(shown) = self.put(home.pool.give_ref(shown, self.seen.at), offset, len, more)
+            && let held = home.pool.give_ref_to(shown, HeldBy::Capture.into(), self.seen.at)
+            && let Err(shown) = self.put(held, offset, len, more)
         {
             home.pool.put_ref_direct(shown);
         }

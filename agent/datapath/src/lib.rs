@@ -55,6 +55,7 @@
 pub mod capture;
 pub mod handler;
 pub mod handlers;
+pub mod holder;
 pub mod memory;
 pub mod observer;
 mod outbox;
@@ -72,6 +73,7 @@ pub mod worker;
 
 pub use self::capture::{Capture, CaptureReader, Captured, HeldBytes, NothingCaptured};
 pub use self::handler::{Due, PacketHandler, Verdict};
+pub use self::holder::HeldBy;
 pub use self::memory::MemoryPort;
 pub use self::observer::{Home, Observer, ObserverCounts, Seen};
 pub use self::packet::{Assembly, Fragments, Packet, Right};

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use datapath::{CaptureReader, WorkerConfig, capture};
-use frame_pool::{FrameLayout, FramePool, PoolConfig, Shutdown, UmemProvider};
+use frame_pool::{FrameLayout, FramePool, PoolConfig, Recycler, Shutdown, UmemProvider};
 
 use super::{
     crew::{self, Crew, Hire, Parts, Place},
@@ -27,7 +27,7 @@ use crate::{
     capture::{Source, Writer},
     config::{BindMode, RunConfig},
     nic::{self, interrupts},
-    observe::{DeviceInfo, DeviceView, QueueView},
+    observe::{DeviceInfo, DeviceView, HoldsView, QueueView},
     xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
 };
 
@@ -228,16 +228,20 @@ impl Open {
             }?;
             let Bound { sockets, huge_pages, rings } = opened;
             let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
-            let crew = Self::hire(common, &plans, index, ports, rings);
-            for (side, (socket, published)) in handles.into_iter().zip(crew.published()).enumerate() {
+            let (crew, pools) = Self::hire(common, &plans, index, ports, rings);
+            let sides = handles.into_iter().zip(crew.published()).zip(pools).enumerate();
+            for (side, ((socket, published), pool)) in sides {
                 let fixed = Fixed {
                     number: numbers[side],
                     cpu,
                     frame_size: config.layout.chunk_size(),
                     huge_pages,
                     multi_buffer: plans[side].multi_buffer,
+                    epoch: common.epoch,
+                    leak_after: config.leak_after,
                 };
-                queues[side].push(Queue::new(fixed, socket, published));
+                let device = plans[side].link.name.as_str().into();
+                queues[side].push(Queue::new(device, fixed, socket, published, pool));
             }
             workers.push(Employed::Waiting(crew, cpu));
         }
@@ -246,19 +250,28 @@ impl Open {
         Ok(Self { devices, workers })
     }
 
-    /// Pools, handler, capture: what a worker is made of beside its ports.
+    /// Pools, handler, capture: what a worker is made of beside its ports; and the way to each side's pool.
     fn hire(
         common: &Common,
         plans: &[Plan],
         index: usize,
         ports: Vec<XskPort>,
         rings: RingSizes,
-    ) -> Box<dyn Crew> {
+    ) -> (Box<dyn Crew>, Vec<Recycler>) {
         let frames = Arc::clone(ports[0].frames());
         // A return ring with room for every frame never turns one away (kernel.md 3.8).
         let pool_config = PoolConfig { ring_size: frames.layout().chunk_count(), ..PoolConfig::default() };
         let provider = UmemProvider::with_memory(frames.layout(), Some(Arc::clone(&frames) as _));
-        let pool = || FramePool::new(pool_config, Arc::clone(&provider) as _);
+        let epoch = common.epoch;
+        let pools: Vec<FramePool> = ports
+            .iter()
+            .map(|_| {
+                let mut pool = FramePool::new(pool_config, Arc::clone(&provider) as _);
+                pool.time_holds(move || epoch.elapsed());
+                pool
+            })
+            .collect();
+        let recyclers = pools.iter().map(FramePool::recycler).collect();
         let config = WorkerConfig { fill_target: rings.fill_target, ..WorkerConfig::default() };
         let capture = common.capture.borrow().as_ref().map(|writer| {
             // As many as the pool lets others hold.
@@ -266,10 +279,10 @@ impl Open {
             writer.add(source(reader, &frames, plans, index));
             capture
         });
-        let mut ports = ports.into_iter();
-        match (ports.next(), ports.next()) {
-            (Some(a), Some(b)) => crew::pair([(pool(), a), (pool(), b)], capture, config),
-            (Some(port), None) => {
+        let mut sides = pools.into_iter().zip(ports);
+        let crew = match (sides.next(), sides.next()) {
+            (Some(a), Some(b)) => crew::pair([a, b], capture, config),
+            (Some((pool, port)), None) => {
                 let plan = &plans[0];
                 let place = Place {
                     interface: &plan.link.name,
@@ -278,10 +291,11 @@ impl Open {
                     index,
                     of: plan.queues.len(),
                 };
-                (common.hire)(place, Parts { pool: pool(), port, capture, config })
+                (common.hire)(place, Parts { pool, port, capture, config })
             }
             (None, _) => unreachable!("a queue was bound"),
-        }
+        };
+        (crew, recyclers)
     }
 
     /// Starts the threads, and steers frames to their sockets.
@@ -529,7 +543,7 @@ impl Leaving {
     }
 
     /// Takes late frames home, and says once a minute if some are still out; whether all are home.
-    pub(super) fn retry(&mut self, now: Duration) -> bool {
+    pub(super) fn retry(&mut self, now: Duration, leak_after: Duration) -> bool {
         let mut all_home = true;
         for Past { queues, pools } in &mut self.workers {
             for pool in &mut *pools {
@@ -542,7 +556,7 @@ impl Leaving {
             }
             // Again, if somebody gave a frame back between two of its numbers.
             for _ in 0..LOOKS {
-                count_again(queues, pools);
+                count_again(queues, pools, now, leak_after);
                 if queues.iter().all(|queue| queue.snapshot.conserved()) {
                     break;
                 }
@@ -554,9 +568,10 @@ impl Leaving {
 
 /// Brings the last look at a worker's queues up to date with its pools. As while it ran, the second of two
 /// accounts for what its own pool took, the first for all the rest.
-fn count_again(queues: &mut [QueueView], pools: &[FramePool]) {
+fn count_again(queues: &mut [QueueView], pools: &[FramePool], now: Duration, leak_after: Duration) {
     let mut others = 0;
     for (side, (queue, pool)) in queues.iter_mut().zip(pools).enumerate().rev() {
+        queue.holds = HoldsView::of(&pool.recycler(), now, leak_after);
         let (snapshot, now) = (&mut queue.snapshot, pool.places());
         snapshot.given = pool.held();
         snapshot.inflight = pool.inflight();

@@ -6,6 +6,7 @@
 mod crew;
 mod device;
 mod group;
+mod leaks;
 pub mod namespace;
 mod plan;
 mod preflight;
@@ -45,6 +46,7 @@ pub use crew::Place;
 use device::Device;
 use frame_pool::RETRY_INTERVAL;
 use group::{Buried, Common, Group, Leaving, Open};
+use leaks::Leaks;
 
 /// How often interfaces are compared with how they were opened.
 ///
@@ -218,6 +220,7 @@ impl Agent {
         let end = config.duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
 
         let mut conserved = true;
+        let mut leaks = Leaks::default();
         loop {
             tokio::select! {
                 biased;
@@ -232,6 +235,7 @@ impl Agent {
                 _ = every_second.tick() => {
                     let now = self.observe();
                     conserved &= now.conserved();
+                    leaks.tell(&now);
                     reporter.interval(now);
                 }
             }
@@ -293,7 +297,7 @@ impl Agent {
     fn look_for_late_frames(&self, now: Duration) {
         let mut past = self.past.borrow_mut();
         self.leaving.borrow_mut().retain_mut(|leaving| {
-            let all_home = leaving.retry(now);
+            let all_home = leaving.retry(now, self.common.config.leak_after);
             if all_home {
                 leaving.queues().for_each(|queue| past.add(queue));
             }
@@ -318,7 +322,7 @@ impl Agent {
         // Frames that came late are home now: looked for at once, and not in a second.
         let now = self.common.epoch.elapsed() + RETRY_INTERVAL;
         for leaving in &mut *self.leaving.borrow_mut() {
-            leaving.retry(now);
+            leaving.retry(now, self.common.config.leak_after);
         }
         for device in &mut end.devices {
             device.queues.clear();
@@ -353,6 +357,7 @@ impl Agent {
         Observation {
             at: self.started.elapsed(),
             started: self.started_at,
+            leak_after: self.common.config.leak_after,
             devices: self.groups.iter().flat_map(Group::observe).collect(),
             leaving: self.leaving_queues(),
             past: self.past.borrow().clone(),

@@ -2,13 +2,18 @@
 
 use std::{
     cell::{Cell, RefCell},
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use datapath::{FinalReport, Published, snapshot::Snapshot};
+use frame_pool::Recycler;
 use rustix::net::xdp::XdpStatistics;
 
-use crate::{observe::QueueView, xsk::SocketHandle};
+use crate::{
+    observe::{HoldsView, QueueView},
+    xsk::SocketHandle,
+};
 
 /// How often a block is looked at while its worker writes it. A worker that was stopped in the middle of that
 /// must not stop the watchdog too.
@@ -22,13 +27,19 @@ pub(super) struct Fixed {
     pub(super) frame_size: u32,
     pub(super) huge_pages: bool,
     pub(super) multi_buffer: bool,
+    /// Time zero of its worker's turns.
+    pub(super) epoch: Instant,
+    pub(super) leak_after: Duration,
 }
 
 /// One queue of one interface: what its worker publishes, and its socket.
 pub(super) struct Queue {
+    device: Arc<str>,
     fixed: Fixed,
     socket: RefCell<Option<SocketHandle>>,
     published: Published,
+    /// The way home of its frames, for a look at who keeps them.
+    pool: Recycler,
     last: Cell<Snapshot>,
     /// Of a socket that was closed.
     statistics: Cell<Option<XdpStatistics>>,
@@ -50,9 +61,17 @@ pub(super) struct Watch {
 }
 
 impl Queue {
-    pub(super) fn new(fixed: Fixed, socket: SocketHandle, published: Published) -> Self {
+    pub(super) fn new(
+        device: Arc<str>,
+        fixed: Fixed,
+        socket: SocketHandle,
+        published: Published,
+        pool: Recycler,
+    ) -> Self {
         Self {
+            device,
             fixed,
+            pool,
             socket: RefCell::new(Some(socket)),
             last: Cell::new(published.read()),
             published,
@@ -120,14 +139,16 @@ impl Queue {
 
     fn view(&self, snapshot: Snapshot, xsk: Option<XdpStatistics>) -> QueueView {
         let watch = self.watch.get();
-        let Fixed { number, cpu, frame_size, huge_pages, multi_buffer } = self.fixed;
+        let Fixed { number, cpu, frame_size, huge_pages, multi_buffer, epoch, leak_after } = self.fixed;
         QueueView {
+            device: Arc::clone(&self.device),
             queue: number,
             cpu,
             frame_size,
             huge_pages,
             multi_buffer,
             snapshot,
+            holds: HoldsView::of(&self.pool, epoch.elapsed(), leak_after),
             xsk,
             steered: watch.steered,
             failed: self.failed.get(),

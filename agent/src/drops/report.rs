@@ -23,7 +23,20 @@ pub fn text(status: &Status, all: bool) -> String {
             write_row(&mut text, row);
         }
     }
+    write_holders(&mut text, status, all);
     text
+}
+
+/// Who keeps frames; what is kept is missing elsewhere. With `all`, also those who keep none for too long.
+fn write_holders(text: &mut String, status: &Status, all: bool) {
+    let holders: Vec<_> = status.holders().filter(|(.., holder)| all || holder.leaked > 0).collect();
+    if holders.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "kept frames; for longer than {} s they count as leaked", status.leak_after_s);
+    for (device, queue, holder) in holders {
+        let _ = writeln!(text, "  {}", holder.told(device, queue));
+    }
 }
 
 /// Whether somebody should look at it: not, if nothing was lost and nothing is to be done.
@@ -123,6 +136,10 @@ mod tests {
         assert!(!text.contains("rx_ring_full  ") && !text.contains("refill_errors"), "{text}");
         assert!(!text.contains("tx_ring_empty_descs"), "that is normal: {text}");
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+        let leak = "kept frames; for longer than 60 s they count as leaked
+  the capture keeps 3 frames of eth0 queue 0, the oldest for 75.0 s: 1 LEAKED
+";
+        assert!(text.ends_with(leak), "{text}");
     }
 
     #[test]
@@ -152,6 +169,7 @@ mod tests {
     fn nothing_lost_is_said() {
         let mut status = Status::of(&fixture_with_kernel());
         status.devices[0].drops.iter_mut().for_each(|row| row.count = 0);
+        status.devices[0].queues[0].holders[1].leaked = 0;
         assert_eq!(text(&status, false), "eth0, 1 s since the start\n  nothing was lost\n");
     }
 }

@@ -1,10 +1,11 @@
 //! An observation as OpenMetrics 1.0 text.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
+use frame_pool::HOLD_BOUNDS;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, text::encode},
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet, text::encode},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
@@ -41,6 +42,7 @@ impl Collector for Scrape {
             let metric_type = match metric.kind {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
             };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric_type)?;
             let samples = metric.series(&self.0).samples;
@@ -59,7 +61,7 @@ impl Collector for Scrape {
     }
 }
 
-fn encode_value(kind: Kind, value: Value, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+fn encode_value(kind: Kind, value: Value, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
     match (kind, value) {
         (Kind::Counter, Value::Int(value)) => ConstCounter::new(value).encode(encoder),
         (Kind::Counter, Value::Float(value)) => ConstCounter::new(value).encode(encoder),
@@ -68,6 +70,12 @@ fn encode_value(kind: Kind, value: Value, encoder: MetricEncoder<'_>) -> Result<
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
         }
         (Kind::Gauge, Value::Float(value)) => ConstGauge::new(value).encode(encoder),
+        (_, Value::Histogram(times)) => {
+            let bounds = HOLD_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
+            encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), times.count(), &buckets, None)
+        }
+        (Kind::Histogram, Value::Int(_) | Value::Float(_)) => Err(fmt::Error),
     }
 }
 
@@ -84,7 +92,9 @@ mod tests {
 
     #[test]
     fn every_metric_of_the_tree_is_there_and_has_a_sample() {
-        let text = render(fixture_with_kernel()).unwrap();
+        let mut observation = fixture_with_kernel();
+        observation.leaving.push(observation.devices[0].queues[1].clone());
+        let text = render(observation).unwrap();
         for metric in tree::all() {
             assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
             let sample = metric.sample_name();
@@ -125,6 +135,21 @@ mod tests {
         let frames: u64 = series(&text, "umemd_pool_frames").iter().map(value).sum();
         let capacity: u64 = series(&text, "umemd_pool_capacity_frames").iter().map(value).sum();
         assert_eq!((frames, capacity), (8192, 8192));
+    }
+
+    #[test]
+    fn times_are_counted_in_buckets_that_contain_each_other() {
+        let text = render(fixture_with_kernel()).unwrap();
+        let name = "umemd_frame_hold_seconds";
+        let buckets = series(&text, &format!("{name}_bucket"));
+        let of_first: Vec<_> = buckets.iter().filter(|line| line.contains("queue=\"0\"")).collect();
+        assert_eq!(of_first.len(), HOLD_BOUNDS.len() + 1);
+        assert!(of_first[2].contains("le=\"0.000256\"") && of_first[2].ends_with(" 0"), "{of_first:?}");
+        assert!(of_first[3].ends_with(" 5"), "{of_first:?}");
+        assert!(of_first[12].contains("le=\"+Inf\"") && of_first[12].ends_with(" 5"), "{of_first:?}");
+        let queue = "{device=\"eth0\",queue=\"0\"}";
+        assert!(text.contains(&format!("{name}_count{queue} 5\n")), "{text}");
+        assert!(text.contains(&format!("{name}_sum{queue} 0.004\n")), "{text}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ fn table() -> String {
         let kind = match metric.kind {
             Kind::Counter => "",
             Kind::Gauge => " (gauge)",
+            Kind::Histogram => " (histogram)",
         };
         let labels = metric.labels().collect::<Vec<_>>().join(", ");
         let _ = writeln!(text, "| `{}`{kind} | {labels} | {} |", metric.sample_name(), metric.help);

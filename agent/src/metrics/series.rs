@@ -1,5 +1,7 @@
 //! [`Series`]: the values of one metric, each with its labels.
 
+use frame_pool::HoldTimes;
+
 /// A sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value {
@@ -7,6 +9,8 @@ pub(super) enum Value {
     Int(u64),
     /// Seconds.
     Float(f64),
+    /// How long frames were kept.
+    Histogram(HoldTimes),
 }
 
 /// What a metric may be read as; `None` where the kernel does not tell: there is no series then, never a zero.
@@ -29,6 +33,12 @@ impl IntoValue for u32 {
 impl IntoValue for bool {
     fn into_value(self) -> Option<Value> {
         Some(Value::Int(self.into()))
+    }
+}
+
+impl IntoValue for HoldTimes {
+    fn into_value(self) -> Option<Value> {
+        Some(Value::Histogram(self))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Table, JSON and metrics all read this and nothing else. Taking one costs the workers nothing: their
 //! snapshots are read from a block that they publish once a turn, the rest is asked of the kernel.
 
+mod holds;
 mod kernel;
 mod process;
 mod totals;
@@ -13,6 +14,7 @@ use std::{
 };
 
 use datapath::snapshot::{Places, Snapshot};
+pub use holds::{HolderView, HoldsView};
 pub use kernel::{Asked, Collector, KernelView, ask};
 pub use process::ProcessView;
 use rustix::net::xdp::XdpStatistics;
@@ -28,6 +30,8 @@ pub struct Observation {
     pub at: Duration,
     /// When that was.
     pub started: SystemTime,
+    /// How long a frame may be kept before it is taken for leaked.
+    pub leak_after: Duration,
     /// The devices, in the order given.
     pub devices: Vec<DeviceView>,
     /// Queues that were closed, because their interface went or changed, and that somebody still holds frames of.
@@ -79,6 +83,8 @@ pub struct DeviceInfo {
 /// One queue of an interface.
 #[derive(Clone, Debug)]
 pub struct QueueView {
+    /// Name of its interface.
+    pub device: Arc<str>,
     /// Its number.
     pub queue: u32,
     /// The CPU that its worker is pinned to.
@@ -91,6 +97,8 @@ pub struct QueueView {
     pub multi_buffer: bool,
     /// What the worker published at the end of its last turn.
     pub snapshot: Snapshot,
+    /// Who keeps its frames.
+    pub holds: HoldsView,
     /// `XDP_STATISTICS`, if the kernel answered.
     pub xsk: Option<XdpStatistics>,
     /// Whether the program finds the queue's socket: not, while the worker makes no turns.
@@ -162,7 +170,9 @@ pub(crate) fn fixture() -> Observation {
         zero_copy: false,
         program_id: 7,
     };
+    let holder = |name| HolderView { name, frames: 0, oldest: None, leaked: 0 };
     let queue = |queue| QueueView {
+        device: "eth0".into(),
         queue,
         cpu: 1,
         frame_size: 2048,
@@ -173,6 +183,7 @@ pub(crate) fn fixture() -> Observation {
             places: Places { slab: 1984, cache: 64, fill: 2048, ..Places::default() },
             ..Snapshot::default()
         },
+        holds: HoldsView { holders: vec![holder("handler"), holder("capture")], ..HoldsView::default() },
         xsk: Some(XdpStatistics {
             rx_dropped: 0,
             rx_invalid_descs: 0,
@@ -195,6 +206,7 @@ pub(crate) fn fixture() -> Observation {
     Observation {
         at: Duration::from_secs(1),
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        leak_after: Duration::from_secs(60),
         devices: vec![device],
         leaving: Vec::new(),
         past: Totals::default(),
@@ -205,7 +217,8 @@ pub(crate) fn fixture() -> Observation {
     }
 }
 
-/// The same with what the kernel says: mvneta's counters, one pool in use and one that cannot end; and a capture.
+/// The same with what the kernel says: mvneta's counters, one pool in use and one that cannot end; and a capture
+/// that keeps three frames, one of them for too long.
 #[cfg(test)]
 pub(crate) fn fixture_with_kernel() -> Observation {
     use crate::{nic::stats::NicStats, page_pool::fixture::two_pools};
@@ -220,6 +233,11 @@ pub(crate) fn fixture_with_kernel() -> Observation {
         },
         boottime: 1200,
     });
+    let queue = &mut observation.devices[0].queues[0];
+    queue.holds.holders[1] =
+        HolderView { name: "capture", frames: 3, oldest: Some(Duration::from_secs(75)), leaked: 1 };
+    queue.holds.times.buckets[3] = 5;
+    queue.holds.times.sum = Duration::from_millis(4);
     observation.capture = Some(Written { packets: 5, bytes: 500, lost: 0 });
     let took = Duration::from_millis(1);
     observation.collectors = vec![Collector { name: "page_pool", success: true, took }];

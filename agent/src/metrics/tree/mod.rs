@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Counter,
     /// Can fall.
     Gauge,
+    /// Times, in buckets.
+    Histogram,
 }
 
 /// One metric.
@@ -103,6 +105,7 @@ impl Metric {
         match self.kind {
             Kind::Counter => format!("{}_total", self.name),
             Kind::Gauge => self.name.to_owned(),
+            Kind::Histogram => format!("{}_bucket", self.name),
         }
     }
 

@@ -57,6 +57,26 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q| q.snapshot.total;
     Gauge "umemd_pool_conserved" "1 while each frame is in exactly one place and the places add up, else 0, which is a bug."
         |q| q.snapshot.conserved();
+    Gauge "umemd_held_frames" ["holder"] "Frames that somebody keeps for longer than a turn, by who that is."
+        |q, out| {
+            for holder in &q.holds.holders {
+                out.add_with(&[holder.name], holder.frames);
+            }
+        };
+    Gauge "umemd_leaked_frames" ["holder"] "Frames of umemd_held_frames that are kept for longer than umemd_leak_after_seconds: somebody forgot them."
+        |q, out| {
+            for holder in &q.holds.holders {
+                out.add_with(&[holder.name], holder.leaked);
+            }
+        };
+    Gauge "umemd_oldest_hold_seconds" ["holder"] "For how long the oldest of umemd_held_frames has been kept; 0 if there are none."
+        |q, out| {
+            for holder in &q.holds.holders {
+                out.add_with(&[holder.name], holder.oldest.unwrap_or_default().as_secs_f64());
+            }
+        };
+    Histogram "umemd_frame_hold_seconds" "How long frames were kept that came back, from the turn that they were given away in."
+        |q| q.holds.times;
     Gauge "umemd_umem_frame_size_bytes" "Size of one frame."
         |q| q.frame_size;
     Gauge "umemd_umem_huge_pages" "1 if the frames are in huge pages, as asked for."

@@ -1,0 +1,72 @@
+//! Tells the log who keeps frames for too long.
+
+use std::time::Duration;
+
+use frame_pool::WARN_INTERVAL;
+
+use crate::observe::Observation;
+
+/// Says it once a minute, as the kernel does of its own pools.
+#[derive(Debug, Default)]
+pub(super) struct Leaks {
+    told: Option<Duration>,
+}
+
+impl Leaks {
+    /// Warns of everyone who has kept frames for longer than `--leak-after`, unless that was said just now.
+    pub(super) fn tell(&mut self, now: &Observation) {
+        if self.told.is_some_and(|told| now.at.saturating_sub(told) < WARN_INTERVAL) {
+            return;
+        }
+        for line in lines(now) {
+            self.told = Some(now.at);
+            log::warn!("{line}");
+        }
+    }
+}
+
+fn lines(now: &Observation) -> impl Iterator<Item = String> {
+    now.queues().flat_map(|queue| {
+        queue.holds.leaks().map(|holder| {
+            format!(
+                "{} queue {}: the {} keeps {} {} for longer than {:?}, the oldest for {} s",
+                queue.device,
+                queue.queue,
+                holder.name,
+                holder.leaked,
+                if holder.leaked == 1 { "frame" } else { "frames" },
+                now.leak_after,
+                holder.oldest.unwrap_or_default().as_secs(),
+            )
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{fixture, fixture_with_kernel};
+
+    #[test]
+    fn it_says_who_keeps_what_for_how_long() {
+        let told: Vec<_> = lines(&fixture_with_kernel()).collect();
+        assert_eq!(
+            told,
+            ["eth0 queue 0: the capture keeps 1 frame for longer than 60s, the oldest for 75 s"]
+        );
+        assert_eq!(lines(&fixture()).count(), 0);
+    }
+
+    #[test]
+    fn once_a_minute_will_do() {
+        let (mut leaks, mut now) = (Leaks::default(), fixture_with_kernel());
+        let mut told_at = Vec::new();
+        for second in 1..=130 {
+            now.at = Duration::from_secs(second);
+            let before = leaks.told;
+            leaks.tell(&now);
+            told_at.extend((leaks.told != before).then_some(second));
+        }
+        assert_eq!(told_at, [1, 61, 121]);
+    }
+}
