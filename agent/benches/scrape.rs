@@ -108,6 +108,8 @@ fn observation() -> Observation {
         at: Duration::from_secs(1),
         started: SystemTime::now(),
         leak_after: Duration::from_secs(60),
+        rules: Arc::default(),
+        handler: "drop",
         devices: vec![device],
         leaving: Vec::new(),
         past: Totals::default(),

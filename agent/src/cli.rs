@@ -3,16 +3,18 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    client::Target,
     config::{self, BindMode, Capture, ConfigError, Generate, Handler, Mac, MultiBuffer, RunConfig},
     ebpf::Mode,
     nic::SwitchTag,
-    steer,
+    protocol, steer,
     xsk::RingRequest,
 };
 
@@ -36,6 +38,8 @@ pub enum Command {
     /// Say what works here and what does not, why, and what mends it; changes
     /// nothing.
     Doctor(DoctorArgs),
+    /// Show what a running agent does.
+    Status(StatusArgs),
     /// Show the kernel's own page_pools; needs neither AF_XDP nor root.
     Pagepool(PagepoolArgs),
     /// Show where a running agent's packets got lost, and what to do about it.
@@ -71,12 +75,47 @@ pub enum RuleCommand {
     },
 }
 
-/// Which running agent is meant.
+/// Which running agent is meant, by those who only look.
 #[derive(Debug, Args)]
 pub struct AgentArgs {
-    /// Where the agent listens.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:19478")]
-    pub url: String,
+    /// Which running agent is meant.
+    #[command(flatten)]
+    pub control: ControlArgs,
+
+    /// Ask over HTTP instead, which needs no rights: http://HOST:PORT.
+    #[arg(long, value_name = "URL", conflicts_with = "control")]
+    pub url: Option<String>,
+}
+
+/// Which running agent is meant.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// The agent's control socket.
+    #[arg(long, value_name = "PATH", default_value = protocol::DEFAULT_SOCKET)]
+    pub control: PathBuf,
+}
+
+impl AgentArgs {
+    /// Where to ask.
+    #[must_use]
+    pub fn target(self) -> Target {
+        match self.url {
+            Some(url) => Target::Url(url),
+            None => Target::Socket(self.control.control),
+        }
+    }
+}
+
+/// Arguments of `umemd status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The agent.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+
+    /// Print the object of /status.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `umemd drops`.
@@ -166,6 +205,11 @@ pub struct RunArgs {
     /// Address of the live page, /metrics, /status, /healthz and /readyz.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19478")]
     pub listen: SocketAddr,
+
+    /// The control socket, which `umemd status` and `umemd rule` ask; `none`:
+    /// there is none.
+    #[arg(long, value_name = "PATH|none", default_value = protocol::DEFAULT_SOCKET)]
+    pub control: PathBuf,
 
     /// Name by which the listener may be called over HTTP, beside addresses
     /// and this machine's own name; may be given several times.
@@ -394,6 +438,7 @@ impl TryFrom<RunArgs> for RunConfig {
             to,
             mode,
             listen,
+            control,
             allow_hosts,
             duration,
             json,
@@ -431,7 +476,7 @@ impl TryFrom<RunArgs> for RunConfig {
             return Err(ConfigError::Contradiction("--json and --capture - both write to standard output"));
         }
         Ok(Self {
-            rules: steer::compile(&steer)?,
+            rules: Arc::new(steer::compile(&steer)?),
             handler: handler.with(to, &ifaces, generate)?,
             ifaces,
             netns,
@@ -463,6 +508,7 @@ impl TryFrom<RunArgs> for RunConfig {
             cpus,
             spin,
             listen,
+            control: (control.as_os_str() != "none").then_some(control),
             allow_hosts,
             duration,
             json,

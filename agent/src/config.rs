@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,7 +33,7 @@ pub struct RunConfig {
     /// Queues to serve; `None`: all active ones.
     pub queues: Option<Vec<u32>>,
     /// The compiled rules, in the order given.
-    pub rules: RuleSet,
+    pub rules: Arc<RuleSet>,
     /// What to do with the frames.
     pub handler: Handler,
     /// Where to write what was handled.
@@ -57,6 +58,8 @@ pub struct RunConfig {
     pub spin: bool,
     /// Where the HTTP listener binds.
     pub listen: SocketAddr,
+    /// Where the control socket is made; `None`: nowhere.
+    pub control: Option<PathBuf>,
     /// Names by which the listener may be called, beside addresses and this machine's own name.
     pub allow_hosts: Vec<String>,
     /// When to stop without being told.
@@ -87,6 +90,19 @@ pub enum Handler {
     },
     /// Dropped; and packets of its own are sent.
     Generate(Generate),
+}
+
+impl Handler {
+    /// As `--handler` calls it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Reflect => "reflect",
+            Self::Forward { .. } => "forward",
+            Self::Generate(_) => "generate",
+        }
+    }
 }
 
 /// The packets that `--handler generate` sends: UDP, all the same.

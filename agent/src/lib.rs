@@ -19,7 +19,8 @@
 //! | [`report`] | what the user sees: a table, or JSON |
 //! | [`outlet`] | standard output and error, on which nobody waits |
 //! | [`metrics`] | the same for Prometheus, over HTTP |
-//! | [`client`], `top` | ask a running agent, and show it live in a terminal (feature `tui`) |
+//! | [`protocol`], [`client`] | how a running agent is asked; who asks |
+//! | `top` | shows it live in a terminal (feature `tui`) |
 //! | [`sys`] | the few system calls that no library has |
 
 pub mod capture;
@@ -36,6 +37,7 @@ pub mod nic;
 pub mod observe;
 pub mod outlet;
 pub mod page_pool;
+pub mod protocol;
 pub mod report;
 pub mod status;
 pub mod steer;

@@ -16,7 +16,7 @@ use umemd::{
     control::{self, Outcome, namespace},
     doctor, drops,
     outlet::Outlet,
-    page_pool,
+    page_pool, report,
     steer::{self, Explanation, capture},
 };
 
@@ -67,14 +67,18 @@ fn run(cli: Cli) -> Result<ExitCode> {
             print(&if args.json { report.json() } else { report.text() })?;
             Ok(if report.is_bad() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
+        Command::Status(args) => {
+            let status = client::status(&args.agent.target())?;
+            print(&if args.json { status.json() + "\n" } else { report::status(&status) })
+        }
         Command::Pagepool(args) => pagepool(&args).map(|()| ExitCode::SUCCESS),
         Command::Drops(args) => {
-            let status = client::status(&args.agent.url)?;
+            let status = client::status(&args.agent.target())?;
             let text = if args.json { drops::json(&status) } else { drops::text(&status, args.all) };
             print(&text)
         }
         #[cfg(feature = "tui")]
-        Command::Top(args) => umemd::top::run(&args.url).map(|()| ExitCode::SUCCESS),
+        Command::Top(args) => umemd::top::run(args.target()).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -23,8 +23,17 @@ pub struct Status {
     pub schema: u32,
     /// Version of umemd.
     pub version: String,
+    /// The agent's process, as it sees itself.
+    #[serde(default)]
+    pub pid: u32,
     /// Seconds since the workers started.
     pub at_s: f64,
+    /// What is done with the frames that were steered.
+    #[serde(default)]
+    pub handler: String,
+    /// The rules in force.
+    #[serde(default)]
+    pub rules: RulesStatus,
     /// Whether each frame is in exactly one place.
     pub conserved: bool,
     /// Seconds after which a frame that somebody keeps is taken for leaked.
@@ -35,6 +44,15 @@ pub struct Status {
     /// Queues that were closed, and whose frames somebody still keeps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<LeavingStatus>,
+}
+
+/// The rules in force, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesStatus {
+    /// How many there are.
+    pub count: usize,
+    /// What becomes of frames without a rule: `pass` or `drop`.
+    pub default: String,
 }
 
 /// One interface.
@@ -133,7 +151,13 @@ impl Status {
         Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
             at_s: seconds(observation.at),
+            handler: observation.handler.to_owned(),
+            rules: RulesStatus {
+                count: observation.rules.len(),
+                default: observation.rules.default.name().to_owned(),
+            },
             conserved: observation.conserved(),
             leak_after_s: seconds(observation.leak_after),
             devices: observation.devices.iter().map(DeviceStatus::of).collect(),

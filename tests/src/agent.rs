@@ -3,11 +3,15 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -24,6 +28,8 @@ use crate::{
 
 /// What the agent logs once its listener serves, in front of the address.
 const LISTENING: &str = "listening on http://";
+/// What the control sockets of tests begin with; the owner's pid and a number follow.
+const SOCKET: &str = "umemd-e2e-";
 /// What the watchdog takes to give up a worker, and twice as much.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -34,6 +40,7 @@ pub struct AgentCommand {
     /// An example of the agent's, to be run in its stead.
     example: Option<&'static str>,
     listen: String,
+    control: PathBuf,
     args: Vec<OsString>,
     unread: bool,
 }
@@ -44,6 +51,7 @@ impl Default for AgentCommand {
             prefix: Vec::new(),
             example: None,
             listen: "127.0.0.1:0".into(),
+            control: control_socket(),
             args: Vec::new(),
             unread: false,
         }
@@ -67,6 +75,13 @@ impl AgentCommand {
     #[must_use]
     pub fn listen(mut self, address: &str) -> Self {
         self.listen = address.into();
+        self
+    }
+
+    /// Has its control socket there instead.
+    #[must_use]
+    pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control = path.into();
         self
     }
 
@@ -138,12 +153,14 @@ impl AgentCommand {
             Some(name) => command.arg(example(name)),
             None => command.arg(binary()).arg("run"),
         };
-        command.args(["--listen", &self.listen]).args(self.args).env_remove("UMEMD_LOG");
+        command.args(["--listen", &self.listen]).arg("--control").arg(self.control);
+        command.args(self.args).env_remove("UMEMD_LOG");
         command
     }
 
     fn spawn(self) -> Agent {
         let is_unread = self.unread;
+        let control = self.control.clone();
         let mut command = self.args(["--json"]).command();
         let line = format!("{command:?}").replace('"', "");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -155,7 +172,7 @@ impl AgentCommand {
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let mut readers = vec![stderr.read(child.stderr.take().expect("stderr is a pipe"))];
         readers.extend(child.stdout.take().map(|pipe| stdout.read(pipe)));
-        Agent { line, child, stdout, stderr, readers, _unread: unread, address: None }
+        Agent { line, child, stdout, stderr, readers, _unread: unread, address: None, control }
     }
 }
 
@@ -172,6 +189,7 @@ pub struct Agent {
     /// Held open: without a reader, a write would fail instead of waiting.
     _unread: Option<PipeReader>,
     address: Option<SocketAddr>,
+    control: PathBuf,
 }
 
 impl Agent {
@@ -183,6 +201,21 @@ impl Agent {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("an agent that was started listens")
+    }
+
+    /// Where its control socket is.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
+    /// Runs `umemd` with these arguments and its control socket, to its end.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[track_caller]
+    pub fn tell(&self, args: &[&str]) -> Told {
+        umemd(&[args, &["--control", self.control.to_str().expect("of our making")]].concat())
     }
 
     /// Asks for a page.
@@ -326,13 +359,99 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let scrape = || http::request("GET", self.address?, "/metrics").ok();
         let metrics = thread::panicking().then(scrape).flatten();
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if !self.has_ended() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            // One that was killed leaves its socket.
+            let _ = fs::remove_file(&self.control);
+        }
         if thread::panicking() {
             eprintln!("{}\nwrote to stderr:\n{}", self.line, self.stderr());
             if let Some(page) = metrics {
                 eprintln!("and counted:\n{}", Metrics::parse(&page.body));
             }
+        }
+    }
+}
+
+/// How a command of `umemd` ended that asks, and does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Told {
+    /// What it printed, if it ended well.
+    ///
+    /// # Panics
+    ///
+    /// If not.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "expected a good end: {self:?}");
+        self.stdout
+    }
+
+    /// The same as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If it did not end well, or this is none.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        object(&self.ok())
+    }
+
+    /// What it wrote to stderr, having ended with this code.
+    ///
+    /// # Panics
+    ///
+    /// If it ended otherwise.
+    #[track_caller]
+    pub fn refused(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "expected exit code {code}: {self:?}");
+        self.stderr
+    }
+}
+
+/// Runs `umemd` with these arguments to its end.
+///
+/// # Panics
+///
+/// If it cannot be started.
+#[track_caller]
+pub fn umemd(args: &[&str]) -> Told {
+    let mut command = Command::new(binary());
+    let output = command.args(args).env_remove("UMEMD_LOG").stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot start umemd: {error}"));
+    Told {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A path where no other agent has its control socket.
+fn control_socket() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    static STALE: Once = Once::new();
+    STALE.call_once(remove_stale);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("{SOCKET}{}-{number}.sock", std::process::id()))
+}
+
+/// Removes the sockets of agents that were killed, by tests that are no more.
+fn remove_stale() {
+    for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(SOCKET).and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

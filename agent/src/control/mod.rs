@@ -12,6 +12,8 @@ mod plan;
 mod preflight;
 mod program_log;
 mod queue;
+mod respond;
+mod socket;
 mod watchdog;
 mod worker;
 
@@ -19,6 +21,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -26,7 +29,7 @@ use anyhow::{Context as _, Result};
 use datapath::PacketHandler;
 use hyper::StatusCode;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
     task::LocalSet,
     time::{MissedTickBehavior, interval_at},
@@ -47,6 +50,7 @@ use device::Device;
 use frame_pool::RETRY_INTERVAL;
 use group::{Buried, Common, Group, Leaving, Open};
 use leaks::Leaks;
+use socket::ControlSocket;
 
 /// How often interfaces are compared with how they were opened.
 ///
@@ -108,6 +112,8 @@ fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
         format!("cannot listen on {}; choose another address with --listen", config.listen)
     })?;
     let endpoint = format!("http://{}", listener.local_addr().unwrap_or(config.listen));
+    // Removed when this ends, however that is.
+    let (_socket, controller) = config.control.as_deref().map(ControlSocket::bind).transpose()?.unzip();
     if let Some(netns) = &config.netns {
         namespace::enter(netns)?;
     }
@@ -138,6 +144,10 @@ fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
         tokio::task::spawn_local(metrics::serve(listener, hosts, agent.requests.clone(), move |path| {
             pages.page(path)
         }));
+        if let Some(controller) = controller {
+            let controller = UnixListener::from_std(controller).context("cannot use the control socket")?;
+            tokio::task::spawn_local(socket::serve(controller, Rc::clone(&agent)));
+        }
         log::info!("listening on {endpoint}");
         let reporter = Reporter::new(out, agent.common.config.json, start);
         agent.serve(signals, &endpoint, reporter).await
@@ -358,6 +368,8 @@ impl Agent {
             at: self.started.elapsed(),
             started: self.started_at,
             leak_after: self.common.config.leak_after,
+            rules: Arc::clone(&self.common.config.rules),
+            handler: self.common.config.handler.name(),
             devices: self.groups.iter().flat_map(Group::observe).collect(),
             leaving: self.leaving_queues(),
             past: self.past.borrow().clone(),

@@ -21,7 +21,7 @@ use rustix::net::xdp::XdpStatistics;
 pub use totals::Totals;
 use umemd_common::Decision;
 
-use crate::capture::Written;
+use crate::{capture::Written, steer::RuleSet};
 
 /// All devices at one moment.
 #[derive(Clone, Debug)]
@@ -32,6 +32,10 @@ pub struct Observation {
     pub started: SystemTime,
     /// How long a frame may be kept before it is taken for leaked.
     pub leak_after: Duration,
+    /// The rules in force.
+    pub rules: Arc<RuleSet>,
+    /// What is done with the frames that were steered, as `--handler` calls it.
+    pub handler: &'static str,
     /// The devices, in the order given.
     pub devices: Vec<DeviceView>,
     /// Queues that were closed, because their interface went or changed, and that somebody still holds frames of.
@@ -207,6 +211,8 @@ pub(crate) fn fixture() -> Observation {
         at: Duration::from_secs(1),
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         leak_after: Duration::from_secs(60),
+        rules: Arc::default(),
+        handler: "drop",
         devices: vec![device],
         leaving: Vec::new(),
         past: Totals::default(),

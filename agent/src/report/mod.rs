@@ -3,11 +3,13 @@
 mod interval;
 mod json;
 pub(crate) mod numbers;
+mod status;
 mod table;
 
 use std::{io, time::Duration};
 
 pub use interval::{Interval, Kind};
+pub use status::status;
 
 use crate::{observe::Observation, outlet::Outlet};
 

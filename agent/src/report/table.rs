@@ -46,7 +46,7 @@ pub(super) fn banner(start: &Observation, endpoint: &str) -> String {
 }
 
 /// `0-3,7`.
-fn ranges(numbers: &[u32]) -> String {
+pub(super) fn ranges(numbers: &[u32]) -> String {
     let runs = numbers.chunk_by(|a, b| a + 1 == *b);
     let texts: Vec<String> = runs
         .map(|run| match run {

@@ -105,6 +105,17 @@ pub enum DefaultAction {
     Drop,
 }
 
+impl DefaultAction {
+    /// As it is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 /// Rules in their order, compiled, the first of which that matches a frame decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleSet {

@@ -16,7 +16,7 @@ pub use draw::Palette;
 pub use model::Model;
 
 use crate::{
-    client::{self, ClientError},
+    client::{self, ClientError, Target},
     status::Status,
 };
 
@@ -25,15 +25,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long a key may go unnoticed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Shows the agent at `url` until a key ends it; the terminal is as before then, whatever happened.
+/// Shows the agent at `target` until a key ends it; the terminal is as before then, whatever happened.
 ///
 /// # Errors
 ///
 /// If the agent does not answer at first, or the terminal cannot be drawn on. An agent that goes away later is
 /// waited for.
-pub fn run(url: &str) -> anyhow::Result<()> {
-    let mut model = Model::new(url, client::status(url)?);
-    let statuses = ask_again_and_again(url.to_owned());
+pub fn run(target: Target) -> anyhow::Result<()> {
+    let mut model = Model::new(&target.to_string(), client::status(&target)?);
+    let statuses = ask_again_and_again(target);
     let palette = Palette::from_environment();
     let mut terminal = ratatui::try_init()?;
     let ended = (|| {
@@ -55,12 +55,12 @@ pub fn run(url: &str) -> anyhow::Result<()> {
 }
 
 /// On a thread of its own, so that keys are answered while the agent is not.
-fn ask_again_and_again(url: String) -> Receiver<Result<Status, ClientError>> {
+fn ask_again_and_again(target: Target) -> Receiver<Result<Status, ClientError>> {
     let (sender, statuses) = mpsc::channel();
     thread::spawn(move || {
         loop {
             thread::sleep(PERIOD);
-            if sender.send(client::status(&url)).is_err() {
+            if sender.send(client::status(&target)).is_err() {
                 return;
             }
         }

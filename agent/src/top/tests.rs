@@ -81,7 +81,11 @@ fn screen_of_one_queue() {
 fn screen_of_a_silent_kernel_and_an_agent_that_went_away() {
     let mut model = model(fixture);
     let source = io::Error::from(io::ErrorKind::ConnectionRefused);
-    model.see(Err(ClientError::Unreachable { url: "http://127.0.0.1:19478".into(), source }));
+    model.see(Err(ClientError::Unreachable {
+        at: "http://127.0.0.1:19478".into(),
+        flag: "--listen",
+        source,
+    }));
     assert_screen("silent.txt", &text(&model, (80, 24)));
 }
 

@@ -38,7 +38,17 @@ fn scraped(umemd: &Path, netns: &str) -> Result<Value> {
     const LISTEN: &str = "127.0.0.1:19479";
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(umemd).args(["run", "--iface", "near0"]);
-    command.args(["--netns", netns, "--steer", "udp dst port 7", "--listen", LISTEN, "--json"]);
+    command.args([
+        "--netns",
+        netns,
+        "--steer",
+        "udp dst port 7",
+        "--listen",
+        LISTEN,
+        "--control",
+        "none",
+        "--json",
+    ]);
     let agent = Agent(command.env("UMEMD_LOG", "warn").stdout(Stdio::null()).spawn()?);
     let start = Instant::now();
     while !scrape::is_ready(LISTEN) {

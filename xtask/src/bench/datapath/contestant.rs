@@ -102,7 +102,7 @@ impl Contestant {
         match self.kind {
             Kind::Umemd => {
                 let mut args = vec!["run", "--iface", INTERFACE, "--steer", "udp dst port 7", "--json"];
-                args.extend(["--netns", &self.netns, "--listen", "127.0.0.1:0"]);
+                args.extend(["--netns", &self.netns, "--listen", "127.0.0.1:0", "--control", "none"]);
                 args.extend(["--cpus", CPU, "--handler", handler.name()]);
                 args
             }

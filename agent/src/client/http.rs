@@ -1,4 +1,4 @@
-//! Asks a running agent for its status, over HTTP.
+//! Over HTTP, which an agent on another machine answers to as well.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -6,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-use thiserror::Error;
-
+use super::ClientError;
 use crate::status::Status;
 
 /// For connecting, and for each read or write.
@@ -15,40 +14,19 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// More than any agent says of itself.
 const LONGEST: u64 = 16 << 20;
 
-/// Why there is no status.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    /// The URL is none that an agent has.
-    #[error("--url {0} is not of the form http://HOST:PORT")]
-    Url(String),
-    /// Nobody listens, or not for long enough.
-    #[error("no umemd answers at {url}; is one running, with this --listen?")]
-    Unreachable {
-        /// What was asked for.
-        url: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Somebody answers, and it is no status.
-    #[error("what answers at {url} is no umemd, or one of another version: {what}")]
-    Strange {
-        /// What was asked for.
-        url: String,
-        /// What came.
-        what: String,
-    },
-}
-
 /// The status of the agent at `url`: `http://HOST:PORT`.
-pub fn status(url: &str) -> Result<Status, ClientError> {
+pub(super) fn status(url: &str) -> Result<Status, ClientError> {
     let address = url
         .strip_prefix("http://")
         .map(|rest| rest.trim_end_matches('/'))
         .filter(|rest| rest.contains(':') && !rest.contains(['/', ' ', '\r', '\n']))
         .ok_or_else(|| ClientError::Url(url.to_owned()))?;
-    let answer =
-        get(address, "/status").map_err(|source| ClientError::Unreachable { url: url.to_owned(), source })?;
-    parse(&answer).map_err(|what| ClientError::Strange { url: url.to_owned(), what })
+    let answer = get(address, "/status").map_err(|source| ClientError::Unreachable {
+        at: url.to_owned(),
+        flag: "--listen",
+        source,
+    })?;
+    parse(&answer).map_err(|what| ClientError::Strange { at: url.to_owned(), what })
 }
 
 fn get(address: &str, path: &str) -> io::Result<Vec<u8>> {

@@ -1,0 +1,135 @@
+//! `umemd status`: a running agent at one moment, for a terminal of 80 columns.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::{
+    numbers::{binary, percent, thousands, wrap},
+    table::ranges,
+};
+use crate::{
+    counts::Counts,
+    status::{DeviceStatus, Status, recycle_ratio},
+};
+
+/// The text.
+pub fn status(status: &Status) -> String {
+    // Seconds are what one wants to know, and not their fractions.
+    let up = humantime::format_duration(Duration::from_secs(status.at_s as u64));
+    let law = if status.conserved { "law holds" } else { "LAW BROKEN: please report this" };
+    let mut text = format!("umemd {}, pid {}, up {up}, {law}\n", status.version, status.pid);
+    let rules = status.rules.count;
+    let _ = writeln!(
+        text,
+        "  {} rule{}, everything else is {}; what is steered: {}",
+        thousands(rules as u64),
+        if rules == 1 { "" } else { "s" },
+        if status.rules.default == "drop" { "dropped" } else { "the stack's" },
+        done(&status.handler),
+    );
+    for device in &status.devices {
+        text.push('\n');
+        add_device(&mut text, device);
+    }
+    text
+}
+
+/// What a handler does, in a word.
+fn done(handler: &str) -> &str {
+    match handler {
+        "drop" => "dropped",
+        "reflect" => "reflected",
+        "forward" => "forwarded",
+        "generate" => "dropped (generating)",
+        other => other,
+    }
+}
+
+fn add_device(text: &mut String, device: &DeviceStatus) {
+    let driver = if device.driver.is_empty() { "unknown driver" } else { &device.driver };
+    let _ = write!(text, "{} ({driver})", device.device);
+    if let Some(why) = &device.away {
+        let _ = writeln!(text, " is away: {why}");
+        return;
+    }
+    let numbers: Vec<u32> = device.queues.iter().map(|queue| queue.queue).collect();
+    let _ = writeln!(
+        text,
+        ": {} mode, {}, {} {}, XDP program {}",
+        device.mode,
+        if device.copy { "copy" } else { "zero-copy" },
+        if numbers.len() == 1 { "queue" } else { "queues" },
+        ranges(&numbers),
+        device.program_id,
+    );
+    for queue in &device.queues {
+        let _ = writeln!(
+            text,
+            "  queue {:<3} cpu {:<3} received {:>15}   sent {:>15}",
+            queue.queue,
+            queue.cpu,
+            thousands(queue.traffic.get("rx_packets")),
+            thousands(queue.traffic.get("tx_packets")),
+        );
+        if !queue.steered {
+            text.push_str("            ITS TRAFFIC GOES TO THE STACK: its worker makes no turns\n");
+        }
+    }
+    let traffic = device.traffic();
+    let _ = writeln!(
+        text,
+        "  received {}B, sent {}B, recycled {}",
+        binary(traffic.get("rx_bytes")),
+        binary(traffic.get("tx_bytes")),
+        percent(recycle_ratio(&device.counters())),
+    );
+    text.push_str(&wrap("  frames", nonzero(&device.frames())));
+    let decided = wrap("  decided", nonzero(&device.decisions));
+    text.push_str(if decided.trim() == "decided" { "  decided nothing yet\n" } else { &decided });
+    let lost: u64 =
+        device.drops.iter().filter(|row| row.lost && row.layer != "nic").map(|row| row.count).sum();
+    if lost > 0 {
+        let _ = writeln!(text, "  lost {}; `umemd drops` says where", thousands(lost));
+    }
+}
+
+fn nonzero(counts: &Counts) -> impl Iterator<Item = (&str, u64)> {
+    counts.iter().filter(|(_, count)| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::numbers::WIDTH, *};
+    use crate::observe::{fixture, fixture_with_kernel};
+
+    #[test]
+    fn a_stranger_sees_what_runs() {
+        let text = status(&Status { pid: 7, ..Status::of(&fixture()) });
+        let expected = "\
+umemd 0.1.0, pid 7, up 1s, law holds
+  0 rules, everything else is the stack's; what is steered: dropped
+
+eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
+  queue 0   cpu 1   received               0   sent               0
+  queue 1   cpu 1   received               0   sent               0
+  received 0 B, sent 0 B, recycled -
+  frames slab 3,968  cache 128  fill 4,096
+  decided steered 1  no_socket 2  unmatched 3  truncated 4  malformed 5
+";
+        assert_eq!(text, expected);
+        assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_seen() {
+        let mut observation = fixture_with_kernel();
+        observation.devices[0].queues[1].steered = false;
+        observation.devices[0].queues[0].snapshot.traffic.rx_packets = u64::MAX;
+        let mut away = observation.devices[0].clone();
+        away.away = Some("eth0 was removed".into());
+        observation.devices.push(away);
+        let text = status(&Status::of(&observation));
+        assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+        assert!(text.contains("  ITS TRAFFIC GOES TO THE STACK: "), "{text}");
+        assert!(text.ends_with("\neth0 (mvneta) is away: eth0 was removed\n"), "{text}");
+    }
+}

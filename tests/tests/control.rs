@@ -1,0 +1,162 @@
+//! The control socket: who may ask, what is answered, and what is not suffered.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::Shutdown,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use e2e::{
+    agent::umemd,
+    lab::{Lab, LabConfig, PORT, STEER},
+    wire::{WINDOW, Wire, any_size},
+};
+use serde_json::Value;
+
+const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
+
+/// Sends these bytes, and reads what is answered.
+fn send(path: &Path, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path).expect("somebody listens");
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn the_status_is_told_over_the_socket() {
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&REFLECT).start();
+    Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(WINDOW, any_size);
+
+    let status = agent.tell(&["status", "--json"]).json();
+    assert_eq!(status["pid"], agent.pid(), "{status}");
+    assert_eq!(status["rules"], serde_json::json!({"count": 1, "default": "pass"}));
+    assert_eq!(status["devices"][0]["queues"][0]["traffic"]["rx_packets"], WINDOW);
+    // Over HTTP it is the same.
+    let url = format!("http://{}", agent.address());
+    let same: Value = serde_json::from_str(&umemd(&["status", "--json", "--url", &url]).ok()).expect("JSON");
+    assert_eq!(same["devices"][0]["program_id"], status["devices"][0]["program_id"]);
+
+    let text = agent.tell(&["status"]).ok();
+    for words in ["law holds", "1 rule,", "near0 (veth): native mode, copy, queue 0", "near1 (veth)", "slab"]
+    {
+        assert!(text.contains(words), "expected {words:?}:\n{text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(agent.tell(&["drops"]).ok().starts_with("near0, "));
+
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn the_socket_is_roots_alone_and_goes_with_its_agent() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&REFLECT).start();
+    let path = agent.control().to_owned();
+    let file = fs::metadata(&path).expect("a socket");
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    agent.terminate();
+    agent.wait().summary();
+    assert!(!path.exists());
+
+    let asked = umemd(&["status", "--control", path.to_str().expect("of our making")]).refused(1);
+    assert!(asked.contains("no umemd answers at") && asked.contains("--control"), "{asked}");
+
+    let none = lab.agent(&REFLECT).control("none").start();
+    assert!(!Path::new("none").exists());
+    none.terminate();
+    none.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn the_socket_of_a_killed_agent_is_taken_over_and_that_of_a_living_one_is_not() {
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let on = |name| lab.agent_on(&[&REFLECT[..], &["--iface", name]].concat());
+    let agent = on("near0").start();
+    let path = agent.control().to_owned();
+
+    let exit = on("near1").control(&path).run();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    for words in [&format!("another umemd, pid {};", agent.pid()), "--control PATH", "--control none"] {
+        assert!(exit.stderr.contains(words), "expected {words:?}: {exit}");
+    }
+    assert_eq!(lab.pairs()[1].near.xdp_program(), None, "refused before anything was touched");
+    assert_eq!(agent.tell(&["status", "--json"]).json()["pid"], agent.pid(), "and the first one goes on");
+
+    agent.kill();
+    assert_eq!(agent.wait().code, None);
+    assert!(path.exists(), "a killed agent removes nothing");
+    let next = on("near1").control(&path).start();
+    assert_eq!(next.tell(&["status", "--json"]).json()["pid"], next.pid());
+    next.terminate();
+    next.wait().summary();
+    assert!(!path.exists());
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn who_asks_nonsense_or_nothing_costs_the_datapath_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&REFLECT).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    let path = agent.control();
+
+    for (bad, said) in [
+        ("hello", "not a request"),
+        (r#"{"version":1,"request":"reboot"}"#, "unknown variant `reboot`"),
+        (r#"{"version":9,"request":"status"}"#, "version 1 of the protocol, not 9"),
+    ] {
+        let answer = send(path, bad.as_bytes());
+        assert!(answer.contains(r#""kind":"usage""#) && answer.contains(said), "{bad}: {answer}");
+    }
+
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    send(path, &[0xff; 3000]);
+                }
+            });
+        }
+        // Those who begin a request, and those who take no answer.
+        let stuck: Vec<UnixStream> = (0..100)
+            .map(|n| {
+                let mut stream = UnixStream::connect(path).expect("somebody listens");
+                let part: &[u8] =
+                    if n % 2 == 0 { b"{\"version\"" } else { b"{\"version\":1,\"request\":\"status\"}\n" };
+                let _ = stream.write_all(part);
+                stream
+            })
+            .collect();
+        wire.reflect(20 * WINDOW, any_size);
+        assert_eq!(agent.tell(&["status", "--json"]).json()["conserved"], true, "others are answered");
+        done.store(true, Ordering::Relaxed);
+        drop(stuck);
+    });
+
+    assert_eq!(agent.get("/readyz").status, 200);
+    agent.terminate();
+    let exit = agent.wait();
+    let summary = exit.summary();
+    assert_eq!(
+        (&summary["rx_packets"], &summary["tx_packets"]),
+        (&(20 * WINDOW).into(), &(20 * WINDOW).into())
+    );
+    assert!(!exit.stderr.contains("panicked"), "{exit}");
+}
