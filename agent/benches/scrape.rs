@@ -1,4 +1,4 @@
-//! What one page costs: its CPU time and its bytes, for an agent of 64 queues. `cargo xtask bench scrape` runs this.
+//! What one page costs: its CPU time and its bytes, for an agent of 64 queues and 256 rules. `cargo xtask bench scrape` runs this.
 //!
 //! CPU time of the thread, and the least of many runs: what else the machine does is not counted.
 
@@ -14,15 +14,20 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use umemd::{
+    ebpf::RuleCount,
     metrics,
     nic::stats::NicStats,
-    observe::{DeviceInfo, DeviceView, HolderView, HoldsView, KernelView, Observation, QueueView, Totals},
+    observe::{
+        DeviceInfo, DeviceView, HolderView, HoldsView, KernelView, Observation, QueueView, Reloads, Totals,
+    },
     page_pool::{Counters, DevicePools, Pool, Source},
     status::Status,
+    steer::compile,
 };
-use umemd_common::Decision;
+use umemd_common::{Decision, maps::Count};
 
 const QUEUES: u32 = 64;
+const RULES: u32 = 256;
 const RUNS: u32 = 50;
 
 /// A page's name, and what makes it.
@@ -38,7 +43,7 @@ fn main() {
         let bytes = make(&observation).len();
         let least = (0..RUNS).map(|_| cpu_time(|| make(&observation))).min().unwrap_or_default();
         let line = serde_json::json!({
-            "bench": "scrape", "page": page, "queues": QUEUES, "bytes": bytes, "cpu_ms": millis(least),
+            "bench": "scrape", "page": page, "queues": QUEUES, "rules": RULES, "bytes": bytes, "cpu_ms": millis(least),
         });
         println!("{line}");
     }
@@ -97,19 +102,23 @@ fn observation() -> Observation {
         },
         boottime: 1,
     };
+    let expressions: Vec<String> = (0..RULES).map(|n| format!("udp dst port {}", n + 1)).collect();
+    let names = (1..=RULES).map(|n| format!("rule{n}"));
     let device = DeviceView {
         info: Arc::new(info),
         decisions: [LONG; Decision::COUNT],
         queues: (0..QUEUES).map(queue).collect(),
         kernel: Some(kernel),
         away: None,
+        rules: names.map(|name| RuleCount { name, count: Count { packets: LONG, bytes: LONG } }).collect(),
     };
     Observation {
         at: Duration::from_secs(1),
         started: SystemTime::now(),
         leak_after: Duration::from_secs(60),
-        rules: Arc::default(),
+        rules: Arc::new(compile(&expressions).expect("rules")),
         handler: "drop",
+        reloads: Reloads::none(),
         devices: vec![device],
         leaving: Vec::new(),
         past: Totals::default(),

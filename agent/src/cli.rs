@@ -1,20 +1,24 @@
-//! The command line: clap's types, and nothing but them. Everything else reads [`crate::config`].
+//! The command line: clap's types, and the file beside it. Everything else reads [`crate::config`].
+
+mod file;
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use file::File;
+use serde::Deserialize;
 
 use crate::{
     client::Target,
-    config::{self, BindMode, Capture, ConfigError, Generate, Handler, Mac, MultiBuffer, RunConfig},
+    config::{self, BindMode, Capture, ConfigError, Generate, Handler, Mac, MultiBuffer, RunConfig, Source},
     ebpf::Mode,
     nic::SwitchTag,
-    protocol, steer,
+    protocol::{self, OtherAction, Request, RuleAction, RuleText},
     xsk::RingRequest,
 };
 
@@ -32,9 +36,11 @@ pub struct Cli {
 pub enum Command {
     /// Attach to interfaces, move frames, and report until told to stop.
     Run(Box<RunArgs>),
-    /// Look at rules without steering anything.
+    /// Change a running agent's rules, or look at rules without any agent.
     #[command(subcommand)]
     Rule(RuleCommand),
+    /// Let a running agent read its --config again, and wait until it has.
+    Reload(ChangeArgs),
     /// Say what works here and what does not, why, and what mends it; changes
     /// nothing.
     Doctor(DoctorArgs),
@@ -52,6 +58,56 @@ pub enum Command {
 /// `umemd rule`.
 #[derive(Debug, Subcommand)]
 pub enum RuleCommand {
+    /// Add a rule to a running agent.
+    Add(RuleAddArgs),
+    /// Remove rules from a running agent, by name.
+    Del {
+        /// Names, as `umemd rule list` shows them.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+
+        /// How it is done.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Show the rules of a running agent, and what each has matched.
+    List {
+        /// The agent.
+        #[command(flatten)]
+        control: ControlArgs,
+
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put other rules in the place of all that a running agent has, at once.
+    Replace {
+        /// Rules that steer, in tcpdump's words.
+        #[arg(value_name = "RULE", required_unless_present = "file", conflicts_with = "file")]
+        rules: Vec<String>,
+
+        /// A file with `[[rule]]` and `default` as in the configuration file;
+        /// `-` is stdin.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+
+        /// What becomes of everything else; unset: as before.
+        #[arg(long, value_enum)]
+        default: Option<DefaultArg>,
+
+        /// How it is done.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Change what becomes of frames that no rule matches.
+    Default {
+        /// What becomes of them.
+        action: DefaultArg,
+
+        /// How it is done.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
     /// Say what a rule compiles to; exit code 2 if it is none.
     Check {
         /// The rule, in tcpdump's words.
@@ -73,6 +129,118 @@ pub enum RuleCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Arguments of `umemd rule add`.
+#[derive(Debug, Args)]
+pub struct RuleAddArgs {
+    /// Which frames, in tcpdump's words.
+    #[arg(value_name = "RULE")]
+    pub rule: String,
+
+    /// Its name [default: rule1, or the next number that is free].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// What becomes of the frames.
+    #[arg(long, value_enum, default_value_t = ActionArg::Steer)]
+    pub action: ActionArg,
+
+    /// Queues that steer, for example 0,2; on the others, what matches goes to
+    /// the stack [default: all].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub queues: Option<Vec<u32>>,
+
+    /// Its place, 1 is the first: of several rules that match, the first
+    /// decides [default: the last].
+    #[arg(long, value_name = "PLACE")]
+    pub at: Option<usize>,
+
+    /// How it is done.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// `--action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ActionArg {
+    /// To the AF_XDP socket of the queue.
+    Steer,
+    /// To the stack.
+    Pass,
+    /// To nowhere.
+    Drop,
+}
+
+/// How a running agent is changed.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// The agent.
+    #[command(flatten)]
+    pub control: ControlArgs,
+
+    /// Do it even if that cuts a connection to this machine.
+    #[arg(long)]
+    pub force: bool,
+
+    /// Print what is in force then as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RuleCommand {
+    /// Whom to ask what; `None`: nobody is to be asked.
+    ///
+    /// # Errors
+    ///
+    /// A file of rules that cannot be used.
+    pub fn request(&self) -> Result<Option<(&Path, Request)>, ConfigError> {
+        let (control, request) = match self {
+            Self::Add(RuleAddArgs { rule, name, action, queues, at, change }) => {
+                let rule = RuleText {
+                    name: name.clone(),
+                    expression: rule.clone(),
+                    action: match action {
+                        ActionArg::Steer => RuleAction::Steer,
+                        ActionArg::Pass => RuleAction::Pass,
+                        ActionArg::Drop => RuleAction::Drop,
+                    },
+                    queues: queues.clone(),
+                };
+                (&change.control, Request::RuleAdd { rules: vec![rule], at: *at, force: change.force })
+            }
+            Self::Del { names, change } => {
+                (&change.control, Request::RuleDel { names: names.clone(), force: change.force })
+            }
+            Self::List { control, .. } => (control, Request::RuleList),
+            Self::Replace { rules, file, default, change } => {
+                let (rules, in_file) = match file {
+                    Some(path) => file::rules(path)?,
+                    None => (rules.iter().map(|rule| RuleText::steer(rule)).collect(), None),
+                };
+                let default = default.map(Into::into).or(in_file);
+                (&change.control, Request::RuleReplace { rules, default, force: change.force })
+            }
+            Self::Default { action, change } => {
+                (&change.control, Request::RuleDefault { action: (*action).into(), force: change.force })
+            }
+            Self::Check { .. } | Self::Match { .. } => return Ok(None),
+        };
+        Ok(Some((&control.control, request)))
+    }
+
+    /// Whether JSON is wanted.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        match self {
+            Self::Add(RuleAddArgs { change, .. })
+            | Self::Del { change, .. }
+            | Self::Replace { change, .. }
+            | Self::Default { change, .. } => change.json,
+            Self::List { json, .. } | Self::Match { json, .. } => *json,
+            Self::Check { .. } => false,
+        }
+    }
 }
 
 /// Which running agent is meant, by those who only look.
@@ -167,10 +335,15 @@ pub struct PagepoolArgs {
 }
 
 /// Arguments of `umemd run`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RunArgs {
+    /// Everything else from this file; flags beside it override it. It is read
+    /// again after SIGHUP and by `umemd reload`.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Interface to attach to; may be given several times.
-    #[arg(long = "iface", value_name = "NAME", required = true)]
+    #[arg(long = "iface", value_name = "NAME", required_unless_present = "config")]
     pub ifaces: Vec<String>,
 
     /// Network namespace of the interfaces: a name of `ip netns`, or a path
@@ -188,9 +361,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "RULE")]
     pub steer: Vec<String>,
 
-    /// What to do with the frames that were taken.
-    #[arg(long, value_enum, default_value_t = HandlerArg::Drop)]
-    pub handler: HandlerArg,
+    /// What becomes of everything else: it is the stack's, or it is dropped
+    /// [default: pass].
+    #[arg(long, value_enum)]
+    pub default: Option<DefaultArg>,
+
+    /// What to do with the frames that were taken [default: drop].
+    #[arg(long, value_enum)]
+    pub handler: Option<HandlerArg>,
 
     /// The other interface of --handler forward. Queue 0 is joined with its
     /// queue 0, and so on; frames cross in both directions.
@@ -198,18 +376,19 @@ pub struct RunArgs {
     pub to: Option<String>,
 
     /// Where the XDP program runs: in the driver, or in the stack (slower,
-    /// works everywhere).
-    #[arg(long, value_enum, default_value_t = ModeArg::Native)]
-    pub mode: ModeArg,
+    /// works everywhere) [default: native].
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
 
-    /// Address of the live page, /metrics, /status, /healthz and /readyz.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19478")]
-    pub listen: SocketAddr,
+    /// Address of the live page, /metrics, /status, /healthz and /readyz
+    /// [default: 127.0.0.1:19478].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
 
     /// The control socket, which `umemd status` and `umemd rule` ask; `none`:
-    /// there is none.
-    #[arg(long, value_name = "PATH|none", default_value = protocol::DEFAULT_SOCKET)]
-    pub control: PathBuf,
+    /// there is none [default: /run/umemd/umemd.sock].
+    #[arg(long, value_name = "PATH|none")]
+    pub control: Option<PathBuf>,
 
     /// Name by which the listener may be called over HTTP, beside addresses
     /// and this machine's own name; may be given several times.
@@ -225,18 +404,18 @@ pub struct RunArgs {
     pub json: bool,
 
     /// Frames kept for longer than this count as leaked, and who keeps them
-    /// is told: by a capture that nobody reads, say.
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
-    pub leak_after: Duration,
+    /// is told: by a capture that nobody reads, say [default: 1m].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub leak_after: Option<Duration>,
 
     /// Take the frames even if that cuts a connection to this machine.
     #[arg(long)]
     pub force: bool,
 
     /// The tag that a switch chip puts behind the MAC addresses (DSA), which
-    /// rules then look behind. `auto` asks sysfs.
-    #[arg(long, value_enum, default_value_t = SwitchTagArg::Auto)]
-    pub switch_tag: SwitchTagArg,
+    /// rules then look behind. `auto` asks sysfs [default: auto].
+    #[arg(long, value_enum)]
+    pub switch_tag: Option<SwitchTagArg>,
 
     /// Let the XDP program log every frame (debugging; slow).
     #[arg(long)]
@@ -256,7 +435,7 @@ pub struct RunArgs {
 }
 
 /// Arguments about AF_XDP sockets and their workers.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Sockets and workers")]
 pub struct SocketArgs {
     /// Bind in copy mode, which every driver can. With neither this nor
@@ -269,21 +448,22 @@ pub struct SocketArgs {
     pub zerocopy: bool,
 
     /// Let packets take several frames: where the MTU exceeds one frame,
-    /// always, or never.
-    #[arg(long, value_enum, default_value_t = MultiBufferArg::Auto)]
-    pub multi_buffer: MultiBufferArg,
+    /// always, or never [default: auto].
+    #[arg(long, value_enum)]
+    pub multi_buffer: Option<MultiBufferArg>,
 
-    /// Frames per queue, a power of two.
-    #[arg(long, value_name = "COUNT", default_value_t = 4096)]
-    pub frames: u32,
+    /// Frames per queue, a power of two [default: 4096].
+    #[arg(long, value_name = "COUNT")]
+    pub frames: Option<u32>,
 
-    /// Bytes per frame: 2048 or 4096.
-    #[arg(long, value_name = "BYTES", default_value_t = 2048)]
-    pub frame_size: u32,
+    /// Bytes per frame: 2048 or 4096 [default: 2048].
+    #[arg(long, value_name = "BYTES")]
+    pub frame_size: Option<u32>,
 
-    /// Bytes to keep free in each frame, before the 256 of the kernel.
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    pub headroom: u32,
+    /// Bytes to keep free in each frame, before the 256 of the kernel
+    /// [default: 0].
+    #[arg(long, value_name = "BYTES")]
+    pub headroom: Option<u32>,
 
     /// Put the frames into huge pages; ordinary ones if there are none.
     #[arg(long)]
@@ -316,7 +496,7 @@ pub struct SocketArgs {
 }
 
 /// Arguments about captures.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Capture")]
 pub struct CaptureArgs {
     /// Write what was handled, as it is sent, in pcapng; "-" for
@@ -324,21 +504,21 @@ pub struct CaptureArgs {
     #[arg(long = "capture", value_name = "FILE|-")]
     pub file: Option<PathBuf>,
 
-    /// Bytes to keep of each packet.
-    #[arg(long, value_name = "BYTES", default_value_t = 262_144, requires = "file")]
-    pub snaplen: u32,
+    /// Bytes to keep of each packet [default: 262144].
+    #[arg(long, value_name = "BYTES")]
+    pub snaplen: Option<u32>,
 
     /// Begin a new file after so many million bytes: FILE_00002, and so on.
-    #[arg(long, value_name = "MB", requires = "file")]
+    #[arg(long, value_name = "MB")]
     pub rotate_size: Option<u64>,
 
     /// Begin a new file after this time.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "file")]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub rotate_time: Option<Duration>,
 }
 
 /// Arguments of `--handler generate`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Generate")]
 pub struct GenerateArgs {
     /// Packets per second, of all queues together; unset: as many as go.
@@ -349,9 +529,9 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "COUNT")]
     pub count: Option<u64>,
 
-    /// Bytes of each, Ethernet header included.
-    #[arg(long, value_name = "BYTES", default_value_t = 60)]
-    pub size: u16,
+    /// Bytes of each, Ethernet header included [default: 60].
+    #[arg(long, value_name = "BYTES")]
+    pub size: Option<u16>,
 
     /// Destination MAC address.
     #[arg(long, value_name = "MAC")]
@@ -361,25 +541,26 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "MAC")]
     pub src_mac: Option<Mac>,
 
-    /// Destination IP address.
-    #[arg(long, value_name = "IP", default_value = "198.18.0.2")]
-    pub dst_addr: IpAddr,
+    /// Destination IP address [default: 198.18.0.2].
+    #[arg(long, value_name = "IP")]
+    pub dst_addr: Option<IpAddr>,
 
-    /// Source IP address.
-    #[arg(long, value_name = "IP", default_value = "198.18.0.1")]
-    pub src_addr: IpAddr,
+    /// Source IP address [default: 198.18.0.1].
+    #[arg(long, value_name = "IP")]
+    pub src_addr: Option<IpAddr>,
 
-    /// Destination UDP port.
-    #[arg(long, value_name = "PORT", default_value_t = 9)]
-    pub dst_port: u16,
+    /// Destination UDP port [default: 9].
+    #[arg(long, value_name = "PORT")]
+    pub dst_port: Option<u16>,
 
-    /// Source UDP port.
-    #[arg(long, value_name = "PORT", default_value_t = 9)]
-    pub src_port: u16,
+    /// Source UDP port [default: 9].
+    #[arg(long, value_name = "PORT")]
+    pub src_port: Option<u16>,
 }
 
 /// `--handler`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HandlerArg {
     /// Count and drop.
     Drop,
@@ -392,7 +573,8 @@ pub enum HandlerArg {
 }
 
 /// `--multi-buffer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MultiBufferArg {
     /// Where the MTU exceeds a frame.
     Auto,
@@ -403,7 +585,8 @@ pub enum MultiBufferArg {
 }
 
 /// `--switch-tag`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SwitchTagArg {
     /// As dsa/tagging of the interface in sysfs says.
     Auto,
@@ -416,7 +599,8 @@ pub enum SwitchTagArg {
 }
 
 /// `--mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ModeArg {
     /// In the driver, before the stack has allocated anything.
     Native,
@@ -424,16 +608,58 @@ pub enum ModeArg {
     Skb,
 }
 
+/// What becomes of frames without a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DefaultArg {
+    /// They are the stack's.
+    Pass,
+    /// They are dropped.
+    Drop,
+}
+
+impl From<DefaultArg> for OtherAction {
+    fn from(action: DefaultArg) -> Self {
+        match action {
+            DefaultArg::Pass => Self::Pass,
+            DefaultArg::Drop => Self::Drop,
+        }
+    }
+}
+
 impl TryFrom<RunArgs> for RunConfig {
     type Error = ConfigError;
 
-    fn try_from(args: RunArgs) -> Result<Self, ConfigError> {
+    /// Reads the file, if there is one, and validates it with the flags.
+    fn try_from(mut args: RunArgs) -> Result<Self, ConfigError> {
+        let mut rules: Vec<RuleText> = args.steer.iter().map(|rule| RuleText::steer(rule)).collect();
+        let Some(path) = args.config.clone() else {
+            if rules.is_empty() && args.handler != Some(HandlerArg::Generate) {
+                return Err(ConfigError::Missing { what: "taking frames", flag: "--steer RULE" });
+            }
+            return args.validate(rules);
+        };
+        let again = args.clone();
+        let from_file = File::read(&path)?.under(&mut args);
+        if rules.is_empty() {
+            rules = from_file;
+        }
+        let config = args
+            .validate(rules)
+            .map_err(|source| ConfigError::With { path: path.clone(), source: Box::new(source) })?;
+        Ok(Self { source: Some(Source::new(move || Self::try_from(again.clone()))), ..config })
+    }
+}
+
+impl RunArgs {
+    fn validate(self, rules: Vec<RuleText>) -> Result<RunConfig, ConfigError> {
         // Destructured without `..`, here and below, so that a new flag cannot be forgotten.
-        let RunArgs {
+        let Self {
+            config: _,
             ifaces,
             netns,
             queues,
-            steer,
+            steer: _,
+            default,
             handler,
             to,
             mode,
@@ -449,7 +675,7 @@ impl TryFrom<RunArgs> for RunConfig {
             sockets,
             capture,
             generate,
-        } = args;
+        } = self;
         let SocketArgs {
             copy,
             zerocopy,
@@ -467,24 +693,28 @@ impl TryFrom<RunArgs> for RunConfig {
         } = sockets;
         config::refuse_duplicates("--iface", &ifaces)?;
         config::refuse_duplicates("--queues", queues.as_deref().unwrap_or_default())?;
-        if steer.is_empty() && handler != HandlerArg::Generate {
-            return Err(ConfigError::Missing { what: "taking frames", flag: "--steer RULE" });
+        if ifaces.is_empty() {
+            return Err(ConfigError::Missing { what: "running", flag: "--iface NAME" });
         }
-        let layout = config::layout(frames, frame_size)?;
-        let capture = capture.into_config();
+        if copy && zerocopy {
+            return Err(ConfigError::Contradiction("--copy and --zerocopy exclude each other"));
+        }
+        let layout = config::layout(frames.unwrap_or(4096), frame_size.unwrap_or(2048))?;
+        let capture = capture.into_config()?;
+        let control = control.unwrap_or_else(|| protocol::DEFAULT_SOCKET.into());
         if json && capture.as_ref().is_some_and(|capture| capture.file.is_none()) {
             return Err(ConfigError::Contradiction("--json and --capture - both write to standard output"));
         }
-        Ok(Self {
-            rules: Arc::new(steer::compile(&steer)?),
-            handler: handler.with(to, &ifaces, generate)?,
+        Ok(RunConfig {
+            rules: Arc::new(protocol::compile(rules, default.map(Into::into).unwrap_or_default())?),
+            handler: handler.unwrap_or(HandlerArg::Drop).with(to, &ifaces, generate)?,
             ifaces,
             netns,
             queues,
             capture,
             mode: match mode {
-                ModeArg::Native => Mode::Native,
-                ModeArg::Skb => Mode::Skb,
+                None | Some(ModeArg::Native) => Mode::Native,
+                Some(ModeArg::Skb) => Mode::Skb,
             },
             bind: match (copy, zerocopy) {
                 (true, _) => Some(BindMode::Copy),
@@ -492,12 +722,12 @@ impl TryFrom<RunArgs> for RunConfig {
                 _ => None,
             },
             multi_buffer: match multi_buffer {
-                MultiBufferArg::Auto => MultiBuffer::Auto,
-                MultiBufferArg::On => MultiBuffer::On,
-                MultiBufferArg::Off => MultiBuffer::Off,
+                None | Some(MultiBufferArg::Auto) => MultiBuffer::Auto,
+                Some(MultiBufferArg::On) => MultiBuffer::On,
+                Some(MultiBufferArg::Off) => MultiBuffer::Off,
             },
             layout,
-            headroom: config::headroom(headroom, layout)?,
+            headroom: config::headroom(headroom.unwrap_or(0), layout)?,
             huge_pages,
             rings: config::rings(RingRequest {
                 fill: fill_ring,
@@ -507,20 +737,21 @@ impl TryFrom<RunArgs> for RunConfig {
             })?,
             cpus,
             spin,
-            listen,
+            listen: listen.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 19478)),
             control: (control.as_os_str() != "none").then_some(control),
             allow_hosts,
             duration,
             json,
-            leak_after,
+            leak_after: leak_after.unwrap_or(Duration::from_secs(60)),
             force,
             switch_tag: match switch_tag {
-                SwitchTagArg::Auto => None,
-                SwitchTagArg::None => Some(SwitchTag::None),
-                SwitchTagArg::Dsa => Some(SwitchTag::Dsa),
-                SwitchTagArg::Edsa => Some(SwitchTag::Edsa),
+                None | Some(SwitchTagArg::Auto) => None,
+                Some(SwitchTagArg::None) => Some(SwitchTag::None),
+                Some(SwitchTagArg::Dsa) => Some(SwitchTag::Dsa),
+                Some(SwitchTagArg::Edsa) => Some(SwitchTag::Edsa),
             },
             log_program,
+            source: None,
         })
     }
 }
@@ -562,15 +793,23 @@ impl HandlerArg {
 }
 
 impl CaptureArgs {
-    fn into_config(self) -> Option<Capture> {
+    fn into_config(self) -> Result<Option<Capture>, ConfigError> {
         let Self { file, snaplen, rotate_size, rotate_time } = self;
-        let file = file?;
-        Some(Capture {
+        let Some(file) = file else {
+            return match (snaplen, rotate_size, rotate_time) {
+                (None, None, None) => Ok(None),
+                _ => Err(ConfigError::Missing {
+                    what: "--snaplen, --rotate-size or --rotate-time",
+                    flag: "--capture FILE",
+                }),
+            };
+        };
+        Ok(Some(Capture {
             file: (file.as_os_str() != "-").then_some(file),
-            snaplen,
+            snaplen: snaplen.unwrap_or(262_144),
             rotate_size: rotate_size.map(|million| million.saturating_mul(1_000_000)),
             rotate_time,
-        })
+        }))
     }
 }
 
@@ -582,11 +821,11 @@ impl GenerateArgs {
         Generate {
             rate,
             count,
-            size: size.into(),
+            size: size.unwrap_or(60).into(),
             src_mac,
             dst_mac,
-            src: SocketAddr::new(src_addr, src_port),
-            dst: SocketAddr::new(dst_addr, dst_port),
+            src: SocketAddr::new(src_addr.unwrap_or(IpAddr::from([198, 18, 0, 1])), src_port.unwrap_or(9)),
+            dst: SocketAddr::new(dst_addr.unwrap_or(IpAddr::from([198, 18, 0, 2])), dst_port.unwrap_or(9)),
         }
         .checked()
     }
@@ -619,7 +858,7 @@ mod tests {
         let capture = config("--steer all --capture - --snaplen 96").unwrap().capture.unwrap();
         assert_eq!((capture.file, capture.snaplen), (None, 96));
         for (bad, named) in [
-            ("--handler drop", "--steer"),
+            ("--handler drop", "--steer RULE"),
             ("--handler generate", "--dst-mac"),
             ("--steer all --handler forward", "--to"),
             ("--steer all --handler forward --to eth0", "--to is --iface"),

@@ -1,6 +1,7 @@
 //! What to run, as plain data that was validated once.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -24,7 +25,7 @@ pub const HEADROOM: u32 = 256;
 pub const L2_OVERHEAD: u32 = 18;
 
 /// Everything that `umemd run` was asked to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RunConfig {
     /// Names of the interfaces to attach to; each once, at least one.
     pub ifaces: Vec<String>,
@@ -74,6 +75,94 @@ pub struct RunConfig {
     pub switch_tag: Option<SwitchTag>,
     /// Let the XDP program log.
     pub log_program: bool,
+    /// From where it can be read again; `None`: from nowhere.
+    pub source: Option<Source>,
+}
+
+/// Where a configuration came from, so that it can be read again.
+#[derive(Clone)]
+pub struct Source(Arc<dyn Fn() -> Result<RunConfig, ConfigError> + Send + Sync>);
+
+impl Source {
+    /// A source that is read by `read`.
+    pub fn new(read: impl Fn() -> Result<RunConfig, ConfigError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Reads it again.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it now.
+    pub fn read(&self) -> Result<RunConfig, ConfigError> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source(..)")
+    }
+}
+
+impl RunConfig {
+    /// What `new` asks for that cannot change while frames move, by the names of the flags: all but the rules.
+    #[must_use]
+    pub fn different(&self, new: &Self) -> Vec<&'static str> {
+        // Destructured without `..`, so that nothing new can be forgotten.
+        let Self {
+            ifaces,
+            netns,
+            queues,
+            rules: _,
+            handler,
+            capture,
+            mode,
+            bind,
+            multi_buffer,
+            layout,
+            headroom,
+            huge_pages,
+            rings,
+            cpus,
+            spin,
+            listen,
+            control,
+            allow_hosts,
+            leak_after,
+            duration,
+            json,
+            force: _,
+            switch_tag,
+            log_program,
+            source: _,
+        } = self;
+        let same = [
+            ("iface", *ifaces == new.ifaces),
+            ("netns", *netns == new.netns),
+            ("queues", *queues == new.queues),
+            ("handler", *handler == new.handler),
+            ("capture", *capture == new.capture),
+            ("mode", *mode == new.mode),
+            ("copy or zerocopy", *bind == new.bind),
+            ("multi-buffer", *multi_buffer == new.multi_buffer),
+            ("frames or frame-size", *layout == new.layout),
+            ("headroom", *headroom == new.headroom),
+            ("huge-pages", *huge_pages == new.huge_pages),
+            ("the size of a ring", *rings == new.rings),
+            ("cpus", *cpus == new.cpus),
+            ("spin", *spin == new.spin),
+            ("listen", *listen == new.listen),
+            ("control", *control == new.control),
+            ("allow-host", *allow_hosts == new.allow_hosts),
+            ("leak-after", *leak_after == new.leak_after),
+            ("duration", *duration == new.duration),
+            ("json", *json == new.json),
+            ("switch-tag", *switch_tag == new.switch_tag),
+            ("log-program", *log_program == new.log_program),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
 }
 
 /// What is done with the frames that were steered.
@@ -178,6 +267,22 @@ pub enum BindMode {
 /// What is wrong with what the user typed; exit code 2.
 #[derive(Debug, Error)]
 pub enum ConfigError {
+    /// A configuration file that cannot be used, with the line and a caret under the word.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file whose values cannot be used, perhaps with the flags beside it.
+    #[error("with {}", path.display())]
+    With {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<ConfigError>,
+    },
     /// A rule that cannot be used; if it does not parse, with a caret under the word.
     #[error(transparent)]
     Rule(#[from] SetError),

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -11,12 +12,14 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use umemd::{
     cli::{Cli, Command, PagepoolArgs, RuleCommand},
-    client,
+    client::{self, ClientError},
     config::{ConfigError, RunConfig},
     control::{self, Outcome, namespace},
     doctor, drops,
     outlet::Outlet,
-    page_pool, report,
+    page_pool,
+    protocol::{Changed, RefusalKind, Request, RuleListing},
+    report,
     steer::{self, Explanation, capture},
 };
 
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
     let code = run(cli).unwrap_or_else(|error| {
         // One line per cause: the outermost says what was being done, the last one why it failed.
         log.insist(format!("umemd: error: {error:#}\n"));
-        if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        if is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
     });
     log.drain(PATIENCE);
     code
@@ -61,7 +64,13 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 Outcome::Interrupted => ExitCode::from(130),
             })
         }
-        Command::Rule(command) => rule(command),
+        Command::Rule(command) => match command.request()? {
+            Some((control, request)) => ask(control, &request, command.json()),
+            None => rule(command),
+        },
+        Command::Reload(args) => {
+            ask(&args.control.control, &Request::Reload { force: args.force }, args.json)
+        }
         Command::Doctor(args) => {
             let report = doctor::examine(&args.ifaces)?;
             print(&if args.json { report.json() } else { report.text() })?;
@@ -82,6 +91,30 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// Asks a running agent about its rules, or to change them.
+fn ask(control: &Path, request: &Request, json: bool) -> Result<ExitCode> {
+    let text = match request {
+        Request::RuleList => {
+            let listing: RuleListing = client::ask(control, request)?;
+            if json { serde_json::to_string(&listing)? + "\n" } else { report::rules(&listing) }
+        }
+        _ => {
+            let changed: Changed = client::ask(control, request)?;
+            if json { serde_json::to_string(&changed)? + "\n" } else { report::changed(&changed) }
+        }
+    };
+    print(&text)
+}
+
+/// Whether what failed was asked wrongly.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let refusal = error.downcast_ref::<ClientError>();
+    error.is::<ConfigError>()
+        || refusal.is_some_and(
+            |error| matches!(error, ClientError::Refused(refusal) if refusal.kind == RefusalKind::Usage),
+        )
+}
+
 /// A reader that went away (`umemd drops | head`) is no error of ours.
 fn print(text: &str) -> Result<ExitCode> {
     match io::stdout().write_all(text.as_bytes()) {
@@ -97,10 +130,16 @@ fn pagepool(args: &PagepoolArgs) -> Result<()> {
     page_pool::run(&args.ifaces, args.netns.as_deref(), args.watch, args.json, &mut io::stdout())
 }
 
-/// `umemd rule`: needs no interface, no kernel and no rights.
+/// `umemd rule check` and `match`: needs no interface, no kernel and no rights.
 fn rule(command: RuleCommand) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     match command {
+        // Whoever has a running agent to ask.
+        RuleCommand::Add(_)
+        | RuleCommand::Del { .. }
+        | RuleCommand::List { .. }
+        | RuleCommand::Replace { .. }
+        | RuleCommand::Default { .. } => unreachable!("it is a request"),
         RuleCommand::Check { rule } => {
             let rules = steer::compile(&[rule]).map_err(ConfigError::from)?;
             if let Some(explanation) = Explanation::of(&rules) {

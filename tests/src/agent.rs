@@ -312,6 +312,11 @@ impl Agent {
         self.signal(Signal::INT);
     }
 
+    /// Sends SIGHUP, as a terminal that is closed does, or an administrator.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&self) {
         self.signal(Signal::KILL);

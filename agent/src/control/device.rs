@@ -14,9 +14,10 @@ use umemd_common::Decision;
 use super::{plan::Plan, queue::Queue};
 use crate::{
     config::RunConfig,
-    ebpf::{LoadOptions, Program, ProgramLog},
+    ebpf::{LoadOptions, MapError, Program, ProgramLog, RuleCount},
     nic::{self, NicError, XdpAttachment},
     observe::{DeviceInfo, DeviceView},
+    steer::RuleSet,
     xsk::SocketHandle,
 };
 
@@ -117,6 +118,19 @@ impl Device {
         Ok(self.program.borrow_mut().clear_socket(queue.number())?)
     }
 
+    /// Puts these rules in force, all at once.
+    pub(super) fn set_rules(&self, rules: &RuleSet) -> Result<(), MapError> {
+        self.program.borrow_mut().set_rules(rules)
+    }
+
+    /// What each rule has matched.
+    pub(super) fn rule_counts(&self) -> Vec<RuleCount> {
+        self.program.borrow().rule_counts().unwrap_or_else(|error| {
+            log::error!("{}: {error}", self.info.name);
+            Vec::new()
+        })
+    }
+
     /// Detaches the program.
     pub(super) fn detach(&self) {
         self.program.borrow_mut().detach();
@@ -136,7 +150,14 @@ impl Device {
             [0; Decision::COUNT]
         });
         let queues = self.queues.iter().map(Queue::observe).collect();
-        DeviceView { info: Arc::clone(&self.info), decisions, queues, away: None, kernel: None }
+        DeviceView {
+            info: Arc::clone(&self.info),
+            decisions,
+            queues,
+            away: None,
+            rules: Vec::new(),
+            kernel: None,
+        }
     }
 
     /// Queues whose worker makes no turns.

@@ -8,6 +8,7 @@
 use std::{
     cell::RefCell,
     mem,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     capture::{Source, Writer},
     config::{BindMode, RunConfig},
+    ebpf::RuleCount,
     nic::{self, interrupts},
     observe::{DeviceInfo, DeviceView, HoldsView, QueueView},
     xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
@@ -36,11 +38,27 @@ const LOOKS: u32 = 4;
 
 /// What groups need of the agent that they are of.
 pub(super) struct Common {
-    pub(super) config: RunConfig,
+    config: RefCell<Rc<RunConfig>>,
     pub(super) hire: Hire,
     pub(super) capture: RefCell<Option<Writer>>,
     /// Time zero of all turns.
     pub(super) epoch: Instant,
+}
+
+impl Common {
+    pub(super) fn new(config: RunConfig, hire: Hire, capture: Option<Writer>, epoch: Instant) -> Self {
+        Self { config: RefCell::new(Rc::new(config)), hire, capture: RefCell::new(capture), epoch }
+    }
+
+    /// The configuration at the moment; its rules are those in force.
+    pub(super) fn config(&self) -> Rc<RunConfig> {
+        Rc::clone(&self.config.borrow())
+    }
+
+    /// Notes what is in force from here on.
+    pub(super) fn set_config(&self, config: RunConfig) {
+        *self.config.borrow_mut() = Rc::new(config);
+    }
 }
 
 /// Interfaces that are opened and closed together.
@@ -93,9 +111,9 @@ fn who(device: &Device, queue: &Queue) -> String {
 impl Group {
     /// Opens the group; the first worker gets the CPU at `offset` of `cpus`.
     pub(super) fn open(common: &Common, names: Vec<String>, cpus: &[usize], offset: usize) -> Result<Self> {
-        let plans = plan::make(&common.config, &names)?;
+        let plans = plan::make(&common.config(), &names)?;
         let mut cpus = cpus.to_vec();
-        if common.config.cpus.is_none() {
+        if common.config().cpus.is_none() {
             let interrupted: Vec<usize> = names.iter().flat_map(|name| interrupts::cpus(name)).collect();
             cpus = interrupts::last(cpus, &interrupted);
         }
@@ -151,15 +169,24 @@ impl Group {
                     decisions: Default::default(),
                     queues: Vec::new(),
                     away: Some(why.clone()),
+                    rules: Vec::new(),
                     kernel: None,
                 })
                 .collect(),
         }
     }
 
+    /// What each rule has matched on each interface; nothing while those are away.
+    pub(super) fn rule_counts(&self) -> Vec<Vec<RuleCount>> {
+        match &*self.state.borrow() {
+            State::Open(open) => open.devices.iter().map(Device::rule_counts).collect(),
+            State::Closed { infos, .. } => infos.iter().map(|_| Vec::new()).collect(),
+        }
+    }
+
     /// Compares the group with its interfaces, and closes or opens it accordingly. What it closed is returned.
     pub(super) async fn reconcile(&self, common: &Common) -> Option<Leaving> {
-        let change = self.with_mut(|open| open.change(&common.config));
+        let change = self.with_mut(|open| open.change(&common.config()));
         match change {
             Some(None) => None,
             Some(Some(why)) => {
@@ -184,7 +211,7 @@ impl Group {
     }
 
     fn open_again(&self, common: &Common) {
-        let opened = plan::make(&common.config, &self.names)
+        let opened = plan::make(&common.config(), &self.names)
             .and_then(|plans| Open::new(common, plans, &self.cpus, false))
             .and_then(|mut open| open.start(common).map(|()| open));
         let mut state = self.state.borrow_mut();
@@ -209,7 +236,8 @@ impl Group {
 impl Open {
     /// Program, UMEMs, sockets, workers; the threads come later.
     fn new(common: &Common, plans: Vec<Plan>, cpus: &[usize], first: bool) -> Result<Self> {
-        let config = &common.config;
+        let config = common.config();
+        let config = &*config;
         let queues: usize = plans.iter().map(|plan| plan.queues.len()).sum();
         plan::refuse_too_much_memory(config, queues)?;
         plans.iter().for_each(|plan| plan.warn(config));
@@ -311,7 +339,7 @@ impl Open {
                 // Linux cuts a thread's name after 15 bytes; an interface's has up to 15.
                 name: format!("{}/{}", device.info().name, queue.number()),
                 cpu,
-                spin: common.config.spin,
+                spin: common.config().spin,
                 epoch: common.epoch,
             };
             let running = worker::spawn(post, crew)

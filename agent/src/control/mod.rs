@@ -12,8 +12,10 @@ mod plan;
 mod preflight;
 mod program_log;
 mod queue;
+mod reload;
 mod respond;
 mod socket;
+mod steering;
 mod watchdog;
 mod worker;
 
@@ -38,8 +40,9 @@ use tokio::{
 use crate::{
     capture::{Closing, Writer, Written},
     config::{Handler, RunConfig},
+    ebpf::RuleCount,
     metrics::{self, Answer, Hosts, Requests},
-    observe::{self, Asked, Observation, QueueView, Totals},
+    observe::{self, Asked, Observation, QueueView, Reloads, Totals},
     outlet::Outlet,
     report::Reporter,
     status::Status,
@@ -120,12 +123,12 @@ fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
 
     let (epoch, wall_clock) = (Instant::now(), SystemTime::now());
     let capture = config.capture.clone().map(|capture| Writer::start(capture, wall_clock)).transpose()?;
-    let common = Common { config, hire, capture: RefCell::new(capture), epoch };
+    let common = Common::new(config, hire, capture, epoch);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
         // From here on a signal ends us in order: what was opened by then is closed.
-        let signals = Signals::listen().context("cannot listen for signals")?;
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
         let groups = open_all(&common)?;
         let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
         let agent = Rc::new(Agent::new(common, groups));
@@ -133,14 +136,14 @@ fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
         let start = agent.observe();
         for group in &agent.groups {
             group.with_mut(|open| open.start(&agent.common)).transpose()?;
-            if agent.common.config.log_program {
+            if agent.common.config().log_program {
                 let logs = |open: &Open| open.devices.iter().filter_map(Device::take_log).collect();
                 for log in group.with::<Vec<_>>(logs).unwrap_or_default() {
                     tokio::task::spawn_local(program_log::forward(log));
                 }
             }
         }
-        let (pages, hosts) = (Rc::clone(&agent), Hosts::new(&agent.common.config.allow_hosts));
+        let (pages, hosts) = (Rc::clone(&agent), Hosts::new(&agent.common.config().allow_hosts));
         tokio::task::spawn_local(metrics::serve(listener, hosts, agent.requests.clone(), move |path| {
             pages.page(path)
         }));
@@ -148,8 +151,12 @@ fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
             let controller = UnixListener::from_std(controller).context("cannot use the control socket")?;
             tokio::task::spawn_local(socket::serve(controller, Rc::clone(&agent)));
         }
+        if let Some(hangup) = signals.hangup.take_if(|_| agent.common.config().source.is_some()) {
+            let agent = Rc::clone(&agent);
+            tokio::task::spawn_local(async move { agent.reload_at(hangup).await });
+        }
         log::info!("listening on {endpoint}");
-        let reporter = Reporter::new(out, agent.common.config.json, start);
+        let reporter = Reporter::new(out, agent.common.config().json, start);
         agent.serve(signals, &endpoint, reporter).await
     }))
 }
@@ -160,16 +167,16 @@ const FRESH: Duration = Duration::from_millis(250);
 
 /// Opens every interface, or none: what was opened before an error is closed by dropping it.
 fn open_all(common: &Common) -> Result<Vec<Group>> {
-    let cpus = plan::cpus(&common.config)?;
-    let names: Vec<Vec<String>> = match &common.config.handler {
+    let cpus = plan::cpus(&common.config())?;
+    let names: Vec<Vec<String>> = match &common.config().handler {
         Handler::Forward { to } => {
-            vec![common.config.ifaces.iter().chain([to]).cloned().collect()]
+            vec![common.config().ifaces.iter().chain([to]).cloned().collect()]
         }
-        _ => common.config.ifaces.iter().map(|name| vec![name.clone()]).collect(),
+        _ => common.config().ifaces.iter().map(|name| vec![name.clone()]).collect(),
     };
     // What is wrong with any of them is found before anything is touched.
     for names in &names {
-        plan::make(&common.config, names)?;
+        plan::make(&common.config(), names)?;
     }
     let mut groups: Vec<Group> = Vec::new();
     for names in names {
@@ -179,6 +186,15 @@ fn open_all(common: &Common) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
+/// What the kernel said last.
+struct LastAsked {
+    at: Instant,
+    /// Of the interfaces.
+    asked: Asked,
+    /// Of the rules on each of them.
+    counts: Vec<Vec<RuleCount>>,
+}
+
 /// Everything that runs.
 struct Agent {
     common: Common,
@@ -186,8 +202,8 @@ struct Agent {
     started: Instant,
     started_at: SystemTime,
     requests: Requests,
-    /// What the kernel said last of the interfaces, and when.
-    asked: RefCell<Option<(Instant, Asked)>>,
+    asked: RefCell<Option<LastAsked>>,
+    reloads: Cell<Reloads>,
     groups: Vec<Group>,
     /// Groups that were closed, and that somebody still holds frames of.
     leaving: RefCell<Vec<Leaving>>,
@@ -210,13 +226,14 @@ impl Agent {
             past: RefCell::default(),
             closing: RefCell::default(),
             asked: RefCell::default(),
+            reloads: Cell::new(Reloads::none()),
             worker_failed: Cell::new(false),
         }
     }
 
     /// Reports and watches until a signal, the end of `--duration`, or until no worker is left; then shuts down.
     async fn serve(&self, mut signals: Signals, endpoint: &str, mut reporter: Reporter) -> Result<Outcome> {
-        let config = &self.common.config;
+        let config = self.common.config();
         reporter.banner(endpoint);
 
         let every = |period| {
@@ -307,7 +324,7 @@ impl Agent {
     fn look_for_late_frames(&self, now: Duration) {
         let mut past = self.past.borrow_mut();
         self.leaving.borrow_mut().retain_mut(|leaving| {
-            let all_home = leaving.retry(now, self.common.config.leak_after);
+            let all_home = leaving.retry(now, self.common.config().leak_after);
             if all_home {
                 leaving.queues().for_each(|queue| past.add(queue));
             }
@@ -332,7 +349,7 @@ impl Agent {
         // Frames that came late are home now: looked for at once, and not in a second.
         let now = self.common.epoch.elapsed() + RETRY_INTERVAL;
         for leaving in &mut *self.leaving.borrow_mut() {
-            leaving.retry(now, self.common.config.leak_after);
+            leaving.retry(now, self.common.config().leak_after);
         }
         for device in &mut end.devices {
             device.queues.clear();
@@ -367,9 +384,10 @@ impl Agent {
         Observation {
             at: self.started.elapsed(),
             started: self.started_at,
-            leak_after: self.common.config.leak_after,
-            rules: Arc::clone(&self.common.config.rules),
-            handler: self.common.config.handler.name(),
+            leak_after: self.common.config().leak_after,
+            rules: Arc::clone(&self.common.config().rules),
+            handler: self.common.config().handler.name(),
+            reloads: self.reloads.get(),
             devices: self.groups.iter().flat_map(Group::observe).collect(),
             leaving: self.leaving_queues(),
             past: self.past.borrow().clone(),
@@ -384,13 +402,16 @@ impl Agent {
     fn observe_all(&self) -> Observation {
         let mut observation = self.observe();
         let mut asked = self.asked.borrow_mut();
-        let fresh = asked.as_ref().filter(|(at, _)| at.elapsed() < FRESH).is_some();
+        let fresh = asked.as_ref().filter(|last| last.at.elapsed() < FRESH).is_some();
         if !fresh {
             let served = observation.devices.iter().filter(|device| device.away.is_none());
-            *asked = Some((Instant::now(), observe::ask(served.map(|device| device.info.as_ref()))));
+            let counts = self.groups.iter().flat_map(Group::rule_counts).collect();
+            let said = observe::ask(served.map(|device| device.info.as_ref()));
+            *asked = Some(LastAsked { at: Instant::now(), asked: said, counts });
         }
-        if let Some((_, asked)) = &*asked {
-            for device in &mut observation.devices {
+        if let Some(LastAsked { asked, counts, .. }) = &*asked {
+            for (device, counts) in observation.devices.iter_mut().zip(counts) {
+                device.rules.clone_from(counts);
                 device.kernel = asked.views.get(&device.info.index).cloned();
             }
             observation.collectors = asked.collectors.clone();
@@ -455,21 +476,35 @@ fn far_future() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(86400 * 365)
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT and SIGTERM; and SIGHUP, which ends us too if there is no file to read again.
 struct Signals {
+    hangup: Option<Signal>,
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            hangup: Some(signal(SignalKind::hangup())?),
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = received(&mut self.hangup) => {}
         }
+    }
+}
+
+/// Never, if nobody listens for the signal here.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }

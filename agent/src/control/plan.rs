@@ -6,10 +6,13 @@ use procfs::Current as _;
 use crate::{
     config::{BindMode, HEADROOM, Handler, L2_OVERHEAD, MultiBuffer, RunConfig},
     nic::{
-        self, Link, NicError, SwitchTag, drivers,
+        self, Address, Link, NicError, Route, SwitchTag, drivers,
         quirks::{Facts, Finding, Weight},
     },
-    steer::guard,
+    steer::{
+        RuleSet,
+        guard::{self, InterfaceFacts},
+    },
     sys::ethtool,
 };
 
@@ -29,21 +32,41 @@ pub(super) struct Plan {
     pub(super) switch_tag: SwitchTag,
 }
 
+/// What this network namespace looks like: what the lock-out guard goes by.
+pub(super) struct Surroundings {
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+    routes: Vec<Route>,
+}
+
+impl Surroundings {
+    /// Asks the kernel.
+    pub(super) fn ask() -> Result<Self, NicError> {
+        let ask = |what| move |source| NicError::Kernel { what, source };
+        Ok(Self {
+            links: nic::links().map_err(NicError::links)?,
+            addresses: nic::addresses().map_err(ask("its addresses"))?,
+            routes: nic::routes().map_err(ask("its routes"))?,
+        })
+    }
+
+    /// What the guard has to know of one of the interfaces.
+    pub(super) fn facts(&self, link: &Link) -> InterfaceFacts {
+        nic::facts(link, &self.links, &self.addresses, &self.routes)
+    }
+}
+
 /// Plans for these interfaces, or the reason why one of them cannot be opened.
 pub(super) fn make(config: &RunConfig, names: &[String]) -> Result<Vec<Plan>> {
-    let ask = |what| move |source| NicError::Kernel { what, source };
-    let links = nic::links().map_err(NicError::links)?;
-    let addresses = nic::addresses().map_err(ask("its addresses"))?;
-    let routes = nic::routes().map_err(ask("its routes"))?;
-
+    let surroundings = Surroundings::ask()?;
     let mut plans = Vec::new();
     for name in names {
-        let link = nic::find(&links, name, config.netns.as_deref())?;
+        let link = nic::find(&surroundings.links, name, config.netns.as_deref())?;
         if !link.up {
             return Err(NicError::Down { name: name.clone() }.into());
         }
         if !config.force {
-            guard::refuse_lock_out(&config.rules, &nic::facts(link, &links, &addresses, &routes))
+            guard::refuse_lock_out(&config.rules, &surroundings.facts(link))
                 .with_context(|| format!("will not attach to {name}"))?;
         }
         plans.push(Plan::new(config, link.clone())?);
@@ -122,19 +145,24 @@ impl Plan {
                 Weight::Note => log::info!("{}", finding.text),
             }
         }
-        if config.rules.look_for_tags() && ethtool::takes_vlan_tags(&self.link.name).unwrap_or(false) {
-            log::warn!(
-                "{0} takes VLAN tags away before the XDP program sees them: rules with `vlan` will not match; \
-                 leave them on: ethtool -K {0} rxvlan off (on a veth also txvlan off at the other end)",
-                self.link.name,
-            );
-        }
+        self.warn_of_tags(&config.rules);
         let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config));
         if mtu + L2_OVERHEAD > capacity && !self.multi_buffer {
             log::warn!(
                 "{name} has MTU {mtu}, and a frame of {} bytes holds packets of {capacity}: longer ones are dropped \
                  and counted as xsk_rx_dropped; --multi-buffer auto lets them take several frames",
                 config.layout.chunk_size(),
+            );
+        }
+    }
+
+    /// Says if rules look for VLAN tags that the NIC takes away.
+    pub(super) fn warn_of_tags(&self, rules: &RuleSet) {
+        if rules.look_for_tags() && ethtool::takes_vlan_tags(&self.link.name).unwrap_or(false) {
+            log::warn!(
+                "{0} takes VLAN tags away before the XDP program sees them: rules with `vlan` will not match; \
+                 leave them on: ethtool -K {0} rxvlan off (on a veth also txvlan off at the other end)",
+                self.link.name,
             );
         }
     }

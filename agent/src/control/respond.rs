@@ -10,6 +10,14 @@ impl Respond for Agent {
     async fn respond(&self, request: Request) -> String {
         match request {
             Request::Status => answer(Ok(Status::of(&self.observe_all()))),
+            Request::RuleList => answer(Ok(self.list_rules())),
+            Request::RuleAdd { rules, at, force } => answer(self.add_rules(rules, at, force)),
+            Request::RuleDel { names, force } => answer(self.delete_rules(&names, force)),
+            Request::RuleReplace { rules, default, force } => {
+                answer(self.replace_rules(rules, default, force))
+            }
+            Request::RuleDefault { action, force } => answer(self.change_default(action, force)),
+            Request::Reload { force } => answer(self.reload(force).await),
         }
     }
 }

@@ -21,7 +21,7 @@ use rustix::net::xdp::XdpStatistics;
 pub use totals::Totals;
 use umemd_common::Decision;
 
-use crate::{capture::Written, steer::RuleSet};
+use crate::{capture::Written, ebpf::RuleCount, steer::RuleSet};
 
 /// All devices at one moment.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct Observation {
     pub rules: Arc<RuleSet>,
     /// What is done with the frames that were steered, as `--handler` calls it.
     pub handler: &'static str,
+    /// How often the configuration was read again.
+    pub reloads: Reloads,
     /// The devices, in the order given.
     pub devices: Vec<DeviceView>,
     /// Queues that were closed, because their interface went or changed, and that somebody still holds frames of.
@@ -52,6 +54,27 @@ pub struct Observation {
     pub requests: Vec<(&'static str, u16, u64)>,
 }
 
+/// How often the configuration was read again, and how the last time went.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloads {
+    /// How often that was put in force.
+    pub applied: u64,
+    /// How often it was refused.
+    pub rejected: u64,
+    /// Whether the last one was put in force; the start counts as one.
+    pub good: bool,
+    /// When that last succeeded.
+    pub at: SystemTime,
+}
+
+impl Reloads {
+    /// None since the start, which is now.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { applied: 0, rejected: 0, good: true, at: SystemTime::now() }
+    }
+}
+
 /// One interface.
 #[derive(Clone, Debug)]
 pub struct DeviceView {
@@ -63,6 +86,8 @@ pub struct DeviceView {
     pub queues: Vec<QueueView>,
     /// Why the interface is not served at the moment.
     pub away: Option<String>,
+    /// What each rule has matched, if it was asked for.
+    pub rules: Vec<RuleCount>,
     /// What the kernel says of the interface itself; `None` if it was not asked.
     pub kernel: Option<KernelView>,
 }
@@ -205,6 +230,7 @@ pub(crate) fn fixture() -> Observation {
         decisions: [1, 2, 0, 0, 0, 3, 4, 5, 0, 0, 0],
         queues: vec![queue(0), queue(1)],
         away: None,
+        rules: Vec::new(),
         kernel: None,
     };
     Observation {
@@ -213,6 +239,10 @@ pub(crate) fn fixture() -> Observation {
         leak_after: Duration::from_secs(60),
         rules: Arc::default(),
         handler: "drop",
+        reloads: Reloads {
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            ..Reloads::none()
+        },
         devices: vec![device],
         leaving: Vec::new(),
         past: Totals::default(),
@@ -239,6 +269,13 @@ pub(crate) fn fixture_with_kernel() -> Observation {
         },
         boottime: 1200,
     });
+    observation.rules = Arc::new(crate::steer::compile(&["udp port 53", "arp"]).expect("rules"));
+    let count = |packets| umemd_common::maps::Count { packets, bytes: 60 * packets };
+    observation.devices[0].rules = ["rule1", "rule2"]
+        .into_iter()
+        .zip([7, 0])
+        .map(|(name, packets)| RuleCount { name: name.to_owned(), count: count(packets) })
+        .collect();
     let queue = &mut observation.devices[0].queues[0];
     queue.holds.holders[1] =
         HolderView { name: "capture", frames: 3, oldest: Some(Duration::from_secs(75)), leaked: 1 };

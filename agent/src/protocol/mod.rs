@@ -1,7 +1,10 @@
 #![doc = include_str!("PROTOCOL.md")]
 
+mod rules;
+
 use std::fmt;
 
+pub use rules::{ListedRule, OtherAction, RuleAction, RuleListing, RuleText, compile, insert, queue_list};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version of the protocol that is spoken here.
@@ -17,6 +20,63 @@ pub const DEFAULT_SOCKET: &str = "/run/umemd/umemd.sock";
 pub enum Request {
     /// How it is: the object of `/status`.
     Status,
+    /// The rules in force, and what they have matched: a [`RuleListing`].
+    RuleList,
+    /// Adds rules; answered with [`Changed`], as is every change.
+    RuleAdd {
+        /// The rules, in their order.
+        rules: Vec<RuleText>,
+        /// The place of the first of them, counted from 1; without it they come last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<usize>,
+        /// Even if that cuts somebody off.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Removes rules: all that are named, or none.
+    RuleDel {
+        /// Their names.
+        names: Vec<String>,
+        /// Even if that cuts somebody off, whom a rule that passes kept connected.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Puts these rules in the place of all others.
+    RuleReplace {
+        /// The rules, in their order.
+        rules: Vec<RuleText>,
+        /// What becomes of all other frames; without it, the same as before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        default: Option<OtherAction>,
+        /// Even if that cuts somebody off.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Changes what becomes of frames without a rule.
+    RuleDefault {
+        /// What becomes of them.
+        action: OtherAction,
+        /// Even if that cuts somebody off.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Reads the file of `--config` again.
+    Reload {
+        /// Even if its rules cut somebody off.
+        #[serde(default)]
+        force: bool,
+    },
+}
+
+/// What is in force after a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// How many rules.
+    pub rules: usize,
+    /// What becomes of frames without one.
+    pub default: OtherAction,
+    /// The names of the rules that came by this change, in their order.
+    pub added: Vec<String>,
 }
 
 /// A request with the version of its language, as one line.

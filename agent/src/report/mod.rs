@@ -3,12 +3,14 @@
 mod interval;
 mod json;
 pub(crate) mod numbers;
+mod rules;
 mod status;
 mod table;
 
 use std::{io, time::Duration};
 
 pub use interval::{Interval, Kind};
+pub use rules::{changed, rules};
 pub use status::status;
 
 use crate::{observe::Observation, outlet::Outlet};

@@ -115,7 +115,7 @@ mod tests {
     struct Seven;
 
     impl Respond for Seven {
-        async fn respond(&self, Request::Status: Request) -> String {
+        async fn respond(&self, _: Request) -> String {
             protocol::answer(Ok("seven".repeat(1 << 20)))
         }
     }

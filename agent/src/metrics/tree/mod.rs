@@ -6,6 +6,7 @@
 mod agent;
 mod kernel;
 mod pool;
+mod rules;
 mod socket;
 mod worker;
 
@@ -81,10 +82,19 @@ use metrics;
 
 /// Every metric, in the order of the page.
 pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
-    [agent::IDENTITY, pool::TREE, socket::TREE, worker::TREE, worker::STEERING, kernel::DROPS, kernel::POOLS]
-        .into_iter()
-        .chain([kernel::POOL_INFO, agent::SELF])
-        .flatten()
+    [
+        agent::IDENTITY,
+        pool::TREE,
+        socket::TREE,
+        worker::TREE,
+        worker::STEERING,
+        rules::RULES,
+        kernel::DROPS,
+        kernel::POOLS,
+    ]
+    .into_iter()
+    .chain([kernel::POOL_INFO, rules::RELOADS, agent::SELF])
+    .flatten()
 }
 
 impl Metric {

@@ -1,0 +1,195 @@
+//! Rules while they are in force: each change is a set of its own, guarded, compiled, and put in force at one moment
+//! on each interface, or not at all.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use umemd_common::{Decision, maps::Count};
+
+use super::{Agent, device::Device, plan::Surroundings};
+use crate::{
+    config::RunConfig,
+    protocol::{self, Changed, ListedRule, OtherAction, Refusal, RuleListing, RuleText},
+    steer::{
+        DefaultAction, RuleSet, RuleSpec, SetError,
+        guard::{self, LockOutError},
+    },
+};
+
+impl Agent {
+    /// The rules in force, and what they have matched.
+    pub(super) fn list_rules(&self) -> RuleListing {
+        let rules = &self.common.config().rules;
+        let mut counts = vec![Count::default(); rules.len()];
+        for device in self.groups.iter().flat_map(super::Group::rule_counts) {
+            for (sum, rule) in counts.iter_mut().zip(device) {
+                sum.packets += rule.count.packets;
+                sum.bytes += rule.count.bytes;
+            }
+        }
+        let rules = rules.iter().zip(counts).map(|(rule, count)| ListedRule {
+            name: rule.spec.name.clone(),
+            expression: rule.spec.expression.clone(),
+            action: rule.spec.action.into(),
+            queues: protocol::queue_list(rule.spec.queues),
+            packets: count.packets,
+            bytes: count.bytes,
+        });
+        let decided = self.groups.iter().flat_map(super::Group::observe);
+        let by_default = decided.map(|device| {
+            BY_DEFAULT.iter().map(|decision| device.decisions[*decision as usize]).sum::<u64>()
+        });
+        RuleListing {
+            rules: rules.collect(),
+            default: self.common.config().rules.default.into(),
+            default_packets: by_default.sum(),
+        }
+    }
+
+    /// Adds rules at a place counted from 1, or at the end.
+    pub(super) fn add_rules(
+        &self,
+        rules: Vec<RuleText>,
+        at: Option<usize>,
+        force: bool,
+    ) -> Result<Changed, Refusal> {
+        let (old, default) = self.specs();
+        let at = at.unwrap_or(old.len() + 1);
+        if !(1..=old.len() + 1).contains(&at) {
+            return Err(Refusal::usage(format_args!(
+                "there is no place {at} for a rule: there are {} rules, so 1 to {} are",
+                old.len(),
+                old.len() + 1
+            )));
+        }
+        let count = rules.len();
+        let specs = protocol::insert(old, at - 1, rules).map_err(Refusal::usage)?;
+        let added = specs[at - 1..][..count].iter().map(|rule| rule.name.clone()).collect();
+        self.put_in_force(RuleSet::compile(specs, default), force)?;
+        Ok(self.changed(added))
+    }
+
+    /// Removes rules by name.
+    pub(super) fn delete_rules(&self, names: &[String], force: bool) -> Result<Changed, Refusal> {
+        let (mut specs, default) = self.specs();
+        for name in names {
+            if !specs.iter().any(|rule| rule.name == *name) {
+                let known: Vec<&str> = specs.iter().take(SHOWN).map(|rule| rule.name.as_str()).collect();
+                let more = if specs.len() > SHOWN { ", and more" } else { "" };
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") + more };
+                return Err(Refusal::usage(format_args!("there is no rule `{name}`; there are: {known}")));
+            }
+        }
+        specs.retain(|rule| !names.contains(&rule.name));
+        self.put_in_force(RuleSet::compile(specs, default), force)?;
+        Ok(self.changed(Vec::new()))
+    }
+
+    /// Puts these rules in the place of all others.
+    pub(super) fn replace_rules(
+        &self,
+        rules: Vec<RuleText>,
+        default: Option<OtherAction>,
+        force: bool,
+    ) -> Result<Changed, Refusal> {
+        let default = default.unwrap_or_else(|| self.common.config().rules.default.into());
+        self.put_in_force(protocol::compile(rules, default), force)?;
+        Ok(self.changed(self.specs().0.into_iter().map(|rule| rule.name).collect()))
+    }
+
+    /// Changes what becomes of frames without a rule.
+    pub(super) fn change_default(&self, action: OtherAction, force: bool) -> Result<Changed, Refusal> {
+        self.put_in_force(RuleSet::compile(self.specs().0, action.into()), force)?;
+        Ok(self.changed(Vec::new()))
+    }
+
+    fn specs(&self) -> (Vec<RuleSpec>, DefaultAction) {
+        let rules = &self.common.config().rules;
+        (rules.specs(), rules.default)
+    }
+
+    /// What is in force now.
+    pub(super) fn changed(&self, added: Vec<String>) -> Changed {
+        let rules = &self.common.config().rules;
+        Changed { rules: rules.len(), default: rules.default.into(), added }
+    }
+
+    /// The one way in which rules change: refused rules, and rules that the kernel does not take, leave the old ones
+    /// in force.
+    pub(super) fn put_in_force(&self, rules: Result<RuleSet, SetError>, force: bool) -> Result<(), Refusal> {
+        let rules = Arc::new(rules.map_err(Refusal::usage)?);
+        let refused = |error: anyhow::Error| Refusal::refused(format_args!("{error:#}"));
+        let before = self.common.config();
+        let harmless = self.guard(&before.rules, &rules, force).map_err(refused)?;
+        if let Err(error) = self.each_device(|device| Ok(device.set_rules(&rules)?)) {
+            // On those that took the new rules already.
+            if let Err(error) = self.each_device(|device| Ok(device.set_rules(&before.rules)?)) {
+                log::error!("{error:#}");
+            }
+            return Err(refused(error.context("the rules are not in force")));
+        }
+        let had_tags = before.rules.look_for_tags();
+        // An interface that comes back is guarded again, unless its rules were forced.
+        let force = !harmless && (force || before.force);
+        self.common.set_config(RunConfig { rules: Arc::clone(&rules), force, ..RunConfig::clone(&before) });
+        log::info!("{} rules are in force, the default is {}", rules.len(), rules.default.name());
+        if !had_tags {
+            let _ = self.each_device(|device| {
+                device.plan.warn_of_tags(&rules);
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses rules that would cut off what the rules before did not; whether nothing at all is cut off.
+    fn guard(&self, before: &RuleSet, rules: &RuleSet, force: bool) -> Result<bool> {
+        let surroundings = match Surroundings::ask() {
+            Err(_) if force => return Ok(false),
+            surroundings => surroundings?,
+        };
+        let mut harmless = true;
+        self.each_device(|device| {
+            let link = &device.plan.link;
+            let facts = surroundings.facts(link);
+            let connections = match guard::connections_on(&facts) {
+                Ok(connections) => connections,
+                Err(_) if force => {
+                    harmless = false;
+                    return Ok(());
+                }
+                Err(source) => return Err(LockOutError::Unknown { source }.into()),
+            };
+            let mut cut = guard::check(rules, &connections, &facts.default_routes);
+            harmless &= cut.is_empty();
+            let already = guard::check(before, &connections, &facts.default_routes);
+            cut.retain(|new| already.iter().all(|old| old.cut != new.cut));
+            if cut.is_empty() || force {
+                return Ok(());
+            }
+            Err(LockOutError::LockedOut(cut)).with_context(|| format!("not changed on {}", link.name))
+        })?;
+        Ok(harmless)
+    }
+
+    /// Every interface that is served, up to the first error.
+    fn each_device(&self, mut f: impl FnMut(&Device) -> Result<()>) -> Result<()> {
+        for group in &self.groups {
+            group.with(|open| open.devices.iter().try_for_each(&mut f)).transpose()?;
+        }
+        Ok(())
+    }
+}
+
+/// Of frames that no rule matches.
+const BY_DEFAULT: [Decision; 6] = [
+    Decision::Unmatched,
+    Decision::Truncated,
+    Decision::Malformed,
+    Decision::UnmatchedDropped,
+    Decision::TruncatedDropped,
+    Decision::MalformedDropped,
+];
+
+/// Names that are enough to see a slip.
+const SHOWN: usize = 12;

@@ -1,0 +1,91 @@
+//! What each rule has matched, and how often the configuration was read again.
+
+use super::{Kind, Metric, Read, worker};
+use crate::{
+    counts::Counts,
+    observe::{DeviceView, Observation, Reloads},
+    steer::action_name,
+};
+
+/// Rules that have series of their own; the others are added up, so that 10,000 rules are not 20,000 series.
+const MOST: usize = 256;
+/// As what.
+const OTHERS: &str = "other";
+
+pub(super) const RULES: &[Metric] = &[
+    Metric {
+        name: "umemd_steer_rule_info",
+        kind: Kind::Gauge,
+        labels: &["rule", "action", "match"],
+        help: "The rules in force, the first 256 of them, as they were given.",
+        read: Read::Agent(|observation, out| {
+            for rule in observation.rules.iter().take(MOST) {
+                out.add_with(&[&rule.spec.name, action_name(rule.spec.action), &rule.spec.expression], true);
+            }
+        }),
+    },
+    Metric {
+        name: "umemd_steer_rule_packets",
+        kind: Kind::Counter,
+        labels: &["rule"],
+        help: "Frames that the rule matched first; begins at 0 when the rule comes. Rules beyond 256 are added up as other.",
+        read: Read::Device(|device, out| {
+            for (rule, packets) in counts(device, |count| count.packets).iter() {
+                out.add_with(&[rule], packets);
+            }
+        }),
+    },
+    Metric {
+        name: "umemd_steer_rule_bytes",
+        kind: Kind::Counter,
+        labels: &["rule"],
+        help: "Their bytes, from the Ethernet header on.",
+        read: Read::Device(|device, out| {
+            for (rule, bytes) in counts(device, |count| count.bytes).iter() {
+                out.add_with(&[rule], bytes);
+            }
+        }),
+    },
+];
+
+pub(super) const RELOADS: &[Metric] = &[
+    Metric {
+        name: "umemd_config_last_reload_successful",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 if what the configuration file said last is in force, 0 if it was refused; 1 from the start on.",
+        read: Read::Agent(|observation, out| out.add(observation.reloads.good)),
+    },
+    Metric {
+        name: "umemd_config_last_reload_success_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the configuration was last put in force.",
+        read: Read::Agent(|observation, out| {
+            out.add(worker::millis(worker::unix(observation.reloads.at)));
+        }),
+    },
+    Metric {
+        name: "umemd_config_reloads",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "How often the configuration file was read again, by what became of it.",
+        read: Read::Agent(|observation: &Observation, out| {
+            let Reloads { applied, rejected, .. } = observation.reloads;
+            out.add_with(&["applied"], applied);
+            out.add_with(&["rejected"], rejected);
+        }),
+    },
+];
+
+fn counts(device: &DeviceView, of: impl Fn(&umemd_common::maps::Count) -> u64) -> Counts {
+    let mut counts = Counts::default();
+    for rule in device.rules.iter().take(MOST) {
+        counts.add(&rule.name, of(&rule.count));
+    }
+    if let Some(others) = device.rules.get(MOST..).filter(|others| !others.is_empty()) {
+        // Somebody may call a rule that, too.
+        counts.add(OTHERS, others.iter().map(|rule| of(&rule.count)).sum());
+    }
+    counts
+}

@@ -1,0 +1,359 @@
+//! Rules that change while frames move.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use e2e::{
+    agent::Agent,
+    command::ip,
+    lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
+    wait::{PATIENCE, wait_until},
+    wire::{WINDOW, Wire, any_size},
+};
+use serde_json::{Value, json};
+
+const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
+/// The rule for [`OTHER_PORT`].
+const OTHER: &str = "udp dst port 7008";
+
+/// Packets that the rule of this name matched.
+fn packets(agent: &Agent, name: &str) -> u64 {
+    rule(agent, name)["packets"].as_u64().expect("a count")
+}
+
+fn rule(agent: &Agent, name: &str) -> Value {
+    let listing = agent.tell(&["rule", "list", "--json"]).json();
+    let rules = listing["rules"].as_array().expect("a list");
+    let found = rules.iter().find(|rule| rule["name"] == name);
+    found.unwrap_or_else(|| panic!("no rule {name}: {listing}")).clone()
+}
+
+fn names(agent: &Agent) -> Vec<String> {
+    let listing = agent.tell(&["rule", "list", "--json"]).json();
+    let rules = listing["rules"].as_array().expect("a list");
+    rules.iter().map(|rule| rule["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// A file with this text, gone when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, text: &str) -> Self {
+        let scratch = Self(std::env::temp_dir().join(format!("umemd-e2e-{}-{name}", process::id())));
+        scratch.write(text);
+        scratch
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.0, text).expect("a temporary file can be written");
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("of our making")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn rules_come_and_go_and_the_others_go_on_counting() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let agent = lab.agent(&REFLECT).start();
+    let program = near.xdp_program();
+    let [taken, other] = [PORT, OTHER_PORT].map(|port| Wire::connect(&lab.far, near.port(port)));
+    let stack = Wire::listen(&lab.near, near.port(OTHER_PORT));
+    taken.reflect(WINDOW, any_size);
+    other.send(0..WINDOW, any_size);
+    stack.expect(0..WINDOW, any_size, PATIENCE);
+
+    let added = agent.tell(&["rule", "add", OTHER, "--name", "more", "--at", "1", "--json"]).json();
+    assert_eq!(added, json!({"rules": 2, "default": "pass", "added": ["more"]}));
+    other.reflect(WINDOW, any_size);
+    taken.reflect(WINDOW, any_size);
+    assert_eq!(stack.drain(), 0, "it is steered now");
+    assert_eq!((packets(&agent, "more"), packets(&agent, "rule1")), (WINDOW, 2 * WINDOW));
+
+    // First match decides; the rule behind loses nothing but what the one in front takes.
+    agent.tell(&["rule", "add", STEER, "--name", "front", "--action", "drop", "--at", "1"]).ok();
+    taken.send(0..WINDOW, any_size);
+    agent.metrics_when("all are dropped", |m| m.verdicts("dropped") == WINDOW);
+    assert_eq!((packets(&agent, "front"), packets(&agent, "rule1")), (WINDOW, 2 * WINDOW));
+    assert_eq!(names(&agent), ["front", "more", "rule1"]);
+
+    agent.tell(&["rule", "del", "front", "more"]).ok();
+    taken.reflect(WINDOW, any_size);
+    other.send(0..WINDOW, any_size);
+    stack.expect(0..WINDOW, any_size, PATIENCE);
+    assert_eq!(packets(&agent, "rule1"), 3 * WINDOW, "over three changes");
+    agent
+        .metrics_when("the rule in the metrics", |m| m.total("umemd_steer_rule_packets_total") == 3 * WINDOW);
+
+    let text = agent.tell(&["rule", "list"]).ok();
+    assert!(text.contains("rule1    steer               192"), "{text}");
+    assert_eq!(near.xdp_program(), program, "nothing was attached again");
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["rx_packets"], 4 * WINDOW);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_set_that_is_replaced_under_traffic_is_never_seen_by_half() {
+    const ROUNDS: u64 = 60;
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    // Both sets take both ports; each rule takes the other's frames in the other set, by another shape. With half of
+    // either, frames of one port are nobody's, and go to the stack.
+    let port = |port: u16| format!("udp dst port {port}");
+    let from = |port: u16| format!("src host {} and udp dst portrange {port}-{port}", lab.pair().far.ip);
+    let set = |x: String, y: String| {
+        format!("[[rule]]\nname = 'x'\nmatch = '{x}'\n[[rule]]\nname = 'y'\nmatch = '{y}'\n")
+    };
+    let sets = [
+        Scratch::new("a.toml", &set(port(PORT), port(OTHER_PORT))),
+        Scratch::new("b.toml", &set(from(OTHER_PORT), from(PORT))),
+    ];
+    let agent = lab.agent(&["--config", sets[0].path(), "--handler", "reflect"]).start();
+    let program = near.xdp_program();
+
+    let replaced = AtomicBool::new(false);
+    let mut sent = 0;
+    thread::scope(|scope| {
+        let replacing = scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                agent.tell(&["rule", "replace", "--file", sets[(round % 2) as usize].path()]).ok();
+            }
+            replaced.store(true, Ordering::Relaxed);
+        });
+        let wires = [PORT, OTHER_PORT].map(|port| Wire::connect(&lab.far, near.port(port)));
+        while !replaced.load(Ordering::Relaxed) {
+            for wire in &wires {
+                wire.reflect(WINDOW, any_size);
+                sent += WINDOW;
+            }
+        }
+        replacing.join().expect("every set was taken");
+    });
+
+    let metrics = agent.metrics();
+    assert_eq!(packets(&agent, "x") + packets(&agent, "y"), sent, "each is counted by exactly one");
+    for none in ["unmatched", "passed", "dropped", "no_socket", "other_queue"] {
+        assert_eq!(metrics.verdicts(none), 0, "{none}");
+    }
+    assert_eq!(metrics.verdicts("steered"), sent);
+    assert!(sent > ROUNDS, "{sent} frames over {ROUNDS} changes");
+    assert_eq!(near.xdp_program(), program, "nothing was attached again");
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["tx_packets"], sent);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_rule_may_be_limited_to_queues() {
+    let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let near = &lab.pair().near;
+    let agent = lab.agent(&["--steer", OTHER, "--handler", "reflect"]).start();
+    agent.tell(&["rule", "add", STEER, "--name", "first", "--queues", "0"]).ok();
+    let stack = Wire::listen(&lab.near, near.port(PORT));
+    let (mut sent, mut passed) = (0, 0);
+    // Which queue a flow takes is the kernel's to choose.
+    wait_until("both queues have been used", PATIENCE, || {
+        Wire::connect(&lab.far, near.port(PORT)).send(0..1, |_| 100);
+        sent += 1;
+        agent.metrics_when("the frame is decided", |m| {
+            m.verdicts("steered") + m.verdicts("other_queue") == sent
+        });
+        passed += stack.drain();
+        let metrics = agent.metrics();
+        metrics.verdicts("steered") > 0 && metrics.verdicts("other_queue") > 0
+    });
+    let metrics = agent.metrics();
+    wait_until("the stack has the others", PATIENCE, || {
+        passed += stack.drain();
+        passed == metrics.verdicts("other_queue")
+    });
+    assert_eq!(packets(&agent, "first"), sent, "a match is a match on every queue");
+    assert_eq!(rule(&agent, "first")["queues"], json!([0]));
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn what_is_refused_changes_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&REFLECT).start();
+    let bad = Scratch::new("bad.toml", "[[rule]]\nmatch = 'udp dst prot 7'\n");
+    let before = agent.tell(&["rule", "list", "--json"]).json();
+    for (args, code, said) in [
+        (&["rule", "add", "udp dst prot 7"][..], 2, "        ^^^^"),
+        (&["rule", "add", "arp", "--name", "rule1"], 2, "two rules are called `rule1`"),
+        (&["rule", "add", "arp", "--name", "a b"], 2, "no name for a rule"),
+        (&["rule", "add", "arp", "--at", "3"], 2, "there is no place 3"),
+        (&["rule", "add", "arp", "--queues", "64"], 2, "queue 64"),
+        (&["rule", "del", "rule1", "rule9"], 2, "there is no rule `rule9`; there are: rule1"),
+        (&["rule", "replace", "arp", "quic"], 2, "quic"),
+        (&["rule", "replace", "--file", bad.path()], 2, "line 2: bad rule"),
+        (&["rule", "replace"], 2, "RULE"),
+        (&["reload"], 1, "started without --config"),
+    ] {
+        let stderr = agent.tell(args).refused(code);
+        assert!(stderr.contains(said), "{args:?}: expected {said:?}:\n{stderr}");
+    }
+    assert_eq!(agent.tell(&["rule", "list", "--json"]).json(), before);
+    Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(WINDOW, any_size);
+    agent.terminate();
+    agent.wait().summary();
+}
+
+/// A connection to a listener in the near namespace.
+fn connect(lab: &Lab, address: SocketAddr) -> (TcpStream, (TcpListener, TcpStream)) {
+    let listener = lab.near.run(|| TcpListener::bind(address)).expect("a free port");
+    let client = lab.far.run(|| TcpStream::connect(address)).expect("a handshake");
+    let (server, _) = listener.accept().expect("a connection");
+    (client, (listener, server))
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn nobody_is_locked_out_by_a_rule_that_comes_later() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let agent = lab.agent(&REFLECT).start();
+    let (client, _server) = connect(&lab, near.port(PORT));
+    let ends = [near.port(PORT).to_string(), client.local_addr().expect("connected").to_string()];
+    let all = Scratch::new("all.toml", "[[rule]]\nmatch = 'tcp'\naction = 'drop'\n");
+    for args in [
+        &["rule", "add", "all"][..],
+        &["rule", "add", "tcp dst port 7007", "--action", "drop"],
+        &["rule", "replace", "udp", "tcp"],
+        &["rule", "replace", "--file", all.path()],
+        &["rule", "default", "drop"],
+        &["rule", "replace", STEER, "--default", "drop"],
+    ] {
+        let stderr = agent.tell(args).refused(1);
+        for words in [&ends[0], &ends[1], "near0", "--force"] {
+            assert!(stderr.contains(words), "{args:?}: expected {words:?}:\n{stderr}");
+        }
+    }
+    assert_eq!(names(&agent), ["rule1"]);
+
+    // With a rule that lets it pass, the rest may go. Then that rule is what keeps it.
+    agent
+        .tell(&["rule", "add", "tcp port 7007 or arp", "--name", "keep", "--action", "pass", "--at", "1"])
+        .ok();
+    agent.tell(&["rule", "default", "drop"]).ok();
+    let stderr = agent.tell(&["rule", "del", "keep"]).refused(1);
+    assert!(stderr.contains(&ends[0]) && stderr.contains("the default, drop"), "{stderr}");
+
+    // Whoever forces it gets it, and is not asked again about what is cut already.
+    agent.tell(&["rule", "del", "keep", "--force"]).ok();
+    agent.tell(&["rule", "add", OTHER]).ok();
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_comes_back_gets_the_rules_of_the_day() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&REFLECT).start();
+    agent.tell(&["rule", "replace", OTHER]).ok();
+    lab.pair().remove();
+    wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
+    // Also those that come while it is away.
+    agent.tell(&["rule", "add", STEER, "--name", "late"]).ok();
+    lab.lay(0);
+    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    for port in [PORT, OTHER_PORT] {
+        Wire::connect(&lab.far, lab.pair().near.port(port)).reflect(WINDOW, any_size);
+    }
+    assert_eq!((packets(&agent, "rule1"), packets(&agent, "late")), (WINDOW, WINDOW));
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_file_is_read_again_at_a_command_and_at_sighup() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let rules = |rules: &str| format!("iface = ['near0']\nhandler = 'reflect'\nframes = 512\n{rules}");
+    let one = "[[rule]]\nname = 'one'\nmatch = 'udp dst port 7007'\n";
+    let file = Scratch::new("reload.toml", &rules(one));
+    let agent = lab.agent_on(&["--config", file.path()]).start();
+    let program = near.xdp_program();
+    let wire = |port| Wire::connect(&lab.far, near.port(port));
+    wire(PORT).reflect(WINDOW, any_size);
+
+    file.write(&rules(&format!("{one}[[rule]]\nname = 'two'\nmatch = 'udp dst port 7008'\n")));
+    assert_eq!(agent.tell(&["reload"]).ok(), "2 rules in force, default pass\n");
+    wire(OTHER_PORT).reflect(WINDOW, any_size);
+    assert_eq!((packets(&agent, "one"), packets(&agent, "two")), (WINDOW, WINDOW), "one goes on counting");
+
+    // A bad file is refused as a whole, with where it is bad; as is what takes a restart.
+    let bad = format!("{one}[[rule]]\nname = 'three'\nmatch = 'udp dst prot 7'\n");
+    for (text, code, said) in [
+        (rules(&bad), 2, "line 9: bad rule: expected `port`"),
+        (rules("framez = 1\n"), 2, "unknown field `framez`"),
+        (rules(one).replace("512", "1024"), 1, "frames or frame-size changed, which takes a restart"),
+        (rules(one).replace("reflect", "drop"), 1, "handler changed, which takes a restart"),
+    ] {
+        file.write(&text);
+        let stderr = agent.tell(&["reload"]).refused(code);
+        assert!(stderr.contains(said), "expected {said:?}:\n{stderr}");
+        assert_eq!(names(&agent), ["one", "two"], "the old rules stay");
+    }
+    let metrics = agent.metrics();
+    assert_eq!(metrics.total("umemd_config_last_reload_successful"), 0);
+    assert_eq!(metrics.total("umemd_config_reloads_total"), 5);
+
+    file.write(&rules("[[rule]]\nname = 'three'\nmatch = 'udp dst port 7008'\n"));
+    agent.hang_up();
+    wait_until("the signal is heeded", PATIENCE, || names(&agent) == ["three"]);
+    wire(OTHER_PORT).reflect(WINDOW, any_size);
+    file.write("");
+    agent.hang_up();
+    wait_until("it says why not", PATIENCE, || agent.stderr().matches("not reloaded").count() == 5);
+    assert_eq!(names(&agent), ["three"]);
+
+    assert_eq!(near.xdp_program(), program, "nothing was attached again");
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["rx_packets"], 3 * WINDOW);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_reload_locks_nobody_out_and_sighup_without_a_file_ends() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let file = Scratch::new("guard.toml", "iface = ['near0']\n");
+    let agent = lab.agent_on(&["--config", file.path()]).start();
+    let (_client, _server) = connect(&lab, near.port(PORT));
+    for text in ["iface = ['near0']\ndefault = 'drop'\n", "iface = ['near0']\n[[rule]]\nmatch = 'all'\n"] {
+        file.write(text);
+        let stderr = agent.tell(&["reload"]).refused(1);
+        assert!(stderr.contains("cut off") && stderr.contains(&near.port(PORT).to_string()), "{stderr}");
+        assert_eq!(names(&agent), [""; 0]);
+    }
+    agent.tell(&["reload", "--force"]).ok();
+    assert_eq!(names(&agent), ["rule1"]);
+    agent.terminate();
+    agent.wait().summary();
+
+    ip(&["-netns", lab.near.name(), "link", "set", "near0", "up"]);
+    let agent = lab.agent(&["--steer", STEER]).start();
+    agent.hang_up();
+    agent.wait().summary();
+}
