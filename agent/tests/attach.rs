@@ -3,9 +3,11 @@
 
 use std::process::Command;
 
+use aya::programs::loaded_links;
 use aya::test_helpers::NetNsGuard;
 use umemd::ebpf::{AttachError, LoadOptions, Mode, Program};
 use umemd::nic::{self, Link};
+use umemd::steer::compile;
 
 /// A namespace with a veth pair in it, both ends up; gone when dropped.
 struct Veth(#[expect(dead_code, reason = "held for its drop")] NetNsGuard);
@@ -49,6 +51,49 @@ fn the_program_runs_in_the_mode_asked_for_until_it_is_detached_or_dropped() {
         program.attach(&veth.near(), mode).unwrap();
         drop(program);
         assert_eq!(veth.near().xdp, None, "dropped");
+    }
+}
+
+/// The kernel's id of the link by which this program is attached.
+fn link_of(program: u32) -> u32 {
+    let mut links = loaded_links().map(|link| link.unwrap());
+    links.find(|link| link.program_id() == program).expect("it is attached by a link").id()
+}
+
+#[test]
+#[ignore = "requires root: attaches to a veth in a network namespace"]
+fn a_program_takes_the_place_of_another_by_the_same_link() {
+    let veth = Veth::new();
+    for mode in [Mode::Native, Mode::Skb] {
+        let mut old = load();
+        old.set_rules(&compile(&["arp", "ip"]).unwrap()).unwrap();
+        old.attach(&veth.near(), mode).unwrap();
+        let link = link_of(old.id());
+        let mut arp = [0; 60];
+        arp[12..14].copy_from_slice(&[0x08, 0x06]);
+        old.test_run(&arp).unwrap();
+
+        let old = old.retire().unwrap();
+        assert_eq!(veth.near().xdp.unwrap().program_id, old.id(), "it stays attached");
+        // Another variant, as for a longer MTU; with rules of which one is known.
+        let mut new = Program::load(LoadOptions { frags: true, ..LoadOptions::default() }).unwrap();
+        new.set_rules(&compile(&["arp"]).unwrap()).unwrap();
+        new.replace(old, &veth.near(), mode).unwrap();
+        let attached = veth.near().xdp.unwrap();
+        assert_eq!((attached.mode, attached.program_id), (mode.to_string().as_str(), new.id()));
+        assert_eq!(link_of(new.id()), link, "nothing was detached");
+
+        new.test_run(&arp).unwrap();
+        let counts = new.rule_counts().unwrap();
+        assert_eq!((counts.len(), counts[0].count.packets, counts[0].count.bytes), (1, 2, 120));
+        // A rule that goes and comes back begins anew.
+        new.set_rules(&compile(&["ip", "ip6"]).unwrap()).unwrap();
+        assert_eq!(new.rule_counts().unwrap()[0].count.packets, 2, "rule1 is still rule1");
+        new.set_rules(&compile::<&str>(&[]).unwrap()).unwrap();
+        new.set_rules(&compile(&["arp"]).unwrap()).unwrap();
+        assert_eq!(new.rule_counts().unwrap()[0].count.packets, 0);
+        drop(new);
+        assert_eq!(veth.near().xdp, None, "one link, and it is gone");
     }
 }
 

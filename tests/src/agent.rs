@@ -292,6 +292,25 @@ impl Agent {
         }
     }
 
+    /// The kernel's ids of the links by which it holds its XDP programs (proc_pid_fdinfo(5)), in their order.
+    ///
+    /// # Panics
+    ///
+    /// If it is gone.
+    pub fn xdp_links(&self) -> Vec<u64> {
+        let folder = format!("/proc/{}/fdinfo", self.pid());
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        // One that was closed meanwhile is none.
+        let texts = files.flatten().filter_map(|file| fs::read_to_string(file.path()).ok());
+        let mut ids: Vec<u64> = texts
+            .filter_map(|text| {
+                text.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok())
+            })
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The objects printed so far.
     pub fn objects(&self) -> Vec<Value> {
         self.stdout.lock().iter().map(|line| object(line)).collect()

@@ -157,11 +157,14 @@ fn a_changed_number_of_queues_is_served() {
     let queues = || agent.metrics_anyhow().label_values("umemd_rx_packets_total", "queue");
     assert_eq!(queues(), ["0"]);
     wire(&lab).reflect(WINDOW, any_size);
+    let links = agent.xdp_links();
+    assert_eq!(links.len(), 1);
 
     near.ethtool("-L", &["rx", "3"]);
     wait_until("three queues are served", PATIENCE, || queues() == ["0", "1", "2"]);
     wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
     wire(&lab).reflect(WINDOW, any_size);
+    assert_eq!(agent.xdp_links(), links, "nothing was detached, which would bounce the link of some NICs");
 
     agent.terminate();
     let exit = agent.wait();
@@ -184,6 +187,9 @@ fn a_longer_mtu_is_served_with_packets_in_several_frames() {
     // Until then the program on the near end forbade it.
     far.set(&["mtu", "9000"]);
     wire(&lab).reflect(WINDOW, |number| 8972 - number as usize);
+    agent.metrics_when("its rule goes on counting", |m| {
+        m.total("umemd_steer_rule_packets_total") == 2 * WINDOW
+    });
 
     // A shorter one needs nothing.
     near.set(&["mtu", "8000"]);

@@ -14,8 +14,8 @@ use umemd_common::Decision;
 use super::{plan::Plan, queue::Queue};
 use crate::{
     config::RunConfig,
-    ebpf::{LoadOptions, MapError, Program, ProgramLog, RuleCount},
-    nic::{self, NicError, XdpAttachment},
+    ebpf::{LoadOptions, MapError, Program, ProgramLog, Retired, RuleCount},
+    nic::{self, NicError, XdpAttachment, drivers},
     observe::{DeviceInfo, DeviceView},
     steer::RuleSet,
     xsk::SocketHandle,
@@ -40,8 +40,15 @@ pub(super) struct Attached {
     mode: &'static str,
 }
 
-/// Loads the program and attaches it.
-pub(super) fn attach(config: &RunConfig, plan: &Plan) -> Result<Attached> {
+/// A program that stays attached to an interface while its queues are closed, and passes everything: mvneta and
+/// mvpp2 bounce their link when one is detached or attached, and not when one takes the place of another.
+pub(super) struct Kept {
+    index: u32,
+    program: Retired,
+}
+
+/// Loads the program and attaches it; in the place of one that was kept, if that is still there.
+pub(super) fn attach(config: &RunConfig, plan: &Plan, kept: &mut Vec<Kept>) -> Result<Attached> {
     let name = &plan.link.name;
     let mut program = Program::load(LoadOptions {
         log: config.log_program,
@@ -49,8 +56,21 @@ pub(super) fn attach(config: &RunConfig, plan: &Plan) -> Result<Attached> {
         switch_tag: plan.switch_tag.bytes(),
     })?;
     program.set_rules(&config.rules)?;
-    program.attach(&plan.link, config.mode)?;
-    let attached = attachment(plan.link.index, &program).map_err(NicError::links)?;
+    let index = plan.link.index;
+    let place = kept.iter().position(|kept| kept.index == index);
+    let old = place.map(|place| kept.swap_remove(place).program);
+    match old.filter(|old| matches!(attachment(index, old.id()), Ok(Some(_)))) {
+        None => program.attach(&plan.link, config.mode)?,
+        Some(old) if old.frags() == plan.multi_buffer || drivers::swaps_variants(&plan.driver) => {
+            program.replace(old, &plan.link, config.mode)?;
+        }
+        Some(old) => {
+            let counts = old.detach();
+            program.attach(&plan.link, config.mode)?;
+            program.carry_counts(counts);
+        }
+    }
+    let attached = attachment(index, program.id()).map_err(NicError::links)?;
     let Some(attached) = attached else {
         bail!("attached to {name}, but the kernel does not show our program there");
     };
@@ -61,9 +81,9 @@ pub(super) fn attach(config: &RunConfig, plan: &Plan) -> Result<Attached> {
 }
 
 /// The kernel's view of our program on an interface.
-fn attachment(index: u32, program: &Program) -> io::Result<Option<XdpAttachment>> {
+fn attachment(index: u32, program_id: u32) -> io::Result<Option<XdpAttachment>> {
     let attached = nic::link(index)?.and_then(|link| link.xdp);
-    Ok(attached.filter(|xdp| xdp.program_id == program.id()))
+    Ok(attached.filter(|xdp| xdp.program_id == program_id))
 }
 
 impl Device {
@@ -131,6 +151,17 @@ impl Device {
         })
     }
 
+    /// Steers no further frame: the program is detached; or, to be kept for [`attach`], it passes everything, if it
+    /// is attached and can be told so.
+    pub(super) fn close(self, keep: bool) -> (Vec<Queue>, Option<Kept>) {
+        let attached = keep && self.is_attached();
+        let Self { plan, info, program, queues } = self;
+        let kept = attached.then(|| program.into_inner().retire()).and_then(|retired| {
+            retired.inspect_err(|error| log::warn!("{}: {error}; it is detached", info.name)).ok()
+        });
+        (queues, kept.map(|program| Kept { index: plan.link.index, program }))
+    }
+
     /// Detaches the program.
     pub(super) fn detach(&self) {
         self.program.borrow_mut().detach();
@@ -139,7 +170,7 @@ impl Device {
     /// Whether the kernel shows our program on the interface; one that does not answer has not said that it is
     /// gone.
     pub(super) fn is_attached(&self) -> bool {
-        !matches!(attachment(self.plan.link.index, &self.program.borrow()), Ok(None))
+        !matches!(attachment(self.plan.link.index, self.program.borrow().id()), Ok(None))
     }
 
     /// The device as it is now.

@@ -3,7 +3,8 @@
 //! A UMEM cannot be bound again once its interface went (libxdp keeps its first socket as long as the UMEM), and
 //! what the sockets were made for may change under them. So there is one answer to an interface that was removed,
 //! that has other queues now, or packets that its frames do not hold: all of the group is closed, and opened again
-//! with new UMEMs and pools as soon as that can be. What was closed waits for who still holds its frames.
+//! with new UMEMs and pools as soon as that can be. What was closed waits for who still holds its frames. Where the
+//! interface is still there, the program stays attached meanwhile and passes everything, so that no link bounces.
 
 use std::{
     cell::RefCell,
@@ -19,7 +20,7 @@ use frame_pool::{FrameLayout, FramePool, PoolConfig, Recycler, Shutdown, UmemPro
 
 use super::{
     crew::{self, Crew, Hire, Parts, Place},
-    device::{self, Attached, Device},
+    device::{self, Attached, Device, Kept},
     plan::{self, Plan},
     queue::{Fixed, Queue},
     worker::{self, End, Post, Running, Why},
@@ -75,6 +76,7 @@ enum State {
     Closed {
         infos: Vec<Arc<DeviceInfo>>,
         why: String,
+        kept: Vec<Kept>,
     },
 }
 
@@ -119,7 +121,7 @@ impl Group {
         }
         let first = offset % cpus.len().max(1);
         cpus.rotate_left(first);
-        let open = Open::new(common, plans, &cpus, true)?;
+        let open = Open::new(common, plans, &cpus, None)?;
         Ok(Self { names, cpus, state: RefCell::new(State::Open(open)) })
     }
 
@@ -162,7 +164,7 @@ impl Group {
     pub(super) fn observe(&self) -> Vec<DeviceView> {
         match &*self.state.borrow() {
             State::Open(open) => open.devices.iter().map(Device::observe).collect(),
-            State::Closed { infos, why } => infos
+            State::Closed { infos, why, .. } => infos
                 .iter()
                 .map(|info| DeviceView {
                     info: Arc::clone(info),
@@ -191,7 +193,7 @@ impl Group {
             Some(None) => None,
             Some(Some(why)) => {
                 log::warn!("{}: {why}; its queues are closed", self.names.join(" and "));
-                self.close(&why).await
+                self.close(&why, true).await
             }
             None => {
                 self.open_again(common);
@@ -200,19 +202,33 @@ impl Group {
         }
     }
 
-    /// Closes the group, if it is open.
-    pub(super) async fn close(&self, reason: &str) -> Option<Leaving> {
+    /// Closes the group, if it is open; to be opened again, it keeps its programs where they are.
+    pub(super) async fn close(&self, reason: &str, keep: bool) -> Option<Leaving> {
         let infos = self.with(Open::infos)?;
-        let closed = State::Closed { infos, why: reason.to_owned() };
-        match self.state.replace(closed) {
-            State::Open(open) => Some(open.close().await),
-            State::Closed { .. } => None,
+        let closed = State::Closed { infos, why: reason.to_owned(), kept: Vec::new() };
+        let State::Open(open) = self.state.replace(closed) else { return None };
+        let (leaving, programs) = open.close(keep).await;
+        if let State::Closed { kept, .. } = &mut *self.state.borrow_mut() {
+            *kept = programs;
+        }
+        Some(leaving)
+    }
+
+    /// Detaches the programs: no further frame is steered.
+    pub(super) fn detach(&self) {
+        match &mut *self.state.borrow_mut() {
+            State::Open(open) => open.devices.iter().for_each(Device::detach),
+            State::Closed { kept, .. } => kept.clear(),
         }
     }
 
     fn open_again(&self, common: &Common) {
+        let mut kept = match &mut *self.state.borrow_mut() {
+            State::Open(_) => return,
+            State::Closed { kept, .. } => mem::take(kept),
+        };
         let opened = plan::make(&common.config(), &self.names)
-            .and_then(|plans| Open::new(common, plans, &self.cpus, false))
+            .and_then(|plans| Open::new(common, plans, &self.cpus, Some(&mut kept)))
             .and_then(|mut open| open.start(common).map(|()| open));
         let mut state = self.state.borrow_mut();
         match opened {
@@ -235,14 +251,19 @@ impl Group {
 
 impl Open {
     /// Program, UMEMs, sockets, workers; the threads come later.
-    fn new(common: &Common, plans: Vec<Plan>, cpus: &[usize], first: bool) -> Result<Self> {
+    ///
+    /// It is not the first time if something was `kept` of the last one.
+    fn new(common: &Common, plans: Vec<Plan>, cpus: &[usize], kept: Option<&mut Vec<Kept>>) -> Result<Self> {
         let config = common.config();
         let config = &*config;
         let queues: usize = plans.iter().map(|plan| plan.queues.len()).sum();
         plan::refuse_too_much_memory(config, queues)?;
         plans.iter().for_each(|plan| plan.warn(config));
+        let first = kept.is_none();
+        let mut none = Vec::new();
+        let kept = kept.unwrap_or(&mut none);
         let attached: Vec<Attached> =
-            plans.iter().map(|plan| device::attach(config, plan)).collect::<Result<_>>()?;
+            plans.iter().map(|plan| device::attach(config, plan, kept)).collect::<Result<_>>()?;
 
         let mut workers = Vec::new();
         let mut queues: Vec<Vec<Queue>> = plans.iter().map(|_| Vec::new()).collect();
@@ -434,29 +455,26 @@ impl Open {
         Buried { failed: any_failed, ..self.buried() }
     }
 
-    /// Detaches the programs: no further frame is steered.
-    pub(super) fn detach(&self) {
-        self.devices.iter().for_each(Device::detach);
-    }
-
     /// Closes everything:
     ///
-    /// 1. detach the program: no further frame is steered;
+    /// 1. detach the programs, or let them pass everything and keep them: no further frame is steered;
     /// 2. let go of the sockets, which are the workers' alone from here on;
     /// 3. tell every worker to stop; each empties its RX ring, waits for its completions, closes its socket, and
     ///    takes every frame home;
     /// 4. wait for them.
-    async fn close(self) -> Leaving {
-        self.detach();
-        self.devices.iter().flat_map(|device| &device.queues).for_each(Queue::release_socket);
-        for employed in &self.workers {
+    async fn close(self, keep: bool) -> (Leaving, Vec<Kept>) {
+        let Self { devices, workers } = self;
+        let (devices, kept): (Vec<Vec<Queue>>, Vec<Option<Kept>>) =
+            devices.into_iter().map(|device| device.close(keep)).unzip();
+        devices.iter().flatten().for_each(Queue::release_socket);
+        for employed in &workers {
             if let Employed::Running(running) = employed {
                 running.stop.ask();
             }
         }
         let mut leaving = Leaving { workers: Vec::new() };
-        for (index, employed) in self.workers.into_iter().enumerate() {
-            let queues = self.devices.iter().map(|device| &device.queues[index]);
+        for (index, employed) in workers.into_iter().enumerate() {
+            let queues = devices.iter().map(|queues| &queues[index]);
             let end = match employed {
                 // It never had anything.
                 Employed::Waiting(..) => continue,
@@ -482,7 +500,7 @@ impl Open {
             }
             leaving.workers.push(past);
         }
-        leaving
+        (leaving, kept.into_iter().flatten().collect())
     }
 }
 

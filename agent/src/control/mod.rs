@@ -338,10 +338,10 @@ impl Agent {
         let mut end = self.observe();
         // At once: the second would go on sending to the first meanwhile.
         for group in &self.groups {
-            group.with(Open::detach);
+            group.detach();
         }
         for group in &self.groups {
-            let closed = group.close("stopped").await;
+            let closed = group.close("stopped", false).await;
             self.leaving.borrow_mut().extend(closed);
         }
         let at = self.started.elapsed();

@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
+use aya::programs::xdp::XdpLink;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
@@ -70,6 +71,33 @@ pub struct Statistics {
 
 /// The log of the program; see [`Program::take_log`].
 pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
+
+/// A program that is attached and does nothing; dropped, it is detached.
+#[derive(Debug)]
+pub struct Retired {
+    program: Program,
+    /// What its rules had matched.
+    counts: Vec<RuleCount>,
+}
+
+impl Retired {
+    /// The kernel's id of the program.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.program.id
+    }
+
+    /// Whether it takes packets in several buffers.
+    #[must_use]
+    pub fn frags(&self) -> bool {
+        self.program.name == PROGRAM_FRAGS
+    }
+
+    /// Detaches it; what its rules had matched.
+    pub fn detach(self) -> Vec<RuleCount> {
+        self.counts
+    }
+}
 
 /// The XDP program of one interface.
 pub struct Program {
@@ -158,6 +186,43 @@ impl Program {
             .map_err(|_| AttachError::NoBpfLink { interface: interface.name.clone() })?;
         self.link = Some(link);
         Ok(())
+    }
+
+    /// Attaches to where `other` is attached, in its stead and without a moment between (`BPF_LINK_UPDATE`): no frame
+    /// goes by, and no link bounces. Rules in force here go on from the counts of `other`'s of the same names.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach); `other` is detached then.
+    pub fn replace(&mut self, other: Retired, interface: &Link, mode: Mode) -> Result<(), AttachError> {
+        let no_link = || AttachError::NoBpfLink { interface: interface.name.clone() };
+        let Retired { mut program, counts } = other;
+        let link = program.link.take().ok_or_else(no_link)?;
+        let link = XdpLink::try_from(link).map_err(|_| no_link())?;
+        let xdp = xdp(&mut self.ebpf, self.name);
+        let link = xdp
+            .attach_to_link(link)
+            .and_then(|id| xdp.take_link(id))
+            .map_err(|error| AttachError::from_aya(interface, mode, error))?;
+        self.link = Some(FdLink::try_from(link).map_err(|_| no_link())?);
+        self.carry_counts(counts);
+        Ok(())
+    }
+
+    /// Rules in force go on from these counts, under the same names.
+    pub fn carry_counts(&mut self, counts: Vec<RuleCount>) {
+        self.rules.carry(counts);
+    }
+
+    /// Leaves every frame to the stack from here on, and stays attached, until another one
+    /// [replaces](Self::replace) it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses; it is detached then.
+    pub fn retire(mut self) -> Result<Retired, MapError> {
+        let counts = self.rules.retire()?;
+        Ok(Retired { program: self, counts })
     }
 
     /// Detaches, if attached: frames go to the stack from here on. mvneta and mvpp2 bounce their link here.

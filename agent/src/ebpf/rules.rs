@@ -40,6 +40,8 @@ pub(super) struct RuleMaps {
     counters: Vec<(String, u16)>,
     /// Counters that no rule in force has.
     free: Vec<u16>,
+    /// What rules in force had matched under the program before this one.
+    carried: HashMap<String, Count>,
     /// Counters of the rules before, which a frame on its way may still count in.
     leaving: Vec<u16>,
 }
@@ -57,6 +59,7 @@ impl RuleMaps {
             settled: true,
             counters: Vec::new(),
             free: (0..MAX_COUNTERS as u16).rev().collect(),
+            carried: HashMap::new(),
             leaving: Vec::new(),
         })
     }
@@ -82,6 +85,11 @@ impl RuleMaps {
         self.settled = false;
         let kept: std::collections::HashSet<u16> = numbers.into_iter().collect();
         let before = std::mem::replace(&mut self.counters, counters);
+        if !self.carried.is_empty() {
+            let in_force: std::collections::HashSet<&str> =
+                self.counters.iter().map(|(name, _)| name.as_str()).collect();
+            self.carried.retain(|name, _| in_force.contains(name.as_str()));
+        }
         self.leaving = before.into_iter().map(|(_, counter)| counter).filter(|c| !kept.contains(c)).collect();
         // Waits for the last frame under the old rules, so that who asked for the new ones may rely on them. That it
         // cannot be waited for is said by the next change, which is what needs it.
@@ -150,12 +158,37 @@ impl RuleMaps {
         self.sets.set(generation, image.head(), 0).map_err(failed)
     }
 
+    /// Leaves every frame to the stack from here on; what each rule had matched until then.
+    pub(super) fn retire(&mut self) -> Result<Vec<RuleCount>, MapError> {
+        let (counters, carried) = (self.counters.clone(), self.carried.clone());
+        self.set(&RuleSet::default())?;
+        // Nobody counts there any more, and nobody else has been given the counters.
+        self.read(&counters, &carried)
+    }
+
+    /// Goes on from these counts, for rules in force under the same names.
+    pub(super) fn carry(&mut self, counts: Vec<RuleCount>) {
+        let in_force: std::collections::HashSet<&str> =
+            self.counters.iter().map(|(name, _)| name.as_str()).collect();
+        let counts = counts.into_iter().filter(|rule| in_force.contains(rule.name.as_str()));
+        self.carried = counts.map(|rule| (rule.name, rule.count)).collect();
+    }
+
     pub(super) fn counts(&self) -> Result<Vec<RuleCount>, MapError> {
-        self.counters
+        self.read(&self.counters, &self.carried)
+    }
+
+    fn read(
+        &self,
+        counters: &[(String, u16)],
+        carried: &HashMap<String, Count>,
+    ) -> Result<Vec<RuleCount>, MapError> {
+        counters
             .iter()
             .map(|(name, counter)| {
                 let per_cpu = self.counts.get(&u32::from(*counter), 0).map_err(failed)?;
-                let count = per_cpu.iter().fold(Count::default(), |sum, count| Count {
+                let before = carried.get(name).copied().unwrap_or_default();
+                let count = per_cpu.iter().fold(before, |sum, count| Count {
                     packets: sum.packets.wrapping_add(count.packets),
                     bytes: sum.bytes.wrapping_add(count.bytes),
                 });

@@ -34,6 +34,16 @@ impl Driver {
     }
 }
 
+/// Whether one variant of the program may take the place of the other, for packets in one frame or in several: whether
+/// the driver does nothing when a program is attached that depends on that, and would be left out then.
+///
+/// mvneta (`mvneta_xdp_setup`) and mvpp2 (`mvpp2_xdp_setup`) check the MTU each time. veth (`veth_xdp_set`) does not: it
+/// lowers the other end's greatest MTU when the first program comes. Whoever is not known is taken to be like that.
+#[must_use]
+pub fn swaps_variants(driver: &str) -> bool {
+    ["mvneta", "mvpp2"].contains(&driver)
+}
+
 /// The row of a driver.
 pub fn find(name: &str) -> Option<&'static Driver> {
     DRIVERS.iter().find(|driver| driver.name == name)
