@@ -187,6 +187,8 @@ fn rules_that_cut_a_connection_are_refused_without_force() {
         let exit = lab.agent(&["--steer", rule]).run();
         assert_refused(&lab, &exit, REFUSED, &["near0", &local, &remote, rule, "--force"]);
     }
+    let exit = lab.agent(&["--steer", STEER, "--default", "drop"]).run();
+    assert_refused(&lab, &exit, REFUSED, &["near0", &local, &remote, "the default, drop", "--force"]);
     // Nobody is cut off by these.
     for rule in ["udp", "tcp dst port 7008"] {
         let agent = lab.agent(&["--steer", rule]).start();

@@ -3,7 +3,7 @@
 use std::{
     fmt::Display,
     fs,
-    io::Read as _,
+    io::{self, Read},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
@@ -109,7 +109,7 @@ impl File {
     ///
     /// What is wrong, with the line and a caret under the word.
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = text(path)?;
+        let text = text(path, fs::File::open(path))?;
         let file: Self = parse(path, &text)?;
         check(path, &text, &file.rule)?;
         Ok(file)
@@ -237,21 +237,20 @@ fn fill<T>(flag: &mut Option<T>, file: Option<T>) {
 ///
 /// As [`File::read`].
 pub(super) fn rules(path: &Path) -> Result<(Vec<RuleText>, Option<OtherAction>), ConfigError> {
-    let text = text(path)?;
+    let text = if path.as_os_str() == "-" {
+        text(path, Ok(io::stdin()))?
+    } else {
+        text(path, fs::File::open(path))?
+    };
     let RulesFile { default, rule } = parse(path, &text)?;
     check(path, &text, &rule)?;
     Ok((rule.into_iter().map(plain).collect(), default))
 }
 
-fn text(path: &Path) -> Result<String, ConfigError> {
+fn text(path: &Path, opened: io::Result<impl Read>) -> Result<String, ConfigError> {
     let wrong = |problem| ConfigError::File { path: path.to_owned(), problem };
     let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().take(LONGEST + 1).read_to_string(&mut text)
-    } else {
-        fs::File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
-    };
-    match read {
+    match opened.and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)) {
         Err(error) => Err(wrong(format!("cannot read it: {error}"))),
         Ok(bytes) if bytes as u64 > LONGEST => Err(wrong(format!("it has more than {} MiB", LONGEST >> 20))),
         Ok(_) => Ok(text),
