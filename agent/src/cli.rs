@@ -642,6 +642,8 @@ impl TryFrom<RunArgs> for RunConfig {
         let from_file = File::read(&path)?.under(&mut args);
         if rules.is_empty() {
             rules = from_file;
+        } else if !from_file.is_empty() {
+            log::info!("--steer overrides the {} rules of {}", from_file.len(), path.display());
         }
         let config = args
             .validate(rules)

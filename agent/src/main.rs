@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use umemd::{
     cli::{Cli, Command, PagepoolArgs, RuleCommand},
-    client::{self, ClientError},
+    client::{self, ClientError, Target},
     config::{ConfigError, RunConfig},
     control::{self, Outcome, namespace},
     doctor, drops,
@@ -77,8 +77,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Ok(if report.is_bad() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Command::Status(args) => {
-            let status = client::status(&args.agent.target())?;
-            print(&if args.json { status.json() + "\n" } else { report::status(&status) })
+            let target = args.agent.target();
+            let status = client::status(&target)?;
+            if args.json {
+                return print(&(status.json() + "\n"));
+            }
+            let rules: Option<RuleListing> = match &target {
+                Target::Socket(path) => Some(client::ask(path, &Request::RuleList)?),
+                Target::Url(_) => None,
+            };
+            print(&report::status(&status, rules.as_ref()))
         }
         Command::Pagepool(args) => pagepool(&args).map(|()| ExitCode::SUCCESS),
         Command::Drops(args) => {

@@ -217,6 +217,40 @@ fn what_is_refused_changes_nothing() {
     agent.wait().summary();
 }
 
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn changes_that_come_at_once_are_done_one_after_the_other() {
+    const EACH: usize = 12;
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&REFLECT).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    thread::scope(|scope| {
+        for client in 0..4 {
+            let agent = &agent;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let port = format!("udp dst port {}", 9000 + client * EACH + n);
+                    agent
+                        .tell(&["rule", "add", &port, "--name", &format!("c{client}.{n}"), "--at", "1"])
+                        .ok();
+                    if n % 2 == 1 {
+                        agent.tell(&["rule", "del", &format!("c{client}.{}", n - 1)]).ok();
+                    }
+                }
+            });
+        }
+        wire.reflect(4 * WINDOW, any_size);
+    });
+    let mut names = names(&agent);
+    assert_eq!(names.pop().as_deref(), Some("rule1"));
+    assert_eq!(names.len(), 4 * EACH / 2, "none was lost: {names:?}");
+    assert_eq!(packets(&agent, "rule1"), 4 * WINDOW);
+    let text = agent.tell(&["status"]).ok();
+    assert!(text.contains("and 17 more; `umemd rule list` shows them"), "{text}");
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["tx_packets"], 4 * WINDOW);
+}
+
 /// A connection to a listener in the near namespace.
 fn connect(lab: &Lab, address: SocketAddr) -> (TcpStream, (TcpListener, TcpStream)) {
     let listener = lab.near.run(|| TcpListener::bind(address)).expect("a free port");

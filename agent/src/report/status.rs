@@ -3,16 +3,20 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{
-    numbers::{binary, percent, thousands, wrap},
+    numbers::{WIDTH, binary, percent, thousands, wrap},
     table::ranges,
 };
 use crate::{
     counts::Counts,
+    protocol::RuleListing,
     status::{DeviceStatus, Status, recycle_ratio},
 };
 
-/// The text.
-pub fn status(status: &Status) -> String {
+/// Rules that are shown; of more there is `umemd rule list`.
+const RULES: usize = 8;
+
+/// The text; with the rules, if whoever was asked told them.
+pub fn status(status: &Status, listing: Option<&RuleListing>) -> String {
     // Seconds are what one wants to know, and not their fractions.
     let up = humantime::format_duration(Duration::from_secs(status.at_s as u64));
     let law = if status.conserved { "law holds" } else { "LAW BROKEN: please report this" };
@@ -26,11 +30,33 @@ pub fn status(status: &Status) -> String {
         if status.rules.default == "drop" { "dropped" } else { "the stack's" },
         done(&status.handler),
     );
+    if let Some(listing) = listing {
+        add_rules(&mut text, listing);
+    }
     for device in &status.devices {
         text.push('\n');
         add_device(&mut text, device);
     }
     text
+}
+
+fn add_rules(text: &mut String, listing: &RuleListing) {
+    let shown = listing.rules.iter().take(RULES);
+    let width = shown.clone().map(|rule| rule.name.len()).max().unwrap_or(0);
+    for rule in shown {
+        let line = format!(
+            "    {:width$}  {:5}  {:>15} packets  {}",
+            rule.name,
+            rule.action.name(),
+            thousands(rule.packets),
+            rule.expression,
+        );
+        let _ = writeln!(text, "{}", line.chars().take(WIDTH).collect::<String>());
+    }
+    if listing.rules.len() > RULES {
+        let more = thousands((listing.rules.len() - RULES) as u64);
+        let _ = writeln!(text, "    and {more} more; `umemd rule list` shows them");
+    }
 }
 
 /// What a handler does, in a word.
@@ -98,12 +124,15 @@ fn nonzero(counts: &Counts) -> impl Iterator<Item = (&str, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::numbers::WIDTH, *};
-    use crate::observe::{fixture, fixture_with_kernel};
+    use super::*;
+    use crate::{
+        observe::{fixture, fixture_with_kernel},
+        protocol::{ListedRule, OtherAction, RuleAction},
+    };
 
     #[test]
     fn a_stranger_sees_what_runs() {
-        let text = status(&Status { pid: 7, ..Status::of(&fixture()) });
+        let text = status(&Status { pid: 7, ..Status::of(&fixture()) }, None);
         let expected = "\
 umemd 0.1.0, pid 7, up 1s, law holds
   0 rules, everything else is the stack's; what is steered: dropped
@@ -120,6 +149,30 @@ eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
     }
 
     #[test]
+    fn the_first_rules_are_shown_and_no_line_is_too_long() {
+        let rule = |n: usize| ListedRule {
+            name: format!("rule{n}"),
+            expression: "udp dst port 7 and src host 192.168.123.123".repeat(n),
+            action: RuleAction::Steer,
+            queues: None,
+            packets: 1234,
+            bytes: 0,
+        };
+        let listing = RuleListing {
+            rules: (1..=10).map(rule).collect(),
+            default: OtherAction::Pass,
+            default_packets: 0,
+        };
+        let text = status(&Status::of(&fixture()), Some(&listing));
+        assert!(
+            text.contains("\n    rule1  steer            1,234 packets  udp dst port 7 and src"),
+            "{text}"
+        );
+        assert!(text.contains("\n    and 2 more; `umemd rule list` shows them\n\neth0"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+    }
+
+    #[test]
     fn what_is_wrong_is_seen() {
         let mut observation = fixture_with_kernel();
         observation.devices[0].queues[1].steered = false;
@@ -127,7 +180,7 @@ eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
         let mut away = observation.devices[0].clone();
         away.away = Some("eth0 was removed".into());
         observation.devices.push(away);
-        let text = status(&Status::of(&observation));
+        let text = status(&Status::of(&observation), None);
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
         assert!(text.contains("  ITS TRAFFIC GOES TO THE STACK: "), "{text}");
         assert!(text.ends_with("\neth0 (mvneta) is away: eth0 was removed\n"), "{text}");
