@@ -29,7 +29,7 @@ fn build() -> Result<(), String> {
     let workspace = manifest_dir.parent().unwrap_or(Path::new(".."));
 
     let toolchain = toolchain::find().map_err(|missing| missing.to_string())?;
-    let built = toolchain::build_program(&toolchain, workspace, &out_dir.join("xdp-prog"))
+    let built = toolchain::build_program(&toolchain, workspace, &shared(&out_dir).join("xdp-prog"))
         .map_err(|error| error.to_string())?;
     for name in ["xdp-prog", "xdp-bench"] {
         let (built, object) = (built.with_file_name(name), out_dir.join(format!("{name}.o")));
@@ -37,4 +37,10 @@ fn build() -> Result<(), String> {
             .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), object.display()))?;
     }
     Ok(())
+}
+
+/// The folder of all builds beside this one: for each of them the program is the same, and compiled once.
+fn shared(out_dir: &Path) -> &Path {
+    // Cargo tags its target folder, so that backups leave it out.
+    out_dir.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file()).unwrap_or(out_dir)
 }

@@ -245,8 +245,9 @@ fn flags(llvm: u32) -> Vec<&'static str> {
 
 /// Builds package `xdp-prog` of the workspace at `workspace` and returns the path of the object.
 ///
-/// `target_dir` must not be the one of a cargo that waits for us, which holds its lock: a build script
-/// takes a folder below its `OUT_DIR`. stdout stays clean, and stderr too: a build script's is not shown.
+/// `target_dir` must not be the one of a cargo that waits for us, which holds its lock: a build script takes a folder
+/// below it. Several may build there at once, one after the other. stdout stays clean, and stderr too: a build
+/// script's is not shown.
 ///
 /// # Errors
 ///
