@@ -35,6 +35,8 @@
 
 mod cache;
 mod config;
+#[cfg(all(test, not(frame_pool_loom)))]
+mod counted;
 mod frag;
 mod frame;
 mod held;

@@ -1,8 +1,9 @@
 //! The one place that says `std::sync` or loom.
 //!
 //! Under `--cfg frame_pool_loom` atomics and locks are loom's, which explores every interleaving of the
-//! threads of a test. The name is our own because other crates react to `cfg(loom)`. `Arc` and `OnceLock` are
-//! always the standard ones: nothing here depends on the order in which their words move.
+//! threads of a test. Under `cfg(test)` they count what they cost. Our cfg has a name of its own because other
+//! crates react to `cfg(loom)`. `Arc` and `OnceLock` are always the standard ones: nothing here depends on the
+//! order in which their words move.
 
 pub(crate) use std::sync::{Arc, OnceLock};
 
@@ -10,16 +11,17 @@ pub(crate) use std::sync::{Arc, OnceLock};
 /// that matter.
 pub(crate) type Tally = std::sync::atomic::AtomicU64;
 
+#[cfg(all(test, not(frame_pool_loom)))]
+pub(crate) use crate::counted::{AtomicU32, AtomicU64};
 #[cfg(frame_pool_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
+#[cfg(not(any(frame_pool_loom, test)))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(frame_pool_loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU32, AtomicU64, Ordering},
-};
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::Ordering};
 
 /// Lets another thread run while this one waits for it.
 pub(crate) fn yield_now() {
@@ -31,6 +33,8 @@ pub(crate) fn yield_now() {
 
 /// Locks, also after a holder panicked: what our locks guard is valid after every single statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    #[cfg(all(test, not(frame_pool_loom)))]
+    crate::counted::note();
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
