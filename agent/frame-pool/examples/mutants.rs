@@ -14,6 +14,8 @@ use std::{
 
 use serde_json::Value;
 
+const CRATE_DIR: &str = env!("CARGO_MANIFEST_DIR");
+
 /// One error.
 struct Mutant {
     name: String,
@@ -36,8 +38,8 @@ fn main() -> ExitCode {
 fn run() -> io::Result<ExitCode> {
     let start = Instant::now();
     let chosen: Vec<String> = env::args().skip(1).collect();
-    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut mutants = parse(&fs::read_to_string(crate_dir.join("tests/mutants.txt"))?);
+    let crate_dir = Path::new(CRATE_DIR);
+    let mut mutants = table()?;
     mutants.retain(|mutant| chosen.is_empty() || chosen.iter().any(|name| mutant.name.contains(name)));
     if mutants.is_empty() {
         return Err(io::Error::other(format!("no mutant is called {}", chosen.join(" or "))));
@@ -77,6 +79,11 @@ fn in_mutant(mutant: &Mutant, error: &io::Error) -> io::Error {
     io::Error::other(format!("mutant `{}` in {}: {error}", mutant.name, mutant.file.display()))
 }
 
+/// All mutants.
+fn table() -> io::Result<Vec<Mutant>> {
+    Ok(parse(&fs::read_to_string(Path::new(CRATE_DIR).join("tests/mutants.txt"))?))
+}
+
 /// Paragraphs: name, tests, file, then lines to remove (`- `) and to insert (`+ `).
 fn parse(text: &str) -> Vec<Mutant> {
     let text: String =
@@ -99,6 +106,16 @@ fn parse(text: &str) -> Vec<Mutant> {
             }
         })
         .collect()
+}
+
+/// The text of the mutant's file with the error in it.
+fn mutate(crate_dir: &Path, mutant: &Mutant) -> io::Result<String> {
+    let original =
+        fs::read_to_string(crate_dir.join(&mutant.file)).map_err(|error| in_mutant(mutant, &error))?;
+    match original.matches(&mutant.from).count() {
+        1 if !mutant.from.is_empty() => Ok(original.replace(&mutant.from, &mutant.to)),
+        n => Err(in_mutant(mutant, &io::Error::other(format!("its text is there {n} times, not once")))),
+    }
 }
 
 /// A workspace of its own, in cargo's folder, that has nothing but a copy of the crate.
@@ -132,14 +149,8 @@ impl Copy {
         self.root.join("agent/frame-pool")
     }
 
-    /// The text of the mutant's file with the error in it.
     fn mutate(&self, mutant: &Mutant) -> io::Result<String> {
-        let original = fs::read_to_string(self.crate_dir().join(&mutant.file))
-            .map_err(|error| in_mutant(mutant, &error))?;
-        match original.matches(&mutant.from).count() {
-            1 if !mutant.from.is_empty() => Ok(original.replace(&mutant.from, &mutant.to)),
-            n => Err(in_mutant(mutant, &io::Error::other(format!("its text is there {n} times, not once")))),
-        }
+        mutate(&self.crate_dir(), mutant)
     }
 
     /// Without a mutant every test must pass, or its failures would say nothing.
@@ -214,4 +225,22 @@ fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What takes no building: a change of the crate must not leave its mutants behind.
+    #[test]
+    fn every_mutant_can_be_made_and_a_model_is_said_to_notice_it() {
+        let mutants = table().unwrap();
+        assert!(mutants.len() > 60);
+        for mutant in mutants {
+            let mutated = mutate(Path::new(CRATE_DIR), &mutant).unwrap();
+            assert!(!mutated.is_empty() && mutant.from != mutant.to, "{}", mutant.name);
+            let models = ["loom", "exhaustive", "random"];
+            assert!(mutant.tests.iter().any(|test| models.contains(&test.as_str())), "{}", mutant.name);
+        }
+    }
 }

@@ -74,6 +74,19 @@ fn of_two_pools() {
 }
 
 #[test]
+fn of_a_provider_that_is_given_what_it_must_not_and_gives_it() {
+    let alphabet = [
+        Op::Alloc,
+        Op::Put { which: 0, direct: false },
+        Op::ProviderLies,
+        Op::GiveToProvider(0),
+        Op::UpdateNid(false),
+        Op::Destroy,
+    ];
+    every_history(SMALL, &alphabet, 5);
+}
+
+#[test]
 fn of_the_kernels_rings() {
     let alphabet = [
         Op::Alloc,

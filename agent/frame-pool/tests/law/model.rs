@@ -37,6 +37,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reclaim),
         1 => any::<bool>().prop_map(|direct| Op::PutForeign { direct }),
         1 => any::<u8>().prop_map(Op::ProviderGives),
+        1 => Just(Op::ProviderLies),
+        1 => any::<u8>().prop_map(Op::GiveToProvider),
         1 => any::<bool>().prop_map(Op::UpdateNid),
     ]
 }

@@ -1,6 +1,9 @@
 //! page_pool's rules, as plainly as they can be written: no atomics, no slices, one frame at a time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 use frame_pool::{FragPage, FrameId, FrameLayout, Phase, PoolStats};
 
@@ -49,6 +52,8 @@ pub(crate) struct Oracle {
     pub(crate) nid: i32,
     /// What the provider gives at most, at once.
     pub(crate) mood: usize,
+    /// Whether its next batch begins with a frame of another UMEM.
+    pub(crate) lie: bool,
 }
 
 impl Oracle {
@@ -71,6 +76,7 @@ impl Oracle {
             phase: Phase::Live,
             nid,
             mood: usize::MAX,
+            lie: false,
         }
     }
 
@@ -107,7 +113,12 @@ impl Oracle {
             self.stats.alloc.refill += 1;
             return Some(id);
         }
-        for _ in 0..self.sizes.refill.min(self.mood) {
+        let mut batch = self.sizes.refill.min(self.mood);
+        if batch > 0 && mem::take(&mut self.lie) {
+            batch -= 1;
+            self.stats.extras.foreign_put += 1;
+        }
+        for _ in 0..batch {
             let Some(id) = self.slab.pop() else { break };
             self.cache.push(id);
             self.hold = self.hold.wrapping_add(1);

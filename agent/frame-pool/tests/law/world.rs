@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -46,16 +46,21 @@ pub(crate) enum Op {
     Reclaim,
     PutForeign { direct: bool },
     ProviderGives(u8),
+    ProviderLies,
+    GiveToProvider(u8),
     UpdateNid(bool),
     Destroy,
     Retry,
 }
 
-/// A provider that gives no more than it is in the mood for.
+/// A provider that gives no more than it is in the mood for, and not always what it should.
 #[derive(Debug)]
 struct Moody {
     slab: Arc<UmemProvider>,
     mood: AtomicUsize,
+    /// Another UMEM, with frames of the same names.
+    stranger: Arc<UmemProvider>,
+    lies: AtomicBool,
     nodes: bool,
 }
 
@@ -65,7 +70,13 @@ impl MemoryProvider for Moody {
     }
 
     fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, nid: i32) -> usize {
-        self.slab.alloc_bulk(frames, n.min(self.mood.load(Ordering::Relaxed)), nid)
+        let n = n.min(self.mood.load(Ordering::Relaxed));
+        let strange = if n > 0 && self.lies.swap(false, Ordering::Relaxed) {
+            self.stranger.alloc_bulk(frames, 1, nid)
+        } else {
+            0
+        };
+        strange + self.slab.alloc_bulk(frames, n - strange, nid)
     }
 
     fn release(&self, frames: &mut dyn Iterator<Item = Frame>) {
@@ -85,6 +96,9 @@ impl MemoryProvider for Moody {
     }
 }
 
+/// Frames of the other UMEM, so that there is one for most lies.
+const STRANGERS: u32 = 16;
+
 pub(crate) struct World {
     pool: FramePool,
     recycler: Recycler,
@@ -99,6 +113,8 @@ pub(crate) struct World {
     spent_tokens: Vec<Token>,
     lent: Vec<(FrameId, Lent)>,
     quarantined: Vec<FrameId>,
+    /// Frames that were given to the provider while they were out: nobody has them any more.
+    lost: Vec<FrameId>,
     refused_tokens: u64,
     refused_settles: u64,
     now: Duration,
@@ -121,6 +137,8 @@ impl World {
         let provider = Arc::new(Moody {
             slab: UmemProvider::new(layout),
             mood: AtomicUsize::new(usize::MAX),
+            stranger: UmemProvider::new(FrameLayout::new(4096, STRANGERS).unwrap()),
+            lies: AtomicBool::new(false),
             nodes: sizes.nodes,
         });
         let config = PoolConfig {
@@ -147,6 +165,7 @@ impl World {
             spent_tokens: Vec::new(),
             lent: Vec::new(),
             quarantined: Vec::new(),
+            lost: Vec::new(),
             refused_tokens: 0,
             refused_settles: 0,
             now: Duration::ZERO,
@@ -181,8 +200,9 @@ impl World {
             self.apply(Op::Put { which: 0, direct: false });
         }
         self.apply(Op::Retry);
-        assert_eq!(self.pool.inflight(), self.quarantined.len() as i32);
-        assert_eq!(self.provider.free() as usize, self.oracle.sizes.frames as usize - self.quarantined.len());
+        let gone = self.quarantined.len() + self.lost.len();
+        assert_eq!(self.pool.inflight(), gone as i32);
+        assert_eq!(self.provider.free() as usize, self.oracle.sizes.frames as usize - gone);
     }
 
     fn perform(&mut self, op: Op) {
@@ -436,6 +456,23 @@ impl World {
                 self.provider.mood.store(mood, Ordering::Relaxed);
                 oracle.mood = mood;
             }
+            // The next batch from the provider begins with a frame of another UMEM.
+            Op::ProviderLies => {
+                if self.provider.stranger.free() > 0 {
+                    self.provider.lies.store(true, Ordering::Relaxed);
+                    oracle.lie = true;
+                }
+            }
+            // Past the pool; and with it one of another UMEM.
+            Op::GiveToProvider(which) => {
+                if let Some(frame) = choose(frames, which) {
+                    self.lost.push(frame.id());
+                    self.provider.release(&mut Some(frame).into_iter());
+                }
+                let mut strange = Vec::new();
+                UmemProvider::new(pool.layout()).alloc_bulk(&mut strange, 1, 0);
+                self.provider.release(&mut strange.into_iter());
+            }
             Op::UpdateNid(nid) => {
                 pool.update_nid(nid.into());
                 oracle.update_nid(nid.into());
@@ -474,7 +511,7 @@ impl World {
         holders.extend(self.bundles.iter().map(FrameRef::id));
         holders.extend(self.held.iter().map(HeldFrame::id));
         holders.extend(self.lent.iter().map(|(id, _)| id));
-        holders.extend(&self.quarantined);
+        holders.extend(self.quarantined.iter().chain(&self.lost));
         holders.extend(pool.frag_page().map(|page| page.id));
         holders.extend(self.tokens.iter().map(|token| {
             let addr = FrameAddr(u64::from(token.0 as u32) * 4096);
