@@ -3,6 +3,8 @@
 
 #[path = "../examples/replay/allocator.rs"]
 mod allocator;
+#[path = "../examples/replay/fields.rs"]
+mod fields;
 #[path = "../examples/replay/subject.rs"]
 mod subject;
 #[path = "../examples/replay/trace.rs"]
@@ -60,6 +62,48 @@ fn a_falsified_trace_fails_with_file_line_expected_and_got() {
         let (expected, got) = what.split_once(", got ").unwrap();
         assert!(expected.contains(&format!("expected {}", value(to))), "{failure}");
         assert!(got.starts_with(&value(from)), "{failure}");
+    }
+}
+
+/// What is not of the format is refused with the reason, and never taken for something else.
+#[test]
+fn a_malformed_trace_is_refused() {
+    let replaced = |at: usize, from: &'static str, to: &'static str| {
+        move |lines: &mut Vec<String>| {
+            assert!(lines[at].contains(from), "{from} is not in line {}", at + 1);
+            lines[at] = lines[at].replacen(from, to, 1);
+        }
+    };
+    let bulk =
+        |lines: &mut Vec<String>| lines.iter().position(|line| line.contains("\"op\":\"put_bulk\"")).unwrap();
+    type Change = Box<dyn FnOnce(&mut Vec<String>)>;
+    let refusals: [(Change, &str); 16] = [
+        (Box::new(|lines| lines.clear()), "a06_put_bulk: the file is empty"),
+        (Box::new(|lines| lines.truncate(1)), ":1: the file ends before the first operation"),
+        (Box::new(|lines| drop(lines.remove(0))), ":1: field `misuse` is missing"),
+        (Box::new(|lines| drop(lines.remove(1))), ":2: the first operation is not `create`"),
+        (Box::new(|lines| lines.insert(2, lines[1].clone())), ":3: a trace has one pool"),
+        (Box::new(|lines| lines.insert(2, String::new())), ":3: EOF while parsing"),
+        (Box::new(|lines| lines[2].truncate(40)), ":3: EOF while parsing"),
+        (Box::new(|lines| lines[2] = "[]".into()), ":3: invalid type: sequence, expected a map"),
+        (Box::new(replaced(0, "\"order\":0", "\"order\":2")), ":1: a frame is one chunk"),
+        (Box::new(replaced(0, "\"page_size\":4096", "\"page_size\":1000")), ":1: a chunk of 1000 bytes"),
+        (Box::new(replaced(0, "\"cache_size\":128", "\"cache_size\":-1")), ":1: `cache_size` cannot be -1"),
+        (Box::new(replaced(0, "\"kernel\":\"6.12", "\"kernel\":\"six")), "is not a kernel version"),
+        (Box::new(replaced(2, "\"alloc\",", "\"allot\",")), ":3: operation `allot` is unknown"),
+        (Box::new(replaced(2, "\"waive\":0", "\"warp\":0")), ":3: field `waive` is missing"),
+        (Box::new(replaced(2, "\"hold\":", "\"held\":")), ":3: field `hold` is missing"),
+        (
+            Box::new(move |lines| {
+                let at = bulk(lines);
+                lines[at] = lines[at].replacen("\"h\":[\"", "\"h\":[1,\"", 1);
+            }),
+            "`h` is not a list of handles",
+        ),
+    ];
+    for (change, reason) in refusals {
+        let refusal = replay_changed("a06_put_bulk", change).expect_err(reason);
+        assert!(refusal.starts_with("a06_put_bulk") && refusal.contains(reason), "{reason}: {refusal}");
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Ledger {
     pub(crate) disconnected: Vec<u64>,
     /// Page ids that came back to the allocator since they were last taken, in order.
     pub(crate) released: Vec<u64>,
+    /// Whether it was asked for more frames than the UMEM has left, as a page allocator never is.
+    pub(crate) exhausted: bool,
     next_page: u64,
     /// By frame: the page that it is at present, its node, and whether it has left the pool.
     pages: Box<[Page]>,
@@ -41,6 +43,7 @@ impl PageAllocator {
             local_nid,
             disconnected: Vec::new(),
             released: Vec::new(),
+            exhausted: false,
             next_page: 0,
             pages: vec![Page::default(); layout.chunk_count() as usize].into(),
         };
@@ -65,7 +68,9 @@ impl MemoryProvider for PageAllocator {
     fn alloc_bulk(&self, frames: &mut Vec<Frame>, n: usize, nid: i32) -> usize {
         let mut ledger = self.ledger();
         let left = ledger.page_cap.map_or(u64::MAX, |cap| cap.saturating_sub(ledger.next_page));
-        let got = self.slab.alloc_bulk(frames, n.min(left as usize), nid);
+        let n = n.min(left as usize);
+        let got = self.slab.alloc_bulk(frames, n, nid);
+        ledger.exhausted |= got < n;
         let nid = ledger.alloc_nid.unwrap_or(nid);
         for frame in &frames[frames.len() - got..] {
             let id = ledger.next_page;

@@ -5,6 +5,7 @@
 //! first difference; then `N passed, N failed`. The exit code is 1 if any failed, 2 if there was none.
 
 mod allocator;
+mod fields;
 mod subject;
 mod trace;
 
@@ -27,6 +28,9 @@ fn main() -> io::Result<ExitCode> {
             failed += 1;
             println!("{failure}");
         }
+    }
+    if files.is_empty() {
+        eprintln!("no trace was found: name files, or folders with files that end in .jsonl");
     }
     println!("{} passed, {failed} failed", files.len() - failed);
     Ok(match (files.len(), failed) {

@@ -11,15 +11,22 @@ use frame_pool::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{allocator::PageAllocator, trace::Fault};
+use crate::{
+    allocator::PageAllocator,
+    fields::{field, flag, handles, number, optional, size, text},
+    trace::Fault,
+};
 
-/// Frames that no trace needs all at once: the ring holds at most 16384.
-const FRAMES: u32 = 1 << 17;
+/// Pages that a trace can have at once: 4 GiB of them. A page allocator has no such limit, a UMEM has.
+const FRAMES: u32 = 1 << 20;
 
 pub(crate) struct Subject {
     pool: FramePool,
     recycler: Recycler,
     allocator: Arc<PageAllocator>,
+    /// What the header says of the pool, and the operation that makes it says again.
+    parameters: Vec<(&'static str, Value)>,
+    created: bool,
     handles: HashMap<String, FrameRef>,
     made: usize,
     /// References of the handles on a frame, all together, where there are any.
@@ -29,28 +36,6 @@ pub(crate) struct Subject {
     now: Duration,
     /// Operations since the references of all handles were last compared.
     unchecked: usize,
-}
-
-/// The value of a field that every trace must have.
-pub(crate) fn field<'a>(line: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Fault> {
-    line.get(name).ok_or_else(|| Fault::Format(format!("field `{name}` is missing")))
-}
-
-pub(crate) fn number(line: &Map<String, Value>, name: &str) -> Result<i64, Fault> {
-    field(line, name)?.as_i64().ok_or_else(|| Fault::Format(format!("`{name}` is not a number")))
-}
-
-fn optional(line: &Map<String, Value>, name: &str) -> Result<Option<i64>, Fault> {
-    if field(line, name)?.is_null() { Ok(None) } else { number(line, name).map(Some) }
-}
-
-fn flag(line: &Map<String, Value>, name: &str) -> Result<bool, Fault> {
-    field(line, name)?.as_bool().ok_or_else(|| Fault::Format(format!("`{name}` is not a boolean")))
-}
-
-fn text(line: &Map<String, Value>, name: &str) -> Result<String, Fault> {
-    let text = field(line, name)?.as_str();
-    text.map(str::to_owned).ok_or_else(|| Fault::Format(format!("`{name}` is not a string")))
 }
 
 /// Whether the kernel of this version counts fragments the old way.
@@ -65,29 +50,40 @@ fn counting(kernel: &str) -> Result<Counting, Fault> {
 
 impl Subject {
     pub(crate) fn new(header: &Map<String, Value>) -> Result<Self, Fault> {
-        if number(header, "order")? != 0 {
+        if number::<u8>(header, "order")? != 0 {
             return Err(Fault::Format("a frame is one chunk: only traces of order 0 can be replayed".into()));
         }
-        let layout = FrameLayout::new(number(header, "page_size")? as u32, FRAMES)
+        let layout = FrameLayout::new(number(header, "page_size")?, FRAMES)
             .map_err(|error| Fault::Format(error.to_string()))?;
-        let cap = optional(header, "page_cap")?.map(|cap| cap as u64);
-        let allocator = PageAllocator::new(layout, cap, number(header, "local_nid")? as i32);
+        for size in ["cache_size", "cache_refill"] {
+            if !(1..=FRAMES).contains(&number(header, size)?) {
+                return Err(Fault::Format(format!("`{size}` is not from 1 to {FRAMES}")));
+            }
+        }
+        let cap = optional(header, "page_cap")?;
+        let allocator = PageAllocator::new(layout, cap, number(header, "local_nid")?);
         let config = PoolConfig {
-            ring_size: number(header, "pool_size")? as u32,
-            cache_size: number(header, "cache_size")? as u32,
-            refill: number(header, "cache_refill")? as u32,
-            nid: number(header, "nid")? as i32,
-            frag_align: number(header, "frag_align")? as u32,
+            ring_size: number(header, "pool_size")?,
+            cache_size: number(header, "cache_size")?,
+            refill: number(header, "cache_refill")?,
+            nid: number(header, "nid")?,
+            frag_align: number(header, "frag_align")?,
             counting: counting(&text(header, "kernel")?)?,
-            first_count: number(header, "counter_init")? as u32,
+            first_count: number(header, "counter_init")?,
             ..PoolConfig::default()
         };
         let pool = FramePool::new(config, Arc::clone(&allocator));
+        let mut parameters = Vec::new();
+        for name in ["pool_size", "order", "nid"] {
+            parameters.push((name, field(header, name)?.clone()));
+        }
         Fault::compare("ring_size", field(header, "ring_size")?, &json!(pool.ring_size()))?;
         Ok(Self {
             recycler: pool.recycler(),
             pool,
             allocator,
+            parameters,
+            created: false,
             handles: HashMap::new(),
             made: 0,
             user_refs: HashMap::new(),
@@ -108,14 +104,16 @@ impl Subject {
         let mut say = |name: &str, value: Value| out.insert(name.to_owned(), value);
         let op = text(line, "op")?;
         match op.as_str() {
-            "create" => {}
+            "create" if self.created => return Err(Fault::Format("a trace has one pool".into())),
+            "create" => self.create(line)?,
+            _ if !self.created => return Err(Fault::Format("the first operation is not `create`".into())),
             "alloc" => {
                 let frame = self.pool.alloc();
                 let bundle = frame.map(|frame| self.recycler.share(frame, 1).expect("it is this pool's"));
                 say("page", bundle.as_ref().map_or(Value::Null, |it| json!(self.allocator.page(it.id()))));
                 say("ret", bundle.map_or(Value::Null, |bundle| json!(self.new_handle(bundle))));
             }
-            "frag_alloc" => match self.pool.alloc_frag(number(line, "size")? as u32) {
+            "frag_alloc" => match self.pool.alloc_frag(size(line)?) {
                 Some(piece) => {
                     say("page", json!(self.allocator.page(piece.right.id())));
                     say("offset", json!(piece.offset));
@@ -126,7 +124,7 @@ impl Subject {
                 }
             },
             "put" | "unref" => {
-                let n = if op == "put" { 1 } else { number(line, "n")? as u32 };
+                let n = if op == "put" { 1 } else { number(line, "n")? };
                 let bundle = self.take(&text(line, "h")?, n)?;
                 let id = bundle.id();
                 say("page", json!(self.allocator.page(id)));
@@ -141,10 +139,8 @@ impl Subject {
             }
             "put_bulk" => {
                 let direct = flag(line, "direct")?;
-                let handles = field(line, "h")?.as_array().map(Vec::as_slice).unwrap_or_default();
-                let handles: Vec<_> = handles.iter().filter_map(Value::as_str).collect();
                 let (mut bundles, mut refused) = (Vec::new(), None);
-                for handle in handles {
+                for handle in handles(line)? {
                     match self.take(handle, 1) {
                         Ok(bundle) => bundles.push(bundle),
                         Err(fault) => refused = Some(fault),
@@ -158,7 +154,7 @@ impl Subject {
                 }
             }
             "fragment" | "ref" => {
-                let (n, name) = (number(line, "n")? as u32, text(line, "h")?);
+                let (n, name) = (number(line, "n")?, text(line, "h")?);
                 let id = self.handle(&name)?.id();
                 if op == "ref" {
                     self.charge(&name, n)?
@@ -177,7 +173,7 @@ impl Subject {
                 say("foreign", json!(pins.len()));
             }
             "put_page" => {
-                let pins = self.pins.entry(number(line, "page")? as u64).or_default();
+                let pins = self.pins.entry(number(line, "page")?).or_default();
                 let pin =
                     pins.pop().ok_or_else(|| Fault::Refused("the page has no foreign reference".into()))?;
                 self.recycler.unpin(pin).expect("it is this pool's");
@@ -188,19 +184,34 @@ impl Subject {
                 self.recycler.set_pfmemalloc(bundle);
                 say("page", json!(self.allocator.page(bundle.id())));
             }
-            "update_nid" => self.pool.update_nid(number(line, "nid")? as i32),
-            "set_alloc_nid" => {
-                self.allocator.ledger().alloc_nid = optional(line, "nid")?.map(|nid| nid as i32)
-            }
-            "set_local_nid" => self.allocator.ledger().local_nid = number(line, "nid")? as i32,
-            "set_page_cap" => self.allocator.ledger().page_cap = optional(line, "cap")?.map(|cap| cap as u64),
+            "update_nid" => self.pool.update_nid(number(line, "nid")?),
+            "set_alloc_nid" => self.allocator.ledger().alloc_nid = optional(line, "nid")?,
+            "set_local_nid" => self.allocator.ledger().local_nid = number(line, "nid")?,
+            "set_page_cap" => self.allocator.ledger().page_cap = optional(line, "cap")?,
             "destroy" => drop(self.pool.destroy(self.now)),
             "retry" => drop(self.pool.retry(self.now)),
             _ => return Err(Fault::Format(format!("operation `{op}` is unknown"))),
         }
+        if self.allocator.ledger().exhausted {
+            return Err(Fault::Format(format!("the trace has more than {FRAMES} pages at once")));
+        }
         self.state(line, &mut out);
         self.check_laws()?;
         Ok(out)
+    }
+
+    /// The pool was made by the header; its operation must say the same.
+    fn create(&mut self, line: &Map<String, Value>) -> Result<(), Fault> {
+        for (input, made) in &self.parameters {
+            Fault::compare(input, field(line, input)?, made)?;
+        }
+        self.created = true;
+        Ok(())
+    }
+
+    /// Whether the pool was made.
+    pub(crate) fn is_created(&self) -> bool {
+        self.created
     }
 
     /// Gives everything back and destroys the pool: whatever the trace was, no frame is lost.

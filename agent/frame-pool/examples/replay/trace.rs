@@ -10,7 +10,7 @@ use std::{
 use frame_pool::Phase;
 use serde_json::{Map, Value};
 
-use crate::subject::{Subject, field};
+use crate::{fields::field, subject::Subject};
 
 /// Why a line cannot be replayed as recorded.
 #[derive(Debug)]
@@ -45,7 +45,8 @@ impl From<io::Error> for Fault {
 
 impl From<serde_json::Error> for Fault {
     fn from(error: serde_json::Error) -> Self {
-        Self::Format(error.to_string())
+        // It only saw this line, and calls it the first.
+        Self::Format(error.to_string().replace(" at line 1 column ", ", column "))
     }
 }
 
@@ -53,13 +54,17 @@ impl From<serde_json::Error> for Fault {
 #[derive(Debug)]
 pub(crate) struct Failure {
     file: PathBuf,
+    /// From 1; 0 for the file as a whole.
     line: usize,
     fault: Fault,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        match self.line {
+            0 => write!(f, "{}: ", self.file.display())?,
+            line => write!(f, "{}:{line}: ", self.file.display())?,
+        }
         match &self.fault {
             Fault::Format(what) | Fault::Refused(what) => write!(f, "{what}"),
             Fault::Differs { field, expected, got } => write!(f, "{field}: expected {expected}, got {got}"),
@@ -100,14 +105,21 @@ fn replay_lines(trace: impl BufRead, line_number: &mut usize) -> Result<(), Faul
             got => compare(&line, &got?)?,
         }
     }
+    if !subject.is_created() {
+        return Err(Fault::Format("the file ends before the first operation".into()));
+    }
     subject.end()
 }
 
 /// Fields that only say what to do.
 const INPUTS: [&str; 7] = ["op", "h", "n", "direct", "size", "nid", "cap"];
 
-/// Every field of the line that is not an input must be what the subject says.
+/// Every field of the line that is not an input must be what the subject says, and all that it says must be
+/// there.
 fn compare(line: &Map<String, Value>, got: &Map<String, Value>) -> Result<(), Fault> {
+    if let Some(missing) = got.keys().find(|&name| !line.contains_key(name)) {
+        return Err(Fault::Format(format!("field `{missing}` is missing")));
+    }
     let create = line.get("op").is_some_and(|op| op == "create");
     for (name, expected) in line {
         let input = INPUTS.contains(&name.as_str()) || create && (name == "pool_size" || name == "order");
