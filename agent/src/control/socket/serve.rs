@@ -103,7 +103,7 @@ mod tests {
         net::Shutdown,
         os::unix::net::UnixStream,
         path::PathBuf,
-        sync::{OnceLock, mpsc},
+        sync::mpsc,
         thread,
         time::Instant,
     };
@@ -120,8 +120,17 @@ mod tests {
         }
     }
 
-    /// A server on a thread that lives as long as the tests; each name is one of its own.
-    fn start(name: &str) -> PathBuf {
+    /// Where a server listens, on a thread that lives as long as the tests; its file does not.
+    struct Server(PathBuf);
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    /// Each name is a server of its own.
+    fn start(name: &str) -> Server {
         let path = std::env::temp_dir().join(format!("umemd-test-{}-{name}.sock", std::process::id()));
         let (sender, bound) = mpsc::channel();
         thread::spawn({
@@ -138,17 +147,12 @@ mod tests {
             }
         });
         bound.recv().unwrap();
-        path
-    }
-
-    fn server() -> &'static PathBuf {
-        static SERVER: OnceLock<PathBuf> = OnceLock::new();
-        SERVER.get_or_init(|| start("shared"))
+        Server(path)
     }
 
     /// Sends these bytes, and nothing more, and reads to the end.
-    fn send(path: &PathBuf, bytes: &[u8]) -> String {
-        let mut stream = UnixStream::connect(path).unwrap();
+    fn send(server: &Server, bytes: &[u8]) -> String {
+        let mut stream = UnixStream::connect(&server.0).unwrap();
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(Shutdown::Write);
         let mut answer = String::new();
@@ -156,32 +160,35 @@ mod tests {
         answer
     }
 
-    fn assert_serves(path: &PathBuf) {
-        let answer = send(path, Request::Status.line().as_bytes());
+    fn assert_serves(server: &Server) {
+        let answer = send(server, Request::Status.line().as_bytes());
         assert!(answer.starts_with("{\"version\":1,\"ok\":\"sevenseven") && answer.ends_with("\"}\n"));
     }
 
     #[test]
     fn a_line_is_answered_with_a_line_with_and_without_a_newline() {
-        assert_serves(server());
-        assert_eq!(send(server(), Request::Status.line().trim_end().as_bytes()).matches('\n').count(), 1);
+        let server = start("line");
+        assert_serves(&server);
+        assert_eq!(send(&server, Request::Status.line().trim_end().as_bytes()).matches('\n').count(), 1);
         // One connection is one request.
-        assert_eq!(send(server(), Request::Status.line().repeat(3).as_bytes()).matches('\n').count(), 1);
-        assert_eq!(send(server(), b""), "");
+        assert_eq!(send(&server, Request::Status.line().repeat(3).as_bytes()).matches('\n').count(), 1);
+        assert_eq!(send(&server, b""), "");
     }
 
     #[test]
     fn a_request_without_end_is_refused() {
-        let answer = send(server(), &vec![b'x'; LONGEST_REQUEST + 100]);
+        let server = start("long");
+        let answer = send(&server, &vec![b'x'; LONGEST_REQUEST + 100]);
         // Perhaps it was cut off before it could read why.
         assert!(answer.is_empty() || answer.contains("at most 4194304 bytes"), "{answer}");
-        assert_serves(server());
+        assert_serves(&server);
     }
 
     #[test]
     fn a_request_that_does_not_come_is_not_waited_for() {
+        let server = start("never");
         let start = Instant::now();
-        let mut stream = UnixStream::connect(server()).unwrap();
+        let mut stream = UnixStream::connect(&server.0).unwrap();
         stream.write_all(b"{\"version\":1,").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -195,10 +202,10 @@ mod tests {
 
     #[test]
     fn those_who_ask_nothing_or_take_nothing_keep_nobody_out() {
-        let path = start("slow");
+        let server = start("slow");
         let slow: Vec<UnixStream> = (0..4 * CONNECTIONS)
             .map(|n| {
-                let mut stream = UnixStream::connect(&path).unwrap();
+                let mut stream = UnixStream::connect(&server.0).unwrap();
                 if n % 2 == 0 {
                     stream.write_all(Request::Status.line().as_bytes()).unwrap();
                 }
@@ -207,7 +214,7 @@ mod tests {
             .collect();
         for _ in 0..20 {
             let start = Instant::now();
-            assert_serves(&path);
+            assert_serves(&server);
             assert!(
                 start.elapsed() < REQUEST_TIME,
                 "the slow ones are not waited for: {:?}",
@@ -215,17 +222,17 @@ mod tests {
             );
         }
         drop(slow);
-        assert_serves(&path);
+        assert_serves(&server);
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn garbage_is_answered_with_an_error(bytes in proptest::collection::vec(any::<u8>(), 1..512)) {
-            let answer = send(server(), &bytes);
+    #[test]
+    fn garbage_is_answered_with_an_error() {
+        let server = start("garbage");
+        let garbage = proptest::collection::vec(any::<u8>(), 1..512);
+        proptest!(ProptestConfig::with_cases(64), |(bytes in garbage)| {
+            let answer = send(&server, &bytes);
             prop_assert!(answer.starts_with("{\"version\":1,\"error\":{\"kind\":\"usage\","), "{answer}");
-            assert_serves(server());
-        }
+            assert_serves(&server);
+        });
     }
 }
