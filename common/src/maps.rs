@@ -65,6 +65,9 @@ pub const PROGRAM_FRAGS: &str = "umemd_frags";
 /// A global of the program: bytes of the tag that a switch chip puts behind the MAC addresses (DSA).
 pub const SWITCH_TAG: &str = "SWITCH_TAG";
 
+/// A global of the program: 1 if it may subtract packet pointers, which takes `CAP_PERFMON`.
+pub const SUBTRACTS: &str = "SUBTRACTS";
+
 /// What a rule has matched on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

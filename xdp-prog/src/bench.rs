@@ -21,7 +21,7 @@ use umemd_common::decision::{Action, Decision};
 use umemd_common::packet::{ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
 use umemd_common::search::Hit;
 
-use crate::program::{Frame, XSKS, act, count, count_rule};
+use crate::program::{Buffers, Frame, XSKS, act, count, count_rule};
 
 /// The hand-written program's rules: destination ports of UDP.
 #[map]
@@ -34,14 +34,14 @@ static STIR: Array<[u32; 2]> = Array::with_max_entries(1, 0);
 /// The program, on a frame that stays the same.
 #[xdp]
 fn umemd(ctx: XdpContext) -> u32 {
-    program::run(&ctx)
+    program::run(&ctx, Buffers::One)
 }
 
 /// The program, each time on a frame for another port.
 #[xdp]
 fn umemd_stirred(ctx: XdpContext) -> u32 {
     stir(&ctx);
-    program::run(&ctx)
+    program::run(&ctx, Buffers::One)
 }
 
 /// What takes nothing.
@@ -72,7 +72,7 @@ fn by_hand(ctx: XdpContext) -> u32 {
     });
     let decision = match rule {
         Some(rule) => {
-            count_rule(Hit::new(0, rule as u16, Action::Redirect, false), &ctx);
+            count_rule(Hit::new(0, rule as u16, Action::Redirect, false), &ctx, Buffers::One);
             Decision::Steered
         }
         None => Decision::Unmatched,

@@ -17,16 +17,18 @@ mod program;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 
+use crate::program::Buffers;
+
 /// The entry point.
 #[xdp]
 fn umemd(ctx: XdpContext) -> u32 {
-    program::run(&ctx)
+    program::run(&ctx, Buffers::One)
 }
 
 /// The same where packets may have several buffers, of which the first one has the headers.
 #[xdp(frags)]
 fn umemd_frags(ctx: XdpContext) -> u32 {
-    program::run(&ctx)
+    program::run(&ctx, Buffers::Many)
 }
 
 #[cfg(not(target_arch = "bpf"))]

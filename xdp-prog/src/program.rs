@@ -46,13 +46,24 @@ pub(crate) static DECISIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(De
 #[unsafe(no_mangle)]
 static SWITCH_TAG: u8 = 0;
 
+/// 1 if who loads the program may have it subtract packet pointers (`CAP_PERFMON`): set and constant as `SWITCH_TAG`.
+#[unsafe(no_mangle)]
+static SUBTRACTS: u8 = 0;
+
+/// How many buffers a packet may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Buffers {
+    One,
+    Many,
+}
+
 /// Parse, decide, act, count.
 #[inline(always)]
-pub(crate) fn run(ctx: &XdpContext) -> u32 {
+pub(crate) fn run(ctx: &XdpContext, buffers: Buffers) -> u32 {
     let frame = Frame::of(ctx);
     let Verdict { decision, hit } = judge(&Generation::in_force(), &frame, ctx.rx_queue_index());
     if hit.is_some() {
-        count_rule(hit, ctx);
+        count_rule(hit, ctx, buffers);
     }
     let (decision, action) = act(decision, ctx);
     count(decision);
@@ -184,16 +195,31 @@ pub(crate) fn count(decision: Decision) {
 }
 
 #[inline(always)]
-pub(crate) fn count_rule(hit: Hit, ctx: &XdpContext) {
+pub(crate) fn count_rule(hit: Hit, ctx: &XdpContext, buffers: Buffers) {
     if let Some(count) = RULE_COUNTS.get_ptr_mut(hit.counter()) {
-        // SAFETY: the helper takes the context that the kernel gave. It counts what lies in further buffers, too, and
-        // takes no CAP_PERFMON, as the difference of two packet pointers would.
-        let bytes = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
         // SAFETY: as in `count`.
         unsafe {
             (*count).packets += 1;
-            (*count).bytes += bytes;
+            (*count).bytes += length(ctx, buffers);
         }
+    }
+}
+
+/// Bytes of the packet, in all its buffers.
+///
+/// Two ways, since the difference of packet pointers takes `CAP_PERFMON`, and the helper a kernel that has it (5.18).
+/// The verifier sees only the one that is taken.
+#[inline(always)]
+fn length(ctx: &XdpContext, buffers: Buffers) -> u64 {
+    // SAFETY: as in `Frame::of`.
+    let subtracts = unsafe { ptr::read_volatile(&raw const SUBTRACTS) } != 0;
+    if buffers == Buffers::One && subtracts {
+        // Or LLVM would subtract in front of the branch.
+        black_box(());
+        (ctx.data_end() - ctx.data()) as u64
+    } else {
+        // SAFETY: the helper takes the context that the kernel gave.
+        unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use aya::EbpfError;
 use aya::programs::ProgramError;
+use aya::util::KernelVersion;
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
@@ -37,8 +38,9 @@ impl LoadError {
         let missing = missing(options);
         match errno(&source) {
             Some(libc::EPERM) => Self::Permission { what, missing },
-            // The verifier's: of code that it allows to the privileged only, or of a mistake.
-            Some(libc::EACCES) if !missing.is_empty() => Self::Permission { what, missing },
+            // The verifier's: of code that it allows to the privileged only, of a helper that it does not know, or of
+            // a mistake.
+            Some(libc::EACCES | libc::EINVAL) if !missing.is_empty() => Self::Permission { what, missing },
             _ => Self::Kernel { what, source },
         }
     }
@@ -67,11 +69,21 @@ fn missing(options: LoadOptions) -> Vec<&'static str> {
     if !has(CapabilitySet::NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
     }
-    // aya-log moves pointers by what is only known at run time.
-    if options.log && !has(CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN) {
+    // aya-log moves pointers by what is only known at run time. Before 5.18, a packet's length takes a subtraction.
+    let old = KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(5, 18, 0));
+    if (options.log || old) && !has(PERFMON) {
         missing.push("CAP_PERFMON");
     }
     missing
+}
+
+/// Before Linux 5.8, `CAP_SYS_ADMIN` stood for it.
+const PERFMON: CapabilitySet = CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN);
+
+/// Whether the verifier lets this thread's programs subtract packet pointers (`kernel/bpf/verifier.c:
+/// adjust_reg_min_max_vals`, `allow_ptr_leaks`).
+pub(super) fn may_subtract() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.intersects(PERFMON))
 }
 
 /// Why the program was not attached.

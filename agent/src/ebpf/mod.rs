@@ -20,7 +20,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use umemd_common::Decision;
-use umemd_common::maps::{DECISIONS, PROGRAM, PROGRAM_FRAGS, SWITCH_TAG, XSKS};
+use umemd_common::maps::{DECISIONS, PROGRAM, PROGRAM_FRAGS, SUBTRACTS, SWITCH_TAG, XSKS};
 
 use self::rules::RuleMaps;
 use crate::nic::Link;
@@ -137,8 +137,10 @@ impl Program {
         options: LoadOptions,
     ) -> Result<Self, LoadError> {
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
+        let subtracts = u8::from(error::may_subtract());
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &level, true)
+            .override_global(SUBTRACTS, &subtracts, true)
             .override_global(SWITCH_TAG, &options.switch_tag, true)
             .load(object)
             .map_err(|error| LoadError::from_aya("create the maps of the XDP program", options, error))?;
