@@ -46,9 +46,10 @@ const BUFFER: usize = 1 << 20;
 /// [`CaptureError`].
 pub fn count(rule: &Rule, capture: impl Read + Send) -> Result<Matched, CaptureError> {
     let mut counted = Matched::default();
+    let matcher = rule.matcher();
     each_frame(capture, |frame| {
         counted.packets += 1;
-        counted.matched += u64::from(rule.matches(frame));
+        counted.matched += u64::from(matcher.matches(frame));
     })?;
     Ok(counted)
 }

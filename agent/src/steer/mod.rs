@@ -18,17 +18,17 @@
 //!
 //! All of it means what it means to tcpdump, and what tcpdump refuses is refused (`ip port 7`). One
 //! difference is left in the program: a frame that ends inside its headers ends tcpdump's search at the first word
-//! that looks beyond the end, while the program still tries the next alternative of an `or`. [`Rule::matches`] does as
+//! that looks beyond the end, while the program still tries the next alternative of an `or`. [`Matcher`] does as
 //! tcpdump does.
 
 mod address;
 pub mod capture;
 mod error;
 mod explain;
+mod filter;
 pub mod guard;
 mod lex;
 mod parse;
-mod reference;
 mod tables;
 mod terms;
 
@@ -36,12 +36,11 @@ use std::ops::Deref;
 
 pub use error::RuleError;
 pub use explain::Explanation;
+use filter::{Filter, Tree};
 use parse::Meaning;
-use reference::Tree;
 pub use tables::{Image, TablesError, action_name};
 pub use terms::Term;
 use thiserror::Error;
-use umemd_common::View;
 use umemd_common::decision::Action;
 use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
 
@@ -88,10 +87,36 @@ impl Rule {
         &self.terms
     }
 
-    /// Whether `tcpdump EXPRESSION` matches this frame.
+    /// What says of a frame whether tcpdump matches it.
     #[must_use]
-    pub fn matches<V: View + ?Sized>(&self, frame: &V) -> bool {
-        reference::matches(&self.tree, &terms::parse_all(frame))
+    pub fn matcher(&self) -> Matcher<'_> {
+        let tags = self.terms.iter().map(|term| term.tags).max().unwrap_or(0);
+        Matcher { terms: &self.terms, tags, filter: Filter::compile(&self.tree) }
+    }
+}
+
+/// A rule, on the host.
+#[derive(Debug)]
+pub struct Matcher<'a> {
+    terms: &'a [Term],
+    /// How many tags it may look behind.
+    tags: usize,
+    filter: Filter,
+}
+
+impl Matcher<'_> {
+    /// Whether `tcpdump EXPRESSION` matches this frame.
+    ///
+    /// As the program does: the frame's headers are read, and compared with the entries. But where the frame ends
+    /// within them, as tcpdump does.
+    #[must_use]
+    pub fn matches(&self, frame: &[u8]) -> bool {
+        let depths = terms::parse_all(frame);
+        if depths[..=self.tags].iter().all(|parsed| parsed.missing == 0) {
+            self.terms.iter().any(|term| term.rule.matches(&depths[term.tags].key))
+        } else {
+            self.filter.matches(frame)
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use umemd_common::packet::{
 
 use super::address::{Address, Prefix, mac, port_prefixes};
 use super::error::RuleError;
+use super::filter::{Direction, Tree};
 use super::lex::{Token, tokens};
-use super::reference::Tree;
 use super::terms::{Atom, MAX_TERMS, Terms, Unfit};
 
 /// What a rule may say, for those who said something else.
@@ -32,7 +32,7 @@ const MAX_VLAN: u16 = 4095;
 /// Compiles one rule to the alternatives of which one has to match; there is at least one.
 pub(super) fn parse(expression: &str) -> Result<Meaning, RuleError> {
     let mut parser =
-        Parser { expression, tokens: tokens(expression), next: 0, depth: 0, head: None, tags: 0 };
+        Parser { expression, tokens: tokens(expression), next: 0, depth: 0, head: None, tags: 0, said: 0 };
     let meaning = parser.expression()?;
     if let Some(token) = parser.peek() {
         return Err(parser.error(token.span, "expected `and`, `or` or the end", WORDS));
@@ -53,12 +53,6 @@ pub(super) struct Meaning {
     pub(super) tree: Tree,
 }
 
-impl Meaning {
-    fn of(terms: Terms) -> Self {
-        Self { tree: Tree::Any(terms.clone().into_terms()), terms }
-    }
-}
-
 /// The words before a value, which a later value without words stands behind again.
 #[derive(Clone, Copy, Debug)]
 enum Head {
@@ -71,14 +65,6 @@ enum Head {
     EtherProto,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Src,
-    Dst,
-    Either,
-    Both,
-}
-
 struct Parser<'a> {
     expression: &'a str,
     tokens: Vec<Token<'a>>,
@@ -89,35 +75,36 @@ struct Parser<'a> {
     head: Option<Head>,
     /// How often `vlan` has been said: what follows looks behind so many tags.
     tags: usize,
+    /// Primitives so far.
+    said: usize,
 }
 
 impl<'a> Parser<'a> {
     fn expression(&mut self) -> Result<Meaning, RuleError> {
-        let Meaning { mut terms, mut tree } = self.item(None)?;
+        let mut meaning = self.item(None)?;
         while let Some(Token { text, span }) = self.peek() {
-            let combined = match text {
+            let Meaning { terms, tree } = meaning;
+            meaning = match text {
                 "and" | "&&" => {
                     self.next += 1;
                     let right = self.item(self.head)?;
-                    tree = Tree::And(tree.into(), right.tree.into());
-                    terms.and(&right.terms)
+                    self.fit(terms.and(&right.terms), tree.and(right.tree), span)?
                 }
                 "or" | "||" => {
                     self.next += 1;
                     let right = self.item(self.head)?;
-                    tree = Tree::Or(tree.into(), right.tree.into());
-                    terms.or(right.terms)
+                    self.fit(terms.or(right.terms), tree.or(right.tree), span)?
                 }
-                _ => break,
+                _ => return Ok(Meaning { terms, tree }),
             };
-            terms = self.fit(combined, span)?;
         }
-        Ok(Meaning { terms, tree })
+        Ok(meaning)
     }
 
-    /// The terms, if they could be put together; else what is wrong with that, at this place.
-    fn fit(&self, terms: Result<Terms, Unfit>, span: Range<usize>) -> Result<Terms, RuleError> {
-        terms.map_err(|unfit| match unfit {
+    /// The terms, if they could be put together, with what they are to tcpdump; else what is wrong with that, at this
+    /// place.
+    fn fit(&self, terms: Result<Terms, Unfit>, tree: Tree, span: Range<usize>) -> Result<Meaning, RuleError> {
+        terms.map(|terms| Meaning { terms, tree }).map_err(|unfit| match unfit {
             Unfit::TooMany => {
                 let problem = format!("more than {MAX_TERMS} alternatives");
                 self.error(span, &problem, "say it in several rules")
@@ -136,27 +123,35 @@ impl<'a> Parser<'a> {
         if self.is_next("(") {
             return self.parentheses();
         }
-        self.primitive(head).map(Meaning::of)
+        self.primitive(head)
     }
 
     /// A primitive, or a value that takes up the words of the one before.
-    fn primitive(&mut self, head: Option<Head>) -> Result<Terms, RuleError> {
+    fn primitive(&mut self, head: Option<Head>) -> Result<Meaning, RuleError> {
         self.head = None;
         let Some(Token { text, span }) = self.take() else {
             return Err(self.error_at_end("expected a word", WORDS));
         };
+        self.said += 1;
+        if self.said > MAX_TERMS {
+            let problem = format!("more than {MAX_TERMS} conditions");
+            return Err(self.error(span, &problem, "say it in several rules"));
+        }
         let ether = Atom::ether_proto;
         let tags = self.tags;
         match text {
-            "all" => Ok(Terms::all()),
+            "all" => Ok(Meaning { terms: Terms::all(), tree: Tree::All }),
             "vlan" => self.vlan(span),
             "ether" => self.ether(),
             "ip" if self.is_next("proto") => self.proto(Head::Proto { ip: true, ip6: false }),
             "ip6" if self.is_next("proto") => self.proto(Head::Proto { ip: false, ip6: true }),
             "proto" => self.value(Head::Proto { ip: true, ip6: true }),
             "ip" | "ip6" | "arp" | "rarp" => self.network(text, span),
-            "icmp" => self.fit(Terms::one([ether(tags, ETH_P_IP), Atom::ip_proto(tags, IPPROTO_ICMP)]), span),
-            "icmp6" => self.fit(self.ip6_proto(IPPROTO_ICMPV6), span),
+            "icmp" => {
+                let terms = Terms::one([ether(tags, ETH_P_IP), Atom::ip_proto(tags, IPPROTO_ICMP)]);
+                self.fit(terms, Tree::v4_proto(tags, IPPROTO_ICMP), span)
+            }
+            "icmp6" => self.fit(self.ip6_proto(IPPROTO_ICMPV6), Tree::v6_proto(tags, IPPROTO_ICMPV6), span),
             "tcp" => self.transport(IPPROTO_TCP, span),
             "udp" => self.transport(IPPROTO_UDP, span),
             "sctp" => self.transport(IPPROTO_SCTP, span),
@@ -195,7 +190,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `vlan`, and perhaps the id: what follows looks behind the tag.
-    fn vlan(&mut self, span: Range<usize>) -> Result<Terms, RuleError> {
+    fn vlan(&mut self, span: Range<usize>) -> Result<Meaning, RuleError> {
         let tags = self.tags;
         if tags == MAX_TAGS {
             return Err(self.error(
@@ -205,16 +200,15 @@ impl<'a> Parser<'a> {
             ));
         }
         self.tags += 1;
-        let mut atoms = vec![Atom::tag(tags)];
-        if self.peek().is_some_and(|token| token.text.starts_with(|c: char| c.is_ascii_digit())) {
-            let id = self.number("a VLAN id", "an id is a number from 0 to 4095", MAX_VLAN, |_| None)?;
-            atoms.push(Atom::tag_id(tags, id));
-        }
-        self.fit(Terms::one(atoms), span)
+        let has_id = self.peek().is_some_and(|token| token.text.starts_with(|c: char| c.is_ascii_digit()));
+        let next = "an id is a number from 0 to 4095";
+        let id = has_id.then(|| self.number("a VLAN id", next, MAX_VLAN, |_| None)).transpose()?;
+        let atoms = [Atom::tag(tags)].into_iter().chain(id.map(|id| Atom::tag_id(tags, id)));
+        self.fit(Terms::one(atoms), Tree::vlan(tags, id), span)
     }
 
     /// Behind `ether`.
-    fn ether(&mut self) -> Result<Terms, RuleError> {
+    fn ether(&mut self) -> Result<Meaning, RuleError> {
         if self.is_next("proto") {
             return self.proto(Head::EtherProto);
         }
@@ -229,7 +223,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `ip`, `ip6`, `arp` or `rarp`, alone or before addresses.
-    fn network(&mut self, word: &str, span: Range<usize>) -> Result<Terms, RuleError> {
+    fn network(&mut self, word: &str, span: Range<usize>) -> Result<Meaning, RuleError> {
         let ether_proto = match word {
             "ip" => ETH_P_IP,
             "ip6" => ETH_P_IPV6,
@@ -245,19 +239,23 @@ impl<'a> Parser<'a> {
                 let next = format!("say `{word} and …`, as with tcpdump");
                 Err(self.expected_here("`and`", &next))
             }
-            _ => self.fit(Terms::one([Atom::ether_proto(self.tags, ether_proto)]), span),
+            _ => {
+                let terms = Terms::one([Atom::ether_proto(self.tags, ether_proto)]);
+                self.fit(terms, Tree::ether_proto(self.tags, ether_proto), span)
+            }
         }
     }
 
     /// `tcp`, `udp` or `sctp`, alone or before a port.
-    fn transport(&mut self, protocol: u8, span: Range<usize>) -> Result<Terms, RuleError> {
+    fn transport(&mut self, protocol: u8, span: Range<usize>) -> Result<Meaning, RuleError> {
         match self.peek() {
             Some(Token { text: "src" | "dst" | "port" | "portrange", .. }) => {
                 self.directed(None, Some(protocol))
             }
             _ => {
                 let terms = Terms::one([Atom::ip_proto(self.tags, protocol)]);
-                self.fit(terms.and_then(|terms| terms.or(self.behind_fragment(protocol)?)), span)
+                let [v4, v6] = [Tree::v4_proto, Tree::v6_proto].map(|of| of(self.tags, protocol));
+                self.fit(terms.and_then(|terms| terms.or(self.behind_fragment(protocol)?)), v4.or(v6), span)
             }
         }
     }
@@ -280,7 +278,11 @@ impl<'a> Parser<'a> {
     }
 
     /// `[DIRECTION] host|net|port|portrange VALUE`, behind the word for a network or a transport, if there was one.
-    fn directed(&mut self, network: Option<(&str, u16)>, transport: Option<u8>) -> Result<Terms, RuleError> {
+    fn directed(
+        &mut self,
+        network: Option<(&str, u16)>,
+        transport: Option<u8>,
+    ) -> Result<Meaning, RuleError> {
         let said = self.direction();
         let direction = said.unwrap_or(Direction::Either);
         let ether_proto = network.map(|(_, ether_proto)| ether_proto);
@@ -312,23 +314,26 @@ impl<'a> Parser<'a> {
     }
 
     /// `proto N`, behind `ip`, `ip6` or `ether`.
-    fn proto(&mut self, head: Head) -> Result<Terms, RuleError> {
+    fn proto(&mut self, head: Head) -> Result<Meaning, RuleError> {
         self.next += 1;
         self.value(head)
     }
 
     /// The value behind a head.
-    fn value(&mut self, head: Head) -> Result<Terms, RuleError> {
+    fn value(&mut self, head: Head) -> Result<Meaning, RuleError> {
         let start = self.next;
-        let terms = match head {
+        let tags = self.tags;
+        let (terms, tree) = match head {
             Head::Port { transport, direction } => {
                 let port =
                     self.number("a port number", "a port is a number from 0 to 65535", u16::MAX, |_| None)?;
-                self.ports(transport, direction, &[(u16::MAX, port)])
+                let terms = self.ports(transport, direction, &[(u16::MAX, port)]);
+                (terms, Tree::ports(tags, transport, direction, port, port))
             }
             Head::PortRange { transport, direction } => {
-                let prefixes = self.port_range()?;
-                self.ports(transport, direction, &prefixes)
+                let (from, to, prefixes) = self.port_range()?;
+                let terms = self.ports(transport, direction, &prefixes);
+                (terms, Tree::ports(tags, transport, direction, from, to))
             }
             Head::Proto { ip, ip6 } => {
                 let next = r"a protocol is a number from 0 to 255, or \icmp, \tcp, \udp, \sctp";
@@ -339,7 +344,7 @@ impl<'a> Parser<'a> {
                     "sctp" => Some(IPPROTO_SCTP.into()),
                     _ => None,
                 })? as u8;
-                self.protocol(number, ip, ip6)
+                (self.protocol(number, ip, ip6), protocol_tree(tags, number, ip, ip6))
             }
             Head::EtherProto => {
                 let next =
@@ -355,7 +360,7 @@ impl<'a> Parser<'a> {
                     let token = self.tokens[self.next - 1].clone();
                     return Err(self.error(token.span, "this is a length, not an EtherType", next));
                 }
-                Terms::one([Atom::ether_proto(self.tags, number)])
+                (Terms::one([Atom::ether_proto(tags, number)]), Tree::ether_proto(tags, number))
             }
             Head::EtherHost { direction } => {
                 let next = "a MAC address is six hexadecimal numbers, such as 02:00:00:00:00:01";
@@ -363,7 +368,8 @@ impl<'a> Parser<'a> {
                 let mac = mac(token.text).ok_or_else(|| {
                     self.error(token.span, &format!("expected a MAC address, not `{}`", token.text), next)
                 })?;
-                both_ends(direction, |end| Terms::one([Atom::mac(end, mac)]))
+                let terms = both_ends(direction, |end| Terms::one([Atom::mac(end, mac)]));
+                (terms, Tree::ends(direction, |end| Tree::ether_host(end, mac)))
             }
             Head::Host { network, direction } => {
                 let token = self.word("an address", Address::NEXT)?;
@@ -380,11 +386,11 @@ impl<'a> Parser<'a> {
         };
         self.head = Some(head);
         let span = self.tokens.get(start).map_or(0..0, |token| token.span.clone());
-        self.fit(terms, span)
+        self.fit(terms, tree, span)
     }
 
-    /// `N-M`, as the prefixes that cover it.
-    fn port_range(&mut self) -> Result<Vec<(u16, u16)>, RuleError> {
+    /// `N-M`: both, in order, and the prefixes that cover it.
+    fn port_range(&mut self) -> Result<(u16, u16, Vec<(u16, u16)>), RuleError> {
         let next = "a range is two port numbers with a dash, such as 8000-8015";
         let token = self.word("a range of ports", next)?;
         let number = |text: &str| pcap_number(text).and_then(|number| u16::try_from(number).ok());
@@ -403,7 +409,7 @@ impl<'a> Parser<'a> {
             let next = format!("begin and end it at round binary numbers: {wider}-{end} holds it");
             return Err(self.error(token.span, &problem, &next));
         }
-        Ok(prefixes)
+        Ok((from, to, prefixes))
     }
 
     fn ports(
@@ -456,7 +462,7 @@ impl<'a> Parser<'a> {
         direction: Direction,
         prefix: Prefix,
         token: Token<'a>,
-    ) -> Result<Result<Terms, Unfit>, RuleError> {
+    ) -> Result<(Result<Terms, Unfit>, Tree), RuleError> {
         let tags = self.tags;
         let mismatch = |what: &str, is: &str| {
             Err(self.error(
@@ -467,7 +473,11 @@ impl<'a> Parser<'a> {
         };
         let head: Vec<Atom> = network.map(|network| Atom::ether_proto(tags, network)).into_iter().collect();
         let with = |atoms: Vec<Atom>| Terms::one([head.as_slice(), &atoms].concat());
-        Ok(match prefix {
+        let tree = match prefix {
+            Prefix::V4 { address, mask } => Tree::net4(tags, network, direction, address, mask),
+            Prefix::V6 { address, mask } => Tree::net6(tags, direction, address, mask),
+        };
+        let terms = match prefix {
             Prefix::V4 { .. } if network == Some(ETH_P_IPV6) => return mismatch("an IPv6", "IPv4"),
             Prefix::V6 { .. } if network.is_some_and(|network| network != ETH_P_IPV6) => {
                 return mismatch("an IPv4", "IPv6");
@@ -487,7 +497,8 @@ impl<'a> Parser<'a> {
                 let words = words.map(|word| Atom::ipv6_word(tags, end, word, mask, address));
                 Terms::one([Atom::ether_proto(tags, ETH_P_IPV6)].into_iter().chain(words))
             }),
-        })
+        };
+        Ok((terms, tree))
     }
 
     /// The next word, whatever it is.
@@ -591,6 +602,15 @@ fn pcap_number(text: &str) -> Option<u64> {
     // from_str_radix would take a sign.
     let plain = !digits.is_empty() && digits.bytes().all(|digit| char::from(digit).is_digit(radix));
     plain.then(|| u64::from_str_radix(digits, radix).unwrap_or(u64::MAX))
+}
+
+/// `[ip|ip6] proto N`
+fn protocol_tree(tags: usize, number: u8, ip: bool, ip6: bool) -> Tree {
+    match (ip, ip6) {
+        (true, true) => Tree::v4_proto(tags, number).or(Tree::v6_proto(tags, number)),
+        (true, false) => Tree::v4_proto(tags, number),
+        (false, _) => Tree::v6_proto(tags, number),
+    }
 }
 
 /// One of the ends, either, or both.

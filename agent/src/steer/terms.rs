@@ -13,14 +13,12 @@ use umemd_common::{Key, Rule, View, parse};
 pub(super) const MAX_TERMS: usize = 512;
 
 /// One alternative.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
     /// What it asks for, all at once: an entry of the program's tables.
     pub rule: Rule,
     /// Behind how many VLAN tags a frame is read for it.
     pub tags: usize,
-    /// The conditions that it is made of, in the order in which tcpdump tries them.
-    pub(super) atoms: Vec<Atom>,
 }
 
 /// One condition, and behind how many tags it looks.
@@ -135,15 +133,14 @@ fn of(end: End, src: u32, dst: u32) -> u32 {
 impl Terms {
     /// Every frame.
     pub(super) fn all() -> Self {
-        Self(vec![Term { rule: Rule::ALL, tags: 0, atoms: Vec::new() }])
+        Self(vec![Term { rule: Rule::ALL, tags: 0 }])
     }
 
     /// The frames that meet all of these conditions.
     pub(super) fn one(atoms: impl IntoIterator<Item = Atom>) -> Result<Self, Unfit> {
         let mut terms = Self::all();
-        for atom in atoms {
-            let Atom { rule, tags } = atom;
-            terms = terms.and(&Self(vec![Term { rule, tags, atoms: vec![atom] }]))?;
+        for Atom { rule, tags } in atoms {
+            terms = terms.and(&Self(vec![Term { rule, tags }]))?;
         }
         Ok(terms)
     }
@@ -206,7 +203,7 @@ impl Term {
         }
         let rule =
             Rule { mask: a.mask.zip(&b.mask, |a, b| a | b), value: a.value.zip(&b.value, |a, b| a | b) };
-        Ok(Some(Self { rule, tags, atoms: [self.atoms.as_slice(), &other.atoms].concat() }))
+        Ok(Some(Self { rule, tags }))
     }
 }
 

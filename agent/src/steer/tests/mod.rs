@@ -1,0 +1,315 @@
+//! The language by example; in the modules against a plain oracle, and against tcpdump itself.
+
+mod expressions;
+mod frames;
+mod oracle;
+mod tcpdump;
+
+use umemd_common::decision::Action;
+use umemd_common::{Decision, judge};
+
+use self::frames::Frame;
+use super::*;
+
+fn entries(expression: &str) -> Vec<umemd_common::Rule> {
+    let rules = compile(&[expression]).unwrap_or_else(|error| panic!("{error}"));
+    rules[0].terms().iter().map(|term| term.rule).collect()
+}
+
+fn refused(expression: &str) -> RuleError {
+    match compile(&[expression]).expect_err(expression) {
+        SetError::Rule(error) => error,
+        other => panic!("{expression}: {other}"),
+    }
+}
+
+fn shown(expression: &str) -> String {
+    refused(expression).to_string()
+}
+
+/// The rules that this one makes; `None` if no frame can match, or it looks at two depths at once, or three tags.
+fn compiled(words: &str) -> Option<RuleSet> {
+    match compile(&[words]) {
+        Ok(rules) => Some(rules),
+        Err(SetError::Rule(error)) => {
+            let known = ["no frame can match", "before and behind a VLAN tag", "not three"];
+            assert!(known.iter().any(|known| error.problem.contains(known)), "{error}");
+            None
+        }
+        // An expression of many networks alone may have too many.
+        Err(SetError::Tables(TablesError::Shapes { .. })) => None,
+        Err(error) => panic!("{words}: {error}"),
+    }
+}
+
+fn image(rules: &RuleSet) -> Image {
+    let counters: Vec<u16> = (0..rules.len() as u16).collect();
+    Image::build(rules, &counters, 1).unwrap()
+}
+
+/// The rule that the tables find.
+fn hit(image: &Image, frame: &[u8]) -> Option<u32> {
+    judge(image, frame, 0).rule()
+}
+
+/// Whether it ends where it announces more, in front of tags or behind them.
+fn is_cut(frame: &[u8]) -> bool {
+    terms::parse_all(frame).iter().any(|parsed| parsed.missing != 0)
+}
+
+#[test]
+fn a_rule_takes_no_more_entries_than_it_has_to() {
+    for (expression, count) in [
+        ("all", 1),
+        ("ip", 1),
+        ("udp dst port 7", 1),
+        ("udp port 7", 2),
+        // Without a transport, too: only TCP, UDP and SCTP have ports in a key.
+        ("port 7", 2),
+        ("src and dst port 7", 1),
+        ("src or dst port 7", 2),
+        ("udp", 2),
+        ("ip and udp", 1),
+        ("icmp6", 2),
+        ("ip6 proto 44", 1),
+        ("proto 17", 3),
+        ("udp and port 7", 2),
+        ("ip6 proto 17 and port 7", 2),
+        ("udp port 7 or 8", 4),
+        ("all or udp", 1),
+        ("udp or all", 1),
+        ("port 7 or udp port 7", 2),
+        ("udp port 7 or port 7", 2),
+        ("port 7 and port 8", 2),
+        ("(udp or tcp) and (dst port 7 or dst port 8)", 4),
+        ("tcp and arp or ip6", 1),
+        // Of IPv4, ARP and RARP at once: only those have such addresses in a key.
+        ("host 10.0.0.1", 2),
+        ("src net 10.0.0.0/8", 1),
+        ("net 0.0.0.0/0", 3),
+        ("host fd00::1", 2),
+        ("src net fd00::/33", 1),
+        ("dst portrange 8000-8015", 1),
+        ("dst portrange 7-9", 2),
+        ("portrange 7-9", 4),
+        ("portrange 0-65535", 2),
+        ("vlan", 1),
+        ("vlan 5 and udp dst port 7", 1),
+        ("vlan 5 and vlan 7 and host 10.0.0.1", 2),
+        ("ether host 02:00:00:00:00:01", 2),
+        ("ether proto 0x8100 and vlan", 1),
+    ] {
+        assert_eq!(entries(expression).len(), count, "{expression}");
+    }
+}
+
+#[test]
+fn equal_meanings_compile_to_the_same() {
+    for (one, other) in [
+        ("ip", "ether proto 0x800"),
+        ("ip6", r"ether proto \ip6"),
+        ("arp", r"ether proto 2054"),
+        ("rarp", r"ether proto \rarp"),
+        ("icmp", r"ip proto \icmp"),
+        ("icmp6", "ip6 proto 58"),
+        ("ip and udp", r"ip proto \udp"),
+        ("udp port 7", "udp and port 7"),
+        ("udp port 7", "udp src or dst port 07"),
+        ("udp port 7 or 8", "udp port 7 or udp port 0x8"),
+        ("tcp port 010", "tcp port 8"),
+        ("ip proto 17 or 6", "ip proto 17||ip proto 6"),
+        ("ip6&&(udp||tcp)", "ip6 and ( udp or tcp )"),
+        // From the left: not `udp or (tcp and port 7)`, which would take all of UDP.
+        ("udp or tcp and port 7", "(udp or tcp) and port 7"),
+        ("src 10.0.0.1", "src host 10.0.0.1"),
+        ("host 10.0.0.1 or 10.0.0.2", "host 10.0.0.1 or host 10.0.0.2"),
+        ("net 10", "net 10.0.0.0/8"),
+        ("host 10.0.0.1", "net 10.0.0.1/32"),
+        ("host fd00::1", "ip6 net fd00:0::1/128"),
+        ("ip6 net ::/0", "ip6"),
+        ("ip net 0.0.0.0/0", "ip"),
+        ("portrange 9-7", "portrange 7-9"),
+        ("portrange 7", "port 7"),
+        ("ether src or dst host 2:0:0:0:0:1", "ether host 02-00-00-00-00-01"),
+        ("vlan 0x5", "vlan 5"),
+    ] {
+        assert_eq!(entries(one), entries(other), "{one} and {other}");
+    }
+}
+
+#[test]
+fn errors_put_a_caret_under_the_word_and_say_the_next_step() {
+    assert_eq!(
+        shown("udp dst prot 7"),
+        "bad rule: expected `port` or `portrange`, not `prot`\n\
+         \x20 udp dst prot 7\n\
+         \x20         ^^^^\n\
+         \x20 of src and dst, rules have `host`, `net`, `port` and `portrange`"
+    );
+    assert_eq!(
+        shown("udp dst port"),
+        "bad rule: expected a port number at the end\n\
+         \x20 udp dst port \n\
+         \x20              ^\n\
+         \x20 a port is a number from 0 to 65535"
+    );
+    assert_eq!(
+        shown("udp portrange 1-65534"),
+        "bad rule: this range takes 30 prefixes, and 8 are allowed\n\
+         \x20 udp portrange 1-65534\n\
+         \x20               ^^^^^^^\n\
+         \x20 begin and end it at round binary numbers: 0-65535 holds it"
+    );
+    // Columns are counted in characters, and a tab takes one.
+    assert!(shown("udp\tör arp").contains("\n  udp ör arp\n      ^^\n"), "{}", shown("udp\tör arp"));
+}
+
+#[test]
+fn what_is_wrong_is_said_at_its_place() {
+    for (expression, at, says) in [
+        ("", "", "expected a word at the end"),
+        ("  ", "", "expected a word at the end"),
+        ("udp and", "", "expected a word at the end"),
+        ("udp arp", "arp", "expected `and`, `or` or the end"),
+        ("port 65536", "65536", "too large for a port number"),
+        ("port 99999999999999999999999", "99999999999999999999999", "too large"),
+        ("port http", "http", "expected a port number"),
+        ("port 09", "09", "expected a port number"),
+        ("port -7", "-7", "expected a port number"),
+        ("port 0x", "0x", "expected a port number"),
+        ("ip proto 256", "256", "too large for a protocol"),
+        ("ip proto tcp", "tcp", "expected a protocol"),
+        (r"ip proto \icmp6", r"\icmp6", "expected a protocol"),
+        ("ether proto 46", "46", "a length, not an EtherType"),
+        ("ether host 1", "1", "expected a MAC address"),
+        ("ether 02:00:00:00:00:01", "02:00:00:00:00:01", "expected `proto`, `src`, `dst` or `host`"),
+        ("ip port 7", "port", "expected `and`"),
+        ("ip src port 7", "port", "expected `host` or `net`"),
+        ("ip udp port 7", "udp", "expected `and`"),
+        ("tcp host 10.0.0.1", "host", "expected `and`, `or` or the end"),
+        ("tcp src host 10.0.0.1", "host", "expected `port` or `portrange`"),
+        ("src tcp port 7", "tcp", "expected `host`, `net`, `port` or `portrange`"),
+        ("icmp port 7", "port", "expected `and`, `or` or the end"),
+        ("arp or 7", "7", "expected a word that rules know"),
+        ("udp port 7 or (8)", "8", "expected a word that rules know"),
+        ("7", "7", "expected a word that rules know"),
+        ("10.0.0.1", "10.0.0.1", "expected a word that rules know"),
+        ("UDP", "UDP", "expected a word that rules know"),
+        ("host 10.0.0.256", "10.0.0.256", "expected an address"),
+        ("host 10.0.0.0/8", "10.0.0.0/8", "expected an address"),
+        ("host example.org", "example.org", "expected an address"),
+        ("net 10.0.0.1/8", "10.0.0.1/8", "10.0.0.0/8 has not"),
+        ("net fd00::1/8", "fd00::1/8", "fd00::/8 has not"),
+        ("net 10.0.0.0/33", "10.0.0.0/33", "/32 at most"),
+        ("ip host fd00::1", "fd00::1", "expected an IPv4 address"),
+        ("ip6 host 10.0.0.1", "10.0.0.1", "expected an IPv6 address"),
+        ("portrange 7-", "7-", "expected a range of ports"),
+        ("vlan 4096", "4096", "too large for a VLAN id"),
+        ("vlan 5 or 6", "6", "expected a word that rules know"),
+        ("vlan and vlan and vlan", "vlan", "two VLAN tags, not three"),
+        (
+            "(vlan or udp) and ip6 or arp or (tcp or vlan and udp) and ip",
+            "and",
+            "before and behind a VLAN tag",
+        ),
+        ("not arp", "not", "cannot say what a frame is not"),
+        ("!arp", "!", "cannot say what a frame is not"),
+        ("igmp", "igmp", "tcpdump knows `igmp`"),
+        ("(udp", "(", "not closed"),
+        ("(udp tcp)", "tcp", "expected `and`, `or` or `)`"),
+        ("udp)", ")", "expected `and`, `or` or the end"),
+        ("()", ")", "closes nothing"),
+        ("udp and arp", "udp and arp", "no frame can match"),
+        ("ip and icmp6", "ip and icmp6", "no frame can match"),
+        ("udp and vlan", "udp and vlan", "no frame can match"),
+        ("ip and host fd00::1", "ip and host fd00::1", "no frame can match"),
+        ("ether proto 0x8100 and udp", "ether proto 0x8100 and udp", "no frame can match"),
+    ] {
+        let error = refused(expression);
+        let word = &error.expression[error.span()];
+        assert_eq!(word, at, "{error}");
+        assert!(error.problem.contains(says), "{error}");
+        assert!(!error.next.is_empty());
+    }
+}
+
+#[test]
+fn neither_depth_nor_width_is_without_end() {
+    let deep = format!("{}udp{}", "(".repeat(100_000), ")".repeat(100_000));
+    assert!(shown(&deep).contains("parentheses in one another"));
+    let ports = |end: &str, count: u16| {
+        (0..count).map(|port| format!("{end} port {port}")).collect::<Vec<_>>().join(" or ")
+    };
+    assert_eq!(entries(&ports("dst", 512)).len(), 512);
+    assert!(shown(&ports("dst", 513)).contains("512 conditions"));
+    assert!(shown(&format!("({}) and ({})", ports("dst", 50), ports("src", 50))).contains("alternatives"));
+    // Deep, for tcpdump's part as well.
+    let long: Vec<String> =
+        (0..100).map(|port| format!("src and dst portrange {port}-{}", port + 1)).collect();
+    let long = long.join(" or ");
+    let rules = compile(&[long]).unwrap();
+    let matcher = rules[0].matcher();
+    for cut in 0..50 {
+        let bytes = Frame { cut: Some(cut), ..Frame::udp(7, 8) }.bytes();
+        assert_eq!(matcher.matches(&bytes), cut >= 38, "{cut}");
+    }
+}
+
+#[test]
+fn a_set_is_refused_for_what_is_wrong_with_all_of_it() {
+    let set = |specs: Vec<RuleSpec>| RuleSet::compile(specs, DefaultAction::Pass);
+    let same = || RuleSpec::steer("a", "arp");
+    assert_eq!(set(vec![same(), same()]), Err(SetError::Twice("a".to_owned())));
+    for name in ["", "a b", "ä", &"x".repeat(65)] {
+        assert_eq!(set(vec![RuleSpec::steer(name, "arp")]), Err(SetError::Name(name.to_owned())));
+    }
+    assert_eq!(queue_bits("a", &[0, 3]), Ok(0b1001));
+    assert!(matches!(queue_bits("a", &[64]), Err(SetError::Queue { queue: 64, .. })));
+
+    // Prefixes of 33 lengths are 33 shapes.
+    let nets: Vec<RuleSpec> = (0..33)
+        .map(|len| RuleSpec::steer(&format!("net{len}"), &format!("ip src net 0.0.0.0/{len}")))
+        .collect();
+    let error = set(nets.clone()).unwrap_err();
+    let expected = TablesError::Shapes { shapes: 33, rule: "net32".to_owned() };
+    assert_eq!(error, SetError::Tables(expected));
+    assert!(set(nets[..32].to_vec()).is_ok());
+    assert_eq!(set(vec![same(); 10_001]), Err(SetError::TooMany(10_001)));
+}
+
+#[test]
+fn ten_thousand_rules_are_told_apart() {
+    let specs: Vec<RuleSpec> = (0..10_000)
+        .map(|port| RuleSpec {
+            action: [Action::Redirect, Action::Pass, Action::Drop][port % 3],
+            ..RuleSpec::steer(&format!("r{port}"), &format!("udp dst port {port}"))
+        })
+        .collect();
+    let rules = RuleSet::compile(specs, DefaultAction::Drop).unwrap();
+    let image = image(&rules);
+    assert_eq!(image.shapes().len(), 1);
+    for port in 0..10_000 {
+        let verdict = judge(&image, Frame::udp(1, port).bytes().as_slice(), 0);
+        let expected = [Decision::Steered, Decision::Passed, Decision::Dropped][usize::from(port) % 3];
+        assert_eq!((verdict.decision, verdict.rule()), (expected, Some(port.into())));
+    }
+    assert_eq!(
+        judge(&image, Frame::udp(1, 10_000).bytes().as_slice(), 0).decision,
+        Decision::UnmatchedDropped
+    );
+}
+
+#[test]
+fn a_rule_may_steer_on_some_queues_only() {
+    let spec = RuleSpec { queues: Some(queue_bits("a", &[0, 3]).unwrap()), ..RuleSpec::steer("a", "all") };
+    let rules = RuleSet::compile(vec![spec], DefaultAction::Pass).unwrap();
+    let image = image(&rules);
+    for (queue, expected) in [
+        (0, Decision::Steered),
+        (1, Decision::OtherQueue),
+        (3, Decision::Steered),
+        (64, Decision::OtherQueue),
+    ] {
+        assert_eq!(judge(&image, [0_u8; 14].as_slice(), queue).decision, expected, "{queue}");
+    }
+}
