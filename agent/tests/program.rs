@@ -277,11 +277,16 @@ fn all_takes_even_what_cannot_be_read() {
 
 #[test]
 #[ignore = "requires root: loads a program into the kernel"]
-fn the_verifier_is_far_from_its_limit() {
-    // Half of what it walks at most (BPF_COMPLEXITY_LIMIT_INSNS).
-    let statistics = load().statistics().unwrap();
-    eprintln!("{statistics:?}");
-    assert!(statistics.verified.is_none_or(|verified| verified < 500_000), "{statistics:?}");
+fn the_verifier_walks_no_more_than_is_recorded() {
+    // Instructions walked on Linux 6.18, where it gives up at a million (BPF_COMPLEXITY_LIMIT_INSNS). Another kernel
+    // counts a little differently.
+    const RECORDED: u32 = 353_033;
+    for (frags, switch_tag) in [(false, 0), (false, 4), (false, 8), (true, 0), (true, 8)] {
+        let options = LoadOptions { frags, switch_tag, ..LoadOptions::default() };
+        let statistics = Program::load(options).unwrap().statistics().unwrap();
+        eprintln!("frags {frags}, a switch's tag of {switch_tag}: {statistics:?}");
+        assert!(statistics.verified.is_none_or(|verified| verified < RECORDED / 4 * 5), "{statistics:?}");
+    }
 }
 
 #[test]

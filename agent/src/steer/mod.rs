@@ -109,6 +109,9 @@ impl Matcher<'_> {
     ///
     /// As the program does: the frame's headers are read, and compared with the entries. But where the frame ends
     /// within them, as tcpdump does.
+    ///
+    /// tcpdump's optimizer errs on few expressions, such as `A and (port 0 or A)` where `A` is
+    /// `ip6 dst net fd00::/33` (seen with libpcap 1.10.3): what is matched here is what the expression says.
     #[must_use]
     pub fn matches(&self, frame: &[u8]) -> bool {
         let depths = terms::parse_all(frame);

@@ -390,7 +390,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `N-M`: both, in order, and the prefixes that cover it.
-    fn port_range(&mut self) -> Result<(u16, u16, Vec<(u16, u16)>), RuleError> {
+    fn port_range(&mut self) -> Result<(u16, u16, PortPrefixes), RuleError> {
         let next = "a range is two port numbers with a dash, such as 8000-8015";
         let token = self.word("a range of ports", next)?;
         let number = |text: &str| pcap_number(text).and_then(|number| u16::try_from(number).ok());
@@ -603,6 +603,9 @@ fn pcap_number(text: &str) -> Option<u64> {
     let plain = !digits.is_empty() && digits.bytes().all(|digit| char::from(digit).is_digit(radix));
     plain.then(|| u64::from_str_radix(digits, radix).unwrap_or(u64::MAX))
 }
+
+/// Ports, each as mask and value.
+type PortPrefixes = Vec<(u16, u16)>;
 
 /// `[ip|ip6] proto N`
 fn protocol_tree(tags: usize, number: u8, ip: bool, ip6: bool) -> Tree {

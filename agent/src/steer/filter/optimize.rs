@@ -154,7 +154,7 @@ impl Graph {
         self.find_levels();
         self.find_dominators();
         self.find_edge_dominators();
-        for number in self.from_the_root_down() {
+        for number in self.downward() {
             let block = &mut self.blocks[number];
             block.seen = block.test.map(|test| test.look);
             if let Some(simpler) = block.test.and_then(test_of_bits) {
@@ -225,7 +225,7 @@ impl Graph {
         self.levels.iter_mut().for_each(|level| level.reverse());
     }
 
-    fn from_the_root_down(&self) -> Vec<usize> {
+    fn downward(&self) -> Vec<usize> {
         self.levels.iter().rev().flatten().copied().collect()
     }
 
@@ -235,7 +235,7 @@ impl Graph {
             block.dominators = Bits::all(len);
         }
         self.blocks[self.root].dominators = Bits::none(len);
-        for number in self.from_the_root_down() {
+        for number in self.downward() {
             self.blocks[number].dominators.insert(number);
             if !self.is_end(number) {
                 let dominators = self.blocks[number].dominators.clone();
@@ -257,7 +257,7 @@ impl Graph {
             block.edge_dominators = [Bits::all(2 * len), Bits::all(2 * len)];
         }
         self.blocks[self.root].edge_dominators = [Bits::none(2 * len), Bits::none(2 * len)];
-        for number in self.from_the_root_down() {
+        for number in self.downward() {
             for outcome in [true, false] {
                 let edge = self.edge((number, outcome));
                 let dominators = &mut self.blocks[number].edge_dominators[usize::from(outcome)];
@@ -276,7 +276,7 @@ impl Graph {
 
     fn find_arriving(&mut self) {
         self.blocks.iter_mut().for_each(|block| block.arriving.clear());
-        for number in self.from_the_root_down() {
+        for number in self.downward() {
             if !self.is_end(number) {
                 for edge in [(number, true), (number, false)] {
                     let next = self.next(edge);
@@ -411,5 +411,5 @@ impl Graph {
 fn test_of_bits(test: Test) -> Option<Test> {
     let Test { look, compare, with } = test;
     let masked = look.mask != u32::MAX && compare == Compare::Equal && with == 0;
-    masked.then(|| Test { look: Look { mask: u32::MAX, ..look }, compare: Compare::Bits, with: look.mask })
+    masked.then_some(Test { look: Look { mask: u32::MAX, ..look }, compare: Compare::Bits, with: look.mask })
 }
