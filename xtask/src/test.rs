@@ -104,6 +104,10 @@ fn simulated<'a>(cargo: &'a mut Command, options: &Test) -> &'a mut Command {
     if let Some(seed) = options.seed {
         cargo.env("UMEMD_SIM_SEED", seed.to_string());
     }
+    if options.which == Some(Which::Full) {
+        // Expressions that are compared with tcpdump.
+        cargo.env("UMEMD_TCPDUMP_RULES", "5000");
+    }
     cargo.env("UMEMD_SIM_SEEDS", options.seeds.unwrap_or(usual).to_string())
 }
 
