@@ -124,8 +124,7 @@ impl Lab {
     }
 }
 
-/// Makes `there` a neighbour of `here`, which is in `netns`. Checksums have to be complete: nobody between the two
-/// completes them.
+/// Makes `there` a neighbour of `here`, which is in `netns`.
 fn join(netns: &NetNs, here: &VethEnd, there: &VethEnd) {
     ip_batch(
         netns.name(),
@@ -134,5 +133,4 @@ fn join(netns: &NetNs, here: &VethEnd, there: &VethEnd) {
             format!("neighbour replace {} lladdr {} dev {} nud permanent", there.ip, there.mac, here.name),
         ],
     );
-    here.ethtool("-K", &["tx", "off"]);
 }

@@ -1,6 +1,10 @@
 //! What is done with frames: forwarding between two interfaces, and sending frames of one's own.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
 
 use e2e::{
     agent::Agent,
@@ -62,6 +66,44 @@ fn forwarded_frames_cross_in_both_directions() {
             assert_eq!(pair.near.xdp_program(), None, "{}", pair.near.name);
         }
     }
+}
+
+/// Whose checksums its sockets leave to the device, as a veth does.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_forwarded_tcp_connection_carries_its_data() {
+    let Some(lab) = between(LabConfig::default()) else { return };
+    let args = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", "tcp port 7007"];
+    let agent = lab.agent_on(&args).start();
+    let beyond = lab.beyond.as_ref().expect("a third namespace");
+    let server = lab.pairs()[1].far.port(PORT);
+    let data: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 2_654_435_761_u32 >> 24) as u8).collect();
+
+    let listener = beyond.run(|| TcpListener::bind(server)).expect("a free port");
+    let mut client = lab.far.run(|| TcpStream::connect_timeout(&server, PATIENCE)).expect("it is accepted");
+    let (mut accepted, _) = listener.accept().expect("a connection");
+    for stream in [&client, &accepted] {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    }
+    let arrived = std::thread::scope(|scope| {
+        let echo = scope.spawn(|| {
+            let mut arrived = vec![0; data.len()];
+            accepted.read_exact(&mut arrived).expect("all of it");
+            accepted.write_all(&arrived[..1000]).expect("an answer");
+            arrived
+        });
+        client.write_all(&data).expect("a way");
+        let mut answer = [0; 1000];
+        client.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer[..], data[..1000]);
+        echo.join().expect("all arrived")
+    });
+    assert!(arrived == data, "the data are not what was sent");
+
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], exit.summary()["rx_packets"], "{exit}");
 }
 
 #[test]

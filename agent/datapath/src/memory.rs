@@ -3,21 +3,36 @@
 //! For tests of a handler of one's own, and to count what a worker costs without a kernel. Nothing goes wrong
 //! here; for what does, there is [`sim`](crate::sim).
 
+use std::mem;
+
 use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, Refused, RefusedCounts};
 
-use crate::packet::{Assembly, MAX_FRAGMENTS, Packet, Right, whole};
+use crate::packet::{Assembly, MAX_FRAGMENTS, Packet, Right, push, whole};
 use crate::port::{Kick, Occupancy, PortPlaces, QueuePort};
 use crate::ring::Ring;
 
 /// `XDP_PACKET_HEADROOM`: what is left free before a received packet.
 const HEADROOM: u32 = 256;
 
-/// `struct xdp_desc`.
+/// `struct xdp_desc`: the address, and length and options in one word.
 #[derive(Clone, Copy, Debug, Default)]
 struct Desc {
     addr: u64,
-    len: u32,
-    more: bool,
+    described: u64,
+}
+
+impl Desc {
+    fn new(addr: u64, len: u32, more: bool) -> Self {
+        Desc { addr, described: u64::from(len) | u64::from(more) << 32 }
+    }
+
+    fn len(self) -> usize {
+        self.described as u32 as usize
+    }
+
+    fn more(self) -> bool {
+        self.described >> 32 != 0
+    }
 }
 
 /// A queue in memory.
@@ -81,7 +96,7 @@ impl MemoryPort {
 
     fn arrive_as_it_is(&mut self, len: u32, more: bool) -> Option<u64> {
         let addr = self.fill.take()? + u64::from(HEADROOM);
-        self.rx.put(Desc { addr, len, more }).then_some(addr)
+        self.rx.put(Desc::new(addr, len, more)).then_some(addr)
     }
 
     fn deliver(&mut self) {
@@ -95,9 +110,9 @@ impl MemoryPort {
         loop {
             let desc = self.tx.take()?;
             let start = desc.addr as usize;
-            packet.extend_from_slice(&self.memory[start..start + desc.len as usize]);
+            packet.extend_from_slice(&self.memory[start..start + desc.len()]);
             self.completion.put(desc.addr);
-            if !desc.more {
+            if !desc.more() {
                 self.tx.release();
                 self.completion.submit();
                 return Some(packet);
@@ -134,10 +149,8 @@ impl QueuePort for MemoryPort {
     fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
         let count = frames.len().min(self.fill_room());
         let layout = self.layout;
-        let mut frames = frames.drain(frames.len() - count..);
         for slots in self.fill.put_slices(count) {
-            let lent = slots.iter_mut().zip(&mut frames);
-            self.ledger.lend_each(Lent::Fill, lent, |slot, id| *slot = layout.addr_of(id).0);
+            self.ledger.lend_tail(Lent::Fill, frames, slots, |slot, id| *slot = layout.addr_of(id).0);
         }
         self.fill.submit();
         count
@@ -168,14 +181,13 @@ impl QueuePort for MemoryPort {
         let room = if self.closed { 0 } else { self.tx.room() as usize };
         let count = whole(packets, room);
         let layout = self.layout;
-        let mut packets = packets.drain(..count).map(Packet::into_parts);
         for slots in self.tx.put_slices(count) {
-            let lent = slots.iter_mut().zip(&mut packets).map(|(slot, (span, right))| ((slot, span), right));
-            R::lend_each(&mut self.ledger, lent, |(slot, (offset, len, more)), id| {
-                *slot = Desc { addr: layout.addr_of(id).0 + u64::from(offset), len, more };
+            let packets = packets.drain(..slots.len()).map(Packet::into_described);
+            let lent = slots.iter_mut().zip(packets).map(|(slot, (span, right))| ((slot, span), right));
+            R::lend_each(&mut self.ledger, lent, |(slot, (offset, described)), id| {
+                *slot = Desc { addr: layout.addr_of(id).0 + offset, described };
             });
         }
-        drop(packets);
         self.tx.submit();
         count
     }
@@ -219,7 +231,10 @@ impl QueuePort for MemoryPort {
     #[inline]
     fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
         let span = self.span(packet);
-        change(self.memory.get_mut(span).unwrap_or_default())
+        match self.memory.get_mut(span) {
+            Some(bytes) => change(bytes),
+            None => change_nothing(change),
+        }
     }
 
     fn places(&mut self) -> PortPlaces {
@@ -252,6 +267,12 @@ impl QueuePort for MemoryPort {
     }
 }
 
+/// For a packet that is not in this memory, which cannot be.
+#[cold]
+fn change_nothing<T>(change: impl FnOnce(&mut [u8]) -> T) -> T {
+    change(&mut [])
+}
+
 /// Makes packets of descriptors. On its own, so that its loop has the registers for itself.
 #[inline(never)]
 fn settle(
@@ -263,12 +284,17 @@ fn settle(
     packets: &mut Vec<Packet>,
 ) {
     let mut descs = descs.iter().map(|desc| (FrameAddr(desc.addr), desc));
+    let mut received = mem::take(packets);
     while let Err((desc, refused)) = ledger.settle_run(Lent::Fill, &mut descs, |desc, frame| {
-        packets.push(Packet::received(frame, layout, FrameAddr(desc.addr), desc.len, desc.more));
+        let packet = Packet::described(frame, layout, FrameAddr(desc.addr), desc.described);
+        push(&mut received, packet);
     }) {
         *quarantined_tx += u32::from(refused == Refused::WrongRing);
-        assembly.refused(packets, desc.more);
+        *packets = mem::take(&mut received);
+        assembly.refused(packets, desc.more());
+        received = mem::take(packets);
     }
+    *packets = received;
 }
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ pub trait Observer {
     /// as a [`FrameRef`](frame_pool::FrameRef) if it may.
     type Sent: Right;
 
+    /// Whether it looks at packets at all. Where nobody does, a turn's packets move on in one go.
+    const LOOKS: bool = true;
+
     /// A packet, as a rule of one part. What the observer keeps it takes by the calls of
     /// [`dropped`](Self::dropped) or [`sent`](Self::sent) that follow, one for each part.
     fn see<P: QueuePort>(&mut self, seen: Seen, port: &P, parts: &[Packet]);
@@ -62,12 +65,17 @@ pub trait Observer {
     /// The part, if it is of another pool's frame.
     fn sent(&mut self, home: Home<'_>, part: Packet) -> Result<Packet<Self::Sent>, Packet>;
 
+    /// Packets that are sent go by unseen, if nobody [looks](Self::LOOKS).
+    fn overlook(_sent: &mut Vec<Packet>, _to: &mut Vec<Packet<Self::Sent>>) {}
+
     /// What was kept and missed since the start.
     fn counts(&self) -> ObserverCounts;
 }
 
 impl Observer for () {
     type Sent = Frame;
+
+    const LOOKS: bool = false;
 
     #[inline]
     fn see<P: QueuePort>(&mut self, _seen: Seen, _port: &P, _parts: &[Packet]) {}
@@ -80,6 +88,11 @@ impl Observer for () {
     #[inline]
     fn sent(&mut self, _home: Home<'_>, part: Packet) -> Result<Packet, Packet> {
         Ok(part)
+    }
+
+    #[inline]
+    fn overlook(sent: &mut Vec<Packet>, to: &mut Vec<Packet>) {
+        to.append(sent);
     }
 
     #[inline]

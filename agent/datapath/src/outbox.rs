@@ -2,7 +2,7 @@
 
 use frame_pool::{FramePool, Recycler};
 
-use crate::packet::{Packet, Right, whole};
+use crate::packet::{Packet, Right, push, whole};
 
 /// What waits for room on a TX ring, and what comes back from its completion ring.
 #[derive(Debug)]
@@ -48,7 +48,13 @@ impl<R: Right> Outbox<R> {
     #[inline]
     pub(crate) fn push(&mut self, packet: Packet<R>) {
         self.bytes += u64::from(packet.len());
-        self.backlog.push(packet);
+        push(&mut self.backlog, packet);
+    }
+
+    /// Counts the bytes of packets, each in one frame, that go into the backlog without [`push`](Self::push).
+    #[inline]
+    pub(crate) fn passes(&mut self, bytes: u64) {
+        self.bytes += bytes;
     }
 
     /// Notes that the packet that came in last has so many frames.

@@ -1,17 +1,23 @@
 //! [`Packet`]: a frame and where in it the data lie, and several of them if one does not hold the packet.
 
+use std::mem;
+
 use frame_pool::{
     Frame, FrameAddr, FrameId, FrameLayout, FramePool, FrameRef, Ledger, Lent, PoolTag, Recycler, Settled,
 };
 
 use crate::port::QueuePort;
 
-/// `XDP_PKT_CONTD`: the packet goes on in the next frame.
-const MORE: u64 = 1 << 48;
+/// The length, as in a descriptor.
+const LENGTH: u64 = 0xffff_ffff;
+/// `XDP_PKT_CONTD`: the packet goes on in the next frame. Here it lies where it does in a descriptor.
+const MORE: u64 = 1 << 32;
 /// A frame of this packet was refused by the ledger. What is left of the packet is no packet.
-const TORN: u64 = 1 << 49;
-/// Where the offset lies, above the length. An offset fits in 16 bits, as no chunk has more than 64 KiB.
-const OFFSET: u32 = 32;
+const TORN: u64 = 1 << 33;
+/// The handler wants it sent.
+const SENT: u64 = 1 << 34;
+/// Where the offset lies, above length and flags. It fits, as no chunk has more than 64 KiB.
+const OFFSET: u32 = 48;
 
 /// The most frames that one packet may have: `MAX_SKB_FRAGS + 1`, what copy mode takes.
 pub const MAX_FRAGMENTS: usize = 18;
@@ -41,11 +47,18 @@ impl Packet {
     /// A length beyond the chunk's end would be a kernel's that overran it; it is cut.
     #[inline]
     pub fn received(frame: Frame, layout: FrameLayout, addr: FrameAddr, len: u32, more: bool) -> Self {
+        Self::described(frame, layout, addr, u64::from(len) | (u64::from(more) * MORE))
+    }
+
+    /// The same, of length and options as they lie in a descriptor, one above the other; of the options there
+    /// must be no other than whether there is more.
+    #[inline]
+    pub(crate) fn described(frame: Frame, layout: FrameLayout, addr: FrameAddr, described: u64) -> Self {
         let offset = layout.offset_of(addr);
-        // INVARIANT: cut here.
-        let len = len.min(layout.chunk_size() - offset);
-        let span = u64::from(len) | u64::from(offset) << OFFSET | (u64::from(more) * MORE);
-        Packet { right: frame, span }
+        let span = described | u64::from(offset) << OFFSET;
+        // INVARIANT: cut here if need be.
+        let is_cut = (described & LENGTH) > u64::from(layout.chunk_size() - offset);
+        Packet { right: frame, span: if is_cut { cut(span, layout) } else { span } }
     }
 
     /// `len` bytes from `offset` on, to be written by the caller.
@@ -64,6 +77,12 @@ impl Packet {
     }
 }
 
+/// A length that goes beyond the chunk's end ends there.
+#[cold]
+fn cut(span: u64, layout: FrameLayout) -> u64 {
+    span & !LENGTH | (u64::from(layout.chunk_size()) - (span >> OFFSET))
+}
+
 impl<R> Packet<R> {
     /// The right and what a descriptor says besides the frame: offset, length, and whether there is more.
     #[inline]
@@ -71,11 +90,17 @@ impl<R> Packet<R> {
         ((self.offset(), self.len(), self.has_more()), self.right)
     }
 
+    /// The same, with length and options as they lie in a descriptor, one above the other.
+    #[inline]
+    pub(crate) fn into_described(self) -> ((u64, u64), R) {
+        ((self.span >> OFFSET, self.span & (LENGTH | MORE)), self.right)
+    }
+
     /// Where the data begin, in bytes from the start of the chunk. On receive this is headroom +
     /// `XDP_PACKET_HEADROOM` (256) in aligned mode.
     #[inline]
     pub fn offset(&self) -> u32 {
-        u32::from((self.span >> OFFSET) as u16)
+        (self.span >> OFFSET) as u32
     }
 
     /// How many bytes there are from [`offset`](Self::offset) on, without the frame check sequence.
@@ -100,6 +125,32 @@ impl<R> Packet<R> {
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
         self.span & (MORE | TORN) == 0
+    }
+
+    /// Whether all of these are [whole](Self::is_whole), and none is empty.
+    #[inline]
+    pub(crate) fn are_whole(packets: &[Self]) -> bool {
+        // What is neither is a length above zero; of anything else one less is more than a length.
+        let odd =
+            |packet: &Self| (packet.span & (MORE | TORN | LENGTH)).wrapping_sub(1) >> LENGTH.count_ones();
+        packets.iter().fold(0, |any, packet| any | odd(packet)) == 0
+    }
+
+    /// Notes what a handler said.
+    #[inline]
+    pub(crate) fn set_sent(&mut self) {
+        self.span |= SENT;
+    }
+
+    /// It is not to be sent after all.
+    pub(crate) fn unset_sent(&mut self) {
+        self.span &= !SENT;
+    }
+
+    /// What [`set_sent`](Self::set_sent) noted.
+    #[inline]
+    pub(crate) fn is_sent(&self) -> bool {
+        self.span & SENT != 0
     }
 
     pub(crate) fn is_torn(&self) -> bool {
@@ -174,12 +225,16 @@ pub trait Right: sealed::Sealed + Sized {
     /// TX ring.
     fn lend_each<T>(
         ledger: &mut Ledger,
-        rights: impl Iterator<Item = (T, Self)>,
+        rights: impl ExactSizeIterator<Item = (T, Self)>,
         each: impl FnMut(T, FrameId),
     );
 
     /// Exchanges addresses of the completion ring for the rights; the ledger counts those that it refuses.
-    fn settle_all(ledger: &mut Ledger, addrs: impl Iterator<Item = FrameAddr>, rights: &mut Vec<Self>);
+    fn settle_all(
+        ledger: &mut Ledger,
+        addrs: impl ExactSizeIterator<Item = FrameAddr>,
+        rights: &mut Vec<Self>,
+    );
 
     /// Brings all of them home to their owner, who is the caller; leaves the vector empty.
     fn put_direct_bulk(pool: &mut FramePool, rights: &mut Vec<Self>);
@@ -202,16 +257,22 @@ impl Right for Frame {
     #[inline]
     fn lend_each<T>(
         ledger: &mut Ledger,
-        rights: impl Iterator<Item = (T, Self)>,
+        rights: impl ExactSizeIterator<Item = (T, Self)>,
         each: impl FnMut(T, FrameId),
     ) {
         ledger.lend_each(Lent::Tx, rights, each);
     }
 
     #[inline]
-    fn settle_all(ledger: &mut Ledger, addrs: impl Iterator<Item = FrameAddr>, rights: &mut Vec<Self>) {
+    fn settle_all(
+        ledger: &mut Ledger,
+        addrs: impl ExactSizeIterator<Item = FrameAddr>,
+        rights: &mut Vec<Self>,
+    ) {
         let mut addrs = addrs.map(|addr| (addr, ()));
-        while ledger.settle_run(Lent::Tx, &mut addrs, |(), frame| rights.push(frame)).is_err() {}
+        let mut settled = mem::take(rights);
+        while ledger.settle_run(Lent::Tx, &mut addrs, |(), frame| push(&mut settled, frame)).is_err() {}
+        *rights = settled;
     }
 
     #[inline]
@@ -238,7 +299,7 @@ impl Right for FrameRef {
     #[inline]
     fn lend_each<T>(
         ledger: &mut Ledger,
-        rights: impl Iterator<Item = (T, Self)>,
+        rights: impl ExactSizeIterator<Item = (T, Self)>,
         mut each: impl FnMut(T, FrameId),
     ) {
         for (rest, right) in rights {
@@ -250,7 +311,11 @@ impl Right for FrameRef {
     }
 
     #[inline]
-    fn settle_all(ledger: &mut Ledger, addrs: impl Iterator<Item = FrameAddr>, rights: &mut Vec<Self>) {
+    fn settle_all(
+        ledger: &mut Ledger,
+        addrs: impl ExactSizeIterator<Item = FrameAddr>,
+        rights: &mut Vec<Self>,
+    ) {
         for addr in addrs {
             match ledger.settle_any(Lent::Tx, addr) {
                 Ok(Settled::Shared(reference)) => rights.push(reference),
@@ -269,6 +334,22 @@ impl Right for FrameRef {
 
     fn put_bulk(recycler: &Recycler, rights: &mut Vec<Self>) {
         recycler.put_refs_bulk(rights);
+    }
+}
+
+/// [`Vec::push`] for a vector that has room, in a loop: if nothing takes its address, not even to grow it, its
+/// length stays in a register.
+#[inline]
+pub(crate) fn push<T>(to: &mut Vec<T>, item: T) {
+    #[cold]
+    fn grow<T>(mut to: Vec<T>, item: T) -> Vec<T> {
+        to.push(item);
+        to
+    }
+    if to.len() < to.capacity() {
+        to.push(item);
+    } else {
+        *to = grow(mem::take(to), item);
     }
 }
 

@@ -9,7 +9,7 @@ use frame_pool::{Frame, FramePool, Recycler};
 use crate::handler::{Due, PacketHandler, Verdict};
 use crate::observer::{Home, Observer, Seen};
 use crate::outbox::Outbox;
-use crate::packet::{Fragments, MAX_FRAGMENTS, Packet, Right};
+use crate::packet::{Fragments, MAX_FRAGMENTS, Packet, Right, push};
 use crate::port::{Kick, PortPlaces, QueuePort};
 use crate::publish::Publisher;
 use crate::snapshot::{Places, Snapshot, Traffic};
@@ -176,48 +176,100 @@ impl<P: QueuePort> Side<P> {
     ) {
         let mut received = mem::take(&mut self.received);
         let mut done = mem::take(&mut self.done);
-        let (mut bytes, mut kept) = (0, 0);
-        let mut in_parts = false;
-        let count = received.len();
-        for mut packet in received.drain(..) {
-            if in_parts || !packet.is_whole() {
-                in_parts = self.handle_part(packet, now, side, handler, observer, out);
-                kept += 1;
-                continue;
+        if Packet::are_whole(&received) {
+            let (sent, bytes) = self.ask_all(&mut received, handler);
+            if O::LOOKS || (sent > 0 && sent < received.len()) {
+                self.part_ways(now, side, received.drain(..), &mut done, observer, out);
+            } else if sent == 0 {
+                done.extend(received.drain(..).map(Packet::into_right));
+            } else {
+                out.passes(bytes);
+                O::overlook(&mut received, &mut out.backlog);
             }
-            let len = u64::from(packet.len());
-            bytes += len;
-            let verdict = match self.port.with_bytes_mut(&mut packet, |bytes| handler.handle(bytes)) {
-                Verdict::Transmit if len > 0 => {
-                    kept += 1;
-                    Verdict::Transmit
-                }
-                Verdict::Transmit => {
-                    kept += 1;
-                    out.invalid += 1;
-                    Verdict::Drop
-                }
-                Verdict::Drop => Verdict::Drop,
-            };
-            observer.see(Seen { at: now, side, verdict }, &self.port, slice::from_ref(&packet));
-            let home = Home { pool: &mut self.pool, recycler: &self.recycler };
-            if verdict == Verdict::Transmit {
-                match observer.sent(home, packet) {
-                    Ok(packet) => out.push(packet),
-                    Err(packet) => done.push(packet.into_right()),
-                }
-            } else if let Some(frame) = observer.dropped(home, packet) {
-                done.push(frame);
-            }
+        } else {
+            self.handle_in_parts(now, side, &mut received, &mut done, handler, observer, out);
         }
-        done.append(&mut self.done);
-        self.traffic.rx_bytes += bytes;
-        self.traffic.handler_dropped += (count - kept) as u64;
         self.pool.put_direct_bulk(&mut done);
         self.done = done;
         self.received = received;
         // The beginning of a packet whose other frames have not arrived waits for them.
         self.received.append(&mut self.parts);
+    }
+
+    /// Each packet of a turn, all of one frame, is shown to the handler, and keeps its verdict; how many are to
+    /// be sent, and the bytes of all.
+    #[inline]
+    fn ask_all<H: PacketHandler>(&mut self, packets: &mut [Packet], handler: &mut H) -> (usize, u64) {
+        let (mut bytes, mut sent) = (0, 0);
+        for packet in &mut *packets {
+            bytes += u64::from(packet.len());
+            if self.port.with_bytes_mut(packet, |bytes| handler.handle(bytes)) == Verdict::Transmit {
+                packet.set_sent();
+                sent += 1;
+            }
+        }
+        self.traffic.rx_bytes += bytes;
+        self.traffic.handler_dropped += (packets.len() - sent) as u64;
+        (sent, bytes)
+    }
+
+    /// Each packet goes past the observer, and where its verdict sends it.
+    #[inline]
+    fn part_ways<O: Observer>(
+        &mut self,
+        now: Duration,
+        side: usize,
+        packets: impl Iterator<Item = Packet>,
+        done: &mut Vec<Frame>,
+        observer: &mut O,
+        out: &mut Outbox<O::Sent>,
+    ) {
+        let Side { pool, recycler, port, .. } = self;
+        for packet in packets {
+            let is_sent = packet.is_sent();
+            let verdict = if is_sent { Verdict::Transmit } else { Verdict::Drop };
+            observer.see(Seen { at: now, side, verdict }, port, slice::from_ref(&packet));
+            let home = Home { pool, recycler };
+            if is_sent {
+                match observer.sent(home, packet) {
+                    Ok(packet) => out.push(packet),
+                    Err(packet) => push(done, packet.into_right()),
+                }
+            } else if let Some(frame) = observer.dropped(home, packet) {
+                push(done, frame);
+            }
+        }
+    }
+
+    /// A turn's packets, of which some take several frames, or are empty.
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "two vectors are taken out of `self` by the caller")]
+    fn handle_in_parts<H: PacketHandler, O: Observer>(
+        &mut self,
+        now: Duration,
+        side: usize,
+        received: &mut Vec<Packet>,
+        done: &mut Vec<Frame>,
+        handler: &mut H,
+        observer: &mut O,
+        out: &mut Outbox<O::Sent>,
+    ) {
+        let mut in_parts = false;
+        for packet in received.drain(..) {
+            if in_parts || !packet.is_whole() {
+                in_parts = self.handle_part(packet, now, side, handler, observer, out);
+            } else {
+                let mut one = [packet];
+                self.ask_all(&mut one, handler);
+                let [packet] = &mut one;
+                if packet.is_sent() && packet.is_empty() {
+                    out.invalid += 1;
+                    packet.unset_sent();
+                }
+                self.part_ways(now, side, one.into_iter(), done, observer, out);
+            }
+        }
+        done.append(&mut self.done);
     }
 
     /// A part of a packet in several frames; with the last one the packet is handled. Whether there are

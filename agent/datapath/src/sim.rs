@@ -135,10 +135,8 @@ impl QueuePort for SimPort {
     fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
         let count = frames.len().min(self.fill_room());
         let layout = self.layout;
-        let mut frames = frames.drain(frames.len() - count..);
         for slots in self.fill.put_slices(count) {
-            let lent = slots.iter_mut().zip(&mut frames);
-            self.ledger.lend_each(Lent::Fill, lent, |slot, id| *slot = layout.addr_of(id).0);
+            self.ledger.lend_tail(Lent::Fill, frames, slots, |slot, id| *slot = layout.addr_of(id).0);
         }
         self.fill.submit();
         count

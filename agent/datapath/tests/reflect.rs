@@ -1,11 +1,14 @@
 //! What `Reflect` makes of packets, with etherparse to build and to judge them.
 
+use std::time::Duration;
+
 use datapath::handlers::Reflect;
-use datapath::{PacketHandler, Verdict};
+use datapath::{MemoryPort, PacketHandler, Verdict, Worker, WorkerConfig};
 use etherparse::{
     EtherType, Ipv4Extensions, Ipv4Header, Ipv6FlowLabel, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket,
     TransportSlice, UdpHeader, UdpSlice, VlanId, ip_number,
 };
+use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 use proptest::prelude::*;
 
 const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -35,6 +38,20 @@ fn udp6(data: &[u8]) -> Vec<u8> {
 fn checksum_of(frame: &mut [u8]) -> &mut [u8] {
     let at = if frame[12] == 0x08 { 14 + 20 + 6 } else { 14 + 40 + 6 };
     &mut frame[at..at + 2]
+}
+
+/// What a socket leaves in that place for its device (`CHECKSUM_PARTIAL`): the sum of the pseudo header, word by
+/// word as RFC 1071 says it.
+fn leave_to_device(frame: &mut [u8]) {
+    let (addresses, udp) = if frame[12] == 0x08 { (26..34, 34) } else { (22..54, 54) };
+    let mut sum = 17 + u32::from(u16::from_be_bytes([frame[udp + 4], frame[udp + 5]]));
+    for word in frame[addresses].chunks(2) {
+        sum += u32::from(u16::from_be_bytes([word[0], word[1]]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    checksum_of(frame).copy_from_slice(&(sum as u16).to_be_bytes());
 }
 
 fn reflected(mut frame: Vec<u8>) -> Vec<u8> {
@@ -93,14 +110,19 @@ fn udp_over_ipv6_is_answered() {
 fn a_partial_checksum_becomes_a_right_one() {
     for data in [&b""[..], b"x", b"xy", b"xyz", &[0xff; 1400], &[0; 1401]] {
         for mut frame in [udp4(data), udp6(data)] {
-            // What `CHECKSUM_PARTIAL` leaves in the header is never what belongs there.
-            let checksum = checksum_of(&mut frame);
-            checksum.copy_from_slice(&[checksum[0] ^ 0x5a, checksum[1] ^ 0xa5]);
-            if checksum == [0, 0] {
-                checksum[0] = 1;
-            }
+            leave_to_device(&mut frame);
             is_answer(&reflected(frame), data);
         }
+    }
+}
+
+/// A packet that was damaged on its way must not be made to look whole.
+#[test]
+fn a_wrong_checksum_stays_wrong() {
+    for mut frame in [udp4(b"hello"), udp6(b"hello")] {
+        checksum_of(&mut frame)[0] ^= 0x10;
+        let mut answer = reflected(frame.clone());
+        assert_eq!(checksum_of(&mut answer), checksum_of(&mut frame));
     }
 }
 
@@ -121,6 +143,7 @@ fn a_sum_of_zero_is_sent_as_ones() {
         let mut frame = frame;
         let end = frame.len();
         frame[end - 2..].fill(0);
+        leave_to_device(&mut frame);
         let mut zeros = reflected(frame.clone());
         let data: [u8; 2] = checksum_of(&mut zeros).try_into().unwrap();
         frame[end - 2..].copy_from_slice(&data);
@@ -133,6 +156,7 @@ fn a_sum_of_zero_is_sent_as_ones() {
 #[test]
 fn padding_behind_the_datagram_is_not_summed() {
     let mut frame = udp4(b"x");
+    leave_to_device(&mut frame);
     frame.extend([0xee; 17]);
     let frame = reflected(frame);
     assert_eq!(frame[frame.len() - 17..], [0xee; 17]);
@@ -194,6 +218,26 @@ fn what_is_no_whole_udp_datagram_only_has_its_macs_swapped() {
     }
 }
 
+/// In every way that the data can be cut by the frames, at even and at odd places.
+#[test]
+fn a_partial_checksum_over_several_frames_is_completed() {
+    let layout = FrameLayout::new(2048, 64).unwrap();
+    let pool = FramePool::new(PoolConfig::default(), UmemProvider::new(layout));
+    let mut worker = Worker::new(pool, MemoryPort::new(layout, 32), Reflect, WorkerConfig::default());
+    worker.poll_once(Duration::ZERO);
+    for len in (1700..1800).chain([3583, 3584, 3585, 8999, 9000]) {
+        let data: Vec<u8> = (0..len).map(|n| (n * 89) as u8).collect();
+        for mut frame in [udp4(&data), udp6(&data)] {
+            leave_to_device(&mut frame);
+            assert!(worker.port_mut().arrive(&frame));
+            worker.poll_once(Duration::ZERO);
+            is_answer(&worker.port_mut().sent().unwrap(), &data);
+        }
+        worker.poll_once(Duration::ZERO);
+    }
+    assert!(worker.finish(Duration::ZERO).conserved);
+}
+
 #[test]
 fn less_than_an_ethernet_header_is_dropped() {
     for len in 0..14 {
@@ -205,14 +249,36 @@ fn less_than_an_ethernet_header_is_dropped() {
 
 proptest! {
     #[test]
-    fn any_udp_is_answered_whatever_its_checksum_was(
+    fn any_udp_is_answered_also_if_its_checksum_was_left_to_a_device(
         data in prop::collection::vec(any::<u8>(), 0..1473),
-        checksum in 1..=u16::MAX,
+        padding in 0..20_usize,
+        six in any::<bool>(),
+        partial in any::<bool>(),
+    ) {
+        let mut frame = if six { udp6(&data) } else { udp4(&data) };
+        if partial {
+            leave_to_device(&mut frame);
+        }
+        frame.extend(vec![0xee; padding]);
+        let frame = reflected(frame);
+        is_answer(&frame[..frame.len() - padding], &data);
+    }
+
+    #[test]
+    fn a_checksum_that_is_not_partial_stays_as_it_is(
+        data in prop::collection::vec(any::<u8>(), 0..100),
+        difference in 1..0xffff_u16,
         six in any::<bool>(),
     ) {
         let mut frame = if six { udp6(&data) } else { udp4(&data) };
-        checksum_of(&mut frame).copy_from_slice(&checksum.to_be_bytes());
-        is_answer(&reflected(frame), &data);
+        leave_to_device(&mut frame);
+        let field = checksum_of(&mut frame);
+        // In one's complement, so that all values but those of the sum itself are met.
+        let sum = u32::from(u16::from_be_bytes([field[0], field[1]])) + u32::from(difference);
+        let other = ((sum % 0xffff) as u16).to_be_bytes();
+        field.copy_from_slice(&other);
+        let mut answer = reflected(frame);
+        prop_assert_eq!(checksum_of(&mut answer), other);
     }
 
     #[test]

@@ -67,11 +67,11 @@ impl Frame {
         Self(tag | u64::from(id.0))
     }
 
-    /// The frame of the pool whose tag has this number, which is not 0. Callers must hold the right that this
-    /// makes.
+    /// The frame with this index, of the pool whose tag has this number; `None` if both are 0. Callers must
+    /// hold the right that this makes, and the index must be one.
     #[inline]
-    pub(crate) const fn of_number(id: FrameId, tag: u32) -> Option<Self> {
-        match NonZeroU64::new((tag as u64) << 32 | id.0 as u64) {
+    pub(crate) const fn of_number(index: u64, tag: u32) -> Option<Self> {
+        match NonZeroU64::new((tag as u64) << 32 | index) {
             Some(bits) => Some(Self(bits)),
             None => None,
         }

@@ -80,54 +80,58 @@ impl RefusedCounts {
     }
 }
 
-/// One frame's entry: where it is in the low two bits, whether it is shared in the third, and the tag of
-/// its pool above; 0 if it is not lent.
+/// One frame's entry: the tag of its pool, which is below 2^28, and above it what it is lent for, and whether as
+/// one of several references; 0 if it is not lent.
+///
+/// Whoever expects a frame back takes what it should have been lent for off, and if nothing but a tag is left
+/// over, that was it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Entry(u32);
 
 impl Entry {
     const NOT_LENT: Self = Self(0);
-    const PLACE: u32 = 3;
-    const QUARANTINED: u32 = 3;
-    const SHARED: u32 = 4;
+    const PLACE: u32 = 29;
+    const TAG: u32 = (1 << Self::PLACE) - 1;
+    const QUARANTINED: u32 = 3 << Self::PLACE;
+    const SHARED: u32 = 1 << 31;
 
     #[inline]
-    fn lent(lent: Lent, tag: u32) -> Self {
-        Self(tag << 3 | Self::place(lent))
+    const fn place(lent: Lent) -> u32 {
+        match lent {
+            Lent::Fill => 1 << Self::PLACE,
+            Lent::Tx => 2 << Self::PLACE,
+        }
     }
 
     #[inline]
-    fn place(lent: Lent) -> u32 {
-        match lent {
-            Lent::Fill => 1,
-            Lent::Tx => 2,
-        }
+    const fn lent(lent: Lent, tag: u32) -> Self {
+        Self(tag | Self::place(lent))
     }
 
     /// The pool of a frame that is lent for `lent` by its sole holder.
     #[inline]
-    fn tag_if_sole(self, lent: Lent) -> Option<PoolTag> {
-        let sole = self.0 & (Self::SHARED | Self::PLACE) == Self::place(lent);
-        if sole { PoolTag::from_number(self.0 >> 3) } else { None }
+    const fn tag_if_sole(self, lent: Lent) -> Option<PoolTag> {
+        let tag = self.0 ^ Self::place(lent);
+        if tag <= Self::TAG { PoolTag::from_number(tag) } else { None }
     }
 
     /// The right to the frame with this index, if its sole holder lent it for `lent`.
     #[inline]
-    fn frame_if_sole(self, lent: Lent, index: u32) -> Option<Frame> {
-        let sole = self.0 & (Self::SHARED | Self::PLACE) == Self::place(lent);
-        if sole { Frame::of_number(FrameId(index), self.0 >> 3) } else { None }
+    const fn frame_if_sole(self, lent: Lent, index: u64) -> Option<Frame> {
+        let tag = self.0 ^ Self::place(lent);
+        // One comparison: neither 0 nor more than a tag.
+        if tag.wrapping_sub(1) < Self::TAG { Frame::of_number(index, tag) } else { None }
     }
 
     /// The pool of a frame that is lent for `lent` as one of several references.
-    fn tag_if_shared(self, lent: Lent) -> Option<PoolTag> {
-        let shared = self.0 & (Self::SHARED | Self::PLACE) == Self::SHARED | Self::place(lent);
-        if shared { PoolTag::from_number(self.0 >> 3) } else { None }
+    const fn tag_if_shared(self, lent: Lent) -> Option<PoolTag> {
+        if self.0 & Self::SHARED == 0 { None } else { Self(self.0 ^ Self::SHARED).tag_if_sole(lent) }
     }
 }
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0 >> 3, self.0 & 7)
+        write!(f, "{}:{}", self.0 & Self::TAG, self.0 >> Self::PLACE)
     }
 }
 
@@ -195,7 +199,7 @@ impl Ledger {
         // The table is as long as the UMEM has frames, so that one look tells all.
         let index = self.layout.index_of(addr);
         if let Some(entry) = usize::try_from(index).ok().and_then(|index| self.entries.get_mut(index))
-            && let Some(frame) = entry.frame_if_sole(lent, index as u32)
+            && let Some(frame) = entry.frame_if_sole(lent, index)
         {
             *entry = Entry::NOT_LENT;
             self.lent[lent as usize] -= 1;
@@ -214,27 +218,27 @@ impl Ledger {
     pub fn settle_run<T>(
         &mut self,
         lent: Lent,
-        descriptors: &mut impl Iterator<Item = (FrameAddr, T)>,
+        descriptors: &mut impl ExactSizeIterator<Item = (FrameAddr, T)>,
         mut each: impl FnMut(T, Frame),
     ) -> Result<(), (T, Refused)> {
         let layout = self.layout;
         let entries = &mut self.entries[..];
-        let mut settled = 0;
+        let before = descriptors.len();
         let mut odd = None;
-        for (addr, rest) in descriptors {
+        for (addr, rest) in &mut *descriptors {
             let index = layout.index_of(addr);
             if let Some(entry) = usize::try_from(index).ok().and_then(|index| entries.get_mut(index))
-                && let Some(frame) = entry.frame_if_sole(lent, index as u32)
+                && let Some(frame) = entry.frame_if_sole(lent, index)
             {
                 *entry = Entry::NOT_LENT;
-                settled += 1;
                 each(rest, frame);
             } else {
                 odd = Some((addr, rest));
                 break;
             }
         }
-        self.lent[lent as usize] -= settled;
+        let settled = before - descriptors.len() - usize::from(odd.is_some());
+        self.lent[lent as usize] -= settled as u32;
         odd.map_or(Ok(()), |(addr, rest)| Err((rest, self.refuse_addr(lent, addr))))
     }
 
@@ -243,24 +247,48 @@ impl Ledger {
     pub fn lend_each<T>(
         &mut self,
         lent: Lent,
-        frames: impl Iterator<Item = (T, Frame)>,
+        frames: impl ExactSizeIterator<Item = (T, Frame)>,
         mut each: impl FnMut(T, FrameId),
     ) {
         let entries = &mut self.entries[..];
-        let (mut count, mut odd) = (0, 0);
+        let (count, mut odd) = (frames.len(), 0);
         for (rest, frame) in frames {
             let id = frame.id();
             match entries.get_mut(id.index()) {
-                Some(entry) if *entry == Entry::NOT_LENT => {
-                    *entry = Entry::lent(lent, frame.tag_number());
-                    count += 1;
-                }
+                Some(entry) if *entry == Entry::NOT_LENT => *entry = Entry::lent(lent, frame.tag_number()),
                 _ => odd += 1,
             }
             each(rest, id);
         }
-        self.lent[lent as usize] += count;
-        self.refused.not_ours += odd;
+        self.lent[lent as usize] += count as u32 - odd;
+        self.refused.not_ours += u64::from(odd);
+    }
+
+    /// [`lend`](Self::lend) for the last frames of a vector, as many as there are slots for their names.
+    #[inline]
+    pub fn lend_tail<S>(
+        &mut self,
+        lent: Lent,
+        frames: &mut Vec<Frame>,
+        slots: &mut [S],
+        mut each: impl FnMut(&mut S, FrameId),
+    ) {
+        let first = frames.len().saturating_sub(slots.len());
+        let tail = &frames[first..];
+        let entries = &mut self.entries[..];
+        let mut odd = 0;
+        for (slot, frame) in slots.iter_mut().zip(tail) {
+            let id = frame.id();
+            match entries.get_mut(id.index()) {
+                Some(entry) if *entry == Entry::NOT_LENT => *entry = Entry::lent(lent, frame.tag_number()),
+                _ => odd += 1,
+            }
+            each(slot, id);
+        }
+        self.lent[lent as usize] += tail.len() as u32 - odd;
+        self.refused.not_ours += u64::from(odd);
+        // Given up: the vector has them no more.
+        frames.truncate(first);
     }
 
     #[cold]
@@ -300,7 +328,7 @@ impl Ledger {
     fn refuse(&mut self, id: FrameId) -> Refused {
         let entry = &mut self.entries[id.index()];
         let counts = &mut self.refused;
-        match entry.0 & Entry::PLACE {
+        match entry.0 & Entry::QUARANTINED {
             0 => {
                 counts.not_lent += 1;
                 Refused::NotLent
@@ -310,7 +338,8 @@ impl Ledger {
                 Refused::Quarantined
             }
             place => {
-                self.lent[place as usize - 1] -= 1;
+                let lent = if place == Entry::place(Lent::Fill) { Lent::Fill } else { Lent::Tx };
+                self.lent[lent as usize] -= 1;
                 entry.0 |= Entry::QUARANTINED;
                 self.quarantined += 1;
                 counts.wrong_ring += 1;

@@ -38,6 +38,18 @@ impl Sum {
         self
     }
 
+    /// Adds another sum.
+    pub(super) fn plus(self, other: Sum) -> Sum {
+        self.word(other.0)
+    }
+
+    /// Whether it is the one that these two bytes hold, uncomplemented; both zeros are the same.
+    #[inline]
+    pub(super) fn is(self, bytes: [u8; 2]) -> bool {
+        // All ones minus a number is its negative, and 2^16 is 1 modulo 65,535: no folding is needed.
+        self.word(u64::from(!u16::from_ne_bytes(bytes))).0.is_multiple_of(0xffff)
+    }
+
     /// Adds bytes that begin at any distance, even or odd.
     pub(super) fn appended(self, bytes: &[u8], odd: bool) -> Sum {
         let [first, second] = Sum::default().bytes(bytes).finish();

@@ -1,16 +1,32 @@
-//! [`Forward`]: sends every packet as it is.
+//! [`Forward`]: sends every packet on.
 
+use super::partial::{complete_checksum, complete_checksum_in_parts};
 use crate::handler::{PacketHandler, Verdict};
+use crate::packet::Fragments;
+use crate::port::QueuePort;
 
-/// Transmits every packet unchanged: in a [`Pair`](crate::Pair), out of the other interface. A frame shorter
-/// than an Ethernet header cannot be sent and is dropped.
+/// Transmits every packet: in a [`Pair`](crate::Pair), out of the other interface. Nothing is changed but a
+/// checksum that the sender left to its device, which is [completed](super::complete_checksum). A frame
+/// shorter than an Ethernet header cannot be sent and is dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Forward;
 
 impl PacketHandler for Forward {
     #[inline]
     fn handle(&mut self, packet: &mut [u8]) -> Verdict {
-        if packet.len() < 14 { Verdict::Drop } else { Verdict::Transmit }
+        if packet.len() < 14 {
+            return Verdict::Drop;
+        }
+        complete_checksum(packet);
+        Verdict::Transmit
+    }
+
+    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+        if packet.with(0, <[u8]>::len) < 14 {
+            return Verdict::Drop;
+        }
+        complete_checksum_in_parts(packet);
+        Verdict::Transmit
     }
 }
 
