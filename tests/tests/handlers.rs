@@ -77,7 +77,7 @@ fn a_forwarded_tcp_connection_carries_its_data() {
     let agent = lab.agent_on(&args).start();
     let beyond = lab.beyond.as_ref().expect("a third namespace");
     let server = lab.pairs()[1].far.port(PORT);
-    let data: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 2_654_435_761_u32 >> 24) as u8).collect();
+    let data: Vec<u8> = (0..1_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
 
     let listener = beyond.run(|| TcpListener::bind(server)).expect("a free port");
     let mut client = lab.far.run(|| TcpStream::connect_timeout(&server, PATIENCE)).expect("it is accepted");
