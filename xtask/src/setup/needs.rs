@@ -22,6 +22,9 @@ pub(crate) struct Need {
 enum Sign {
     Program(&'static str),
     Header(&'static str),
+    /// A header, and what the linker takes for it on this architecture: Debian's packages of every
+    /// architecture share their headers.
+    Linked(&'static str, &'static str),
     /// A file, from the root.
     File(&'static str),
     /// A shared library, by the beginnings that its file name may have.
@@ -32,8 +35,8 @@ enum Sign {
 const NEEDS: [Need; 9] = [
     Need { what: "C compiler", package: "gcc", sign: Sign::Program("cc") },
     Need { what: "headers of the C library", package: "libc6-dev", sign: Sign::Header("stdio.h") },
-    Need { what: "libelf, for libbpf", package: "libelf-dev", sign: Sign::Header("libelf.h") },
-    Need { what: "zlib, for libbpf", package: "zlib1g-dev", sign: Sign::Header("zlib.h") },
+    Need { what: "libelf, for libbpf", package: "libelf-dev", sign: Sign::Linked("libelf.h", "libelf") },
+    Need { what: "zlib, for libbpf", package: "zlib1g-dev", sign: Sign::Linked("zlib.h", "libz") },
     Need { what: "m4, for libxdp", package: "m4", sign: Sign::Program("m4") },
     Need { what: "make, for libbpf", package: "make", sign: Sign::Program("make") },
     Need { what: "pkg-config, for libbpf", package: "pkg-config", sign: Sign::Program("pkg-config") },
@@ -128,6 +131,7 @@ pub(crate) fn look(extent: Extent) -> Lacks {
     let there = |need: &Need| match need.sign {
         Sign::Program(name) => shell::which(name).is_some(),
         Sign::Header(name) => has_header(root, name),
+        Sign::Linked(header, library) => has_header(root, header) && links(root, library),
         Sign::File(path) => root.join(path).is_file(),
         Sign::Library(names) => has_library(root, names),
     };
@@ -154,6 +158,16 @@ fn has_header(root: &Path, name: &str) -> bool {
     let mut folders = vec![include.clone(), root.join("usr/local/include")];
     folders.extend(subfolders(&include, |folder| folder.contains("-linux-")));
     folders.iter().any(|folder| folder.join(name).is_file())
+}
+
+/// Where the linker looks without being told. What belongs to another architecture is no help to it.
+fn links(root: &Path, library: &str) -> bool {
+    let mut folders: Vec<_> = ["usr/lib", "usr/lib64", "usr/local/lib"].map(|lib| root.join(lib)).into();
+    let ours = |folder: &str| folder.starts_with(std::env::consts::ARCH) && folder.contains("-linux-");
+    folders.extend(subfolders(&root.join("usr/lib"), ours));
+    folders
+        .iter()
+        .any(|folder| ["so", "a"].iter().any(|end| folder.join(format!("{library}.{end}")).exists()))
 }
 
 /// Where clang-sys looks for libclang: the library folders, and those of each LLVM.
@@ -215,6 +229,18 @@ mod tests {
         assert!(has_header(&root.0, "libelf.h"));
         assert!(has_header(&root.0, "zconf.h"));
         assert!(!has_header(&root.0, "zlib.h"));
+    }
+
+    #[test]
+    fn a_library_is_what_the_linker_of_this_architecture_takes() {
+        let at = |folder: &str, file: &str| format!("usr/lib/{folder}/{file}");
+        let ours = format!("{}-linux-gnu", std::env::consts::ARCH);
+        let foreign = Root::new("foreign", &[&at("s390x-linux-gnu", "libelf.so"), &at(&ours, "libelf.so.1")]);
+        assert!(!links(&foreign.0, "libelf"));
+        let debian = Root::new("linked", &[&at(&ours, "libelf.so")]);
+        assert!(links(&debian.0, "libelf"));
+        let fedora = Root::new("lib64", &["usr/lib64/libelf.a"]);
+        assert!(links(&fedora.0, "libelf"));
     }
 
     #[test]
