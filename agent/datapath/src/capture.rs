@@ -26,7 +26,7 @@ use crate::handler::Verdict;
 use crate::holder::HeldBy;
 use crate::observer::{Home, Observer, ObserverCounts, Seen};
 use crate::packet::Packet;
-use crate::port::QueuePort;
+use crate::port::FrameBytes;
 
 /// A part of a packet, as a rule the whole of it, in the hands of the writer. Dropping it gives the frame
 /// back.
@@ -118,7 +118,7 @@ impl Observer for Capture {
 
     /// All parts of a packet are kept, or none.
     #[inline]
-    fn see<P: QueuePort>(&mut self, seen: Seen, _port: &P, parts: &[Packet]) {
+    fn see<B: FrameBytes>(&mut self, seen: Seen, _bytes: &B, parts: &[Packet]) {
         let waiting = self.put - self.taken.load(Ordering::Relaxed);
         self.seen = seen;
         self.first = true;

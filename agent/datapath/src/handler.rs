@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::packet::Fragments;
-use crate::port::QueuePort;
+use crate::fragments::Fragments;
+use crate::port::FrameBytes;
 
 /// What a handler wants to become of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub trait PacketHandler {
     /// Handles a packet in several frames (`XDP_USE_SG`), of which the first holds the headers. Unless
     /// a handler says otherwise it sees that one only, and its verdict is about all of them.
     #[inline]
-    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+    fn handle_fragments<B: FrameBytes>(&mut self, packet: &mut Fragments<'_, B>) -> Verdict {
         packet.with_mut(0, |head| self.handle(head))
     }
 
@@ -63,7 +63,7 @@ impl<H: PacketHandler> PacketHandler for &mut H {
     }
 
     #[inline]
-    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+    fn handle_fragments<B: FrameBytes>(&mut self, packet: &mut Fragments<'_, B>) -> Verdict {
         (**self).handle_fragments(packet)
     }
 

@@ -15,9 +15,9 @@
 //!            |   +----------------------------------------- fill ---> fill ring ------> takes one
 //!            |                                                                            | writes
 //!            |                          3 receive, <= 64                                  v
-//!            |       [ received ] <----------------------- receive <- RX ring <-------- gives back
+//!            |            +------------------------------- receive <- RX ring <-------- gives back
 //!            |            |
-//!            |            | 4 handle: bytes_mut -> PacketHandler -> Verdict
+//!            |            | 4 handle, one by one: bytes -> PacketHandler -> Verdict
 //!            |            |
 //!            | put_direct |
 //!            +--- Drop ---+--- Transmit --> [ backlog ]
@@ -29,9 +29,9 @@
 //!                                                       7 publish: where every frame is now
 //! ```
 //!
-//! The square brackets are the only places where the worker itself keeps frames. Between two turns only the
-//! backlog holds any, and `received` the beginning of a packet whose other frames have not arrived. That is
-//! checked against the pool's accounting in every [`Snapshot`]: see [`Snapshot::conserved`].
+//! The square brackets are the only place where the worker itself keeps frames between two turns, but for the
+//! beginning of a packet whose other frames have not arrived. That is checked against the pool's accounting in
+//! every [`Snapshot`]: see [`Snapshot::conserved`].
 //!
 //! Steps 1 and 2 come first and depend on nothing: completions are reaped and the fill ring is
 //! refilled whether or not anything was received, because a queue that only sends receives nothing,
@@ -52,7 +52,10 @@
 //! A handler of one's own on the simulated port is in `examples/own_handler.rs`.
 #![forbid(unsafe_code)]
 
+pub mod arrivals;
 pub mod capture;
+pub mod descriptor;
+pub mod fragments;
 pub mod handler;
 pub mod handlers;
 pub mod holder;
@@ -63,23 +66,30 @@ pub mod packet;
 pub mod pair;
 pub mod port;
 pub mod publish;
+pub mod right;
 mod ring;
 mod seqlock;
 pub mod shutdown;
 mod side;
 pub mod sim;
 pub mod snapshot;
+mod through;
+mod vec;
 pub mod worker;
 
+pub use self::arrivals::{Arrivals, Assembly};
 pub use self::capture::{Capture, CaptureReader, Captured, HeldBytes, NothingCaptured};
+pub use self::descriptor::Descriptor;
+pub use self::fragments::Fragments;
 pub use self::handler::{Due, PacketHandler, Verdict};
 pub use self::holder::HeldBy;
 pub use self::memory::MemoryPort;
 pub use self::observer::{Home, Observer, ObserverCounts, Seen};
-pub use self::packet::{Assembly, Fragments, Packet, Right};
+pub use self::packet::Packet;
 pub use self::pair::Pair;
-pub use self::port::{Kick, Occupancy, PortPlaces, QueuePort};
+pub use self::port::{FrameBytes, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
 pub use self::publish::{Published, Publisher};
+pub use self::right::Right;
 pub use self::shutdown::{Drain, FinalReport};
 pub use self::snapshot::{Places, Snapshot, Traffic};
 pub use self::worker::{Turn, Worker, WorkerConfig};

@@ -3,49 +3,59 @@
 //! For tests of a handler of one's own, and to count what a worker costs without a kernel. Nothing goes wrong
 //! here; for what does, there is [`sim`](crate::sim).
 
-use std::mem;
+use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, RefusedCounts};
 
-use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, Refused, RefusedCounts};
-
-use crate::packet::{Assembly, MAX_FRAGMENTS, Packet, Right, push, whole};
-use crate::port::{Kick, Occupancy, PortPlaces, QueuePort};
+use crate::arrivals::{Arrivals, Assembly};
+use crate::descriptor::Descriptor;
+use crate::packet::{MAX_FRAGMENTS, Packet, whole};
+use crate::port::{FrameBytes, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
+use crate::right::Right;
 use crate::ring::Ring;
 
 /// `XDP_PACKET_HEADROOM`: what is left free before a received packet.
 const HEADROOM: u32 = 256;
 
-/// `struct xdp_desc`: the address, and length and options in one word.
-#[derive(Clone, Copy, Debug, Default)]
-struct Desc {
-    addr: u64,
-    described: u64,
+/// The bytes of all frames.
+#[derive(Debug)]
+pub struct Memory {
+    layout: FrameLayout,
+    bytes: Vec<u8>,
 }
 
-impl Desc {
-    fn new(addr: u64, len: u32, more: bool) -> Self {
-        Desc { addr, described: u64::from(len) | u64::from(more) << 32 }
+impl FrameBytes for Memory {
+    #[inline]
+    fn with<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        let bytes = self.bytes.get(packet.addr(self.layout).0 as usize..);
+        // Always there; and who does not look need not know.
+        look(bytes.and_then(|bytes| bytes.get(..packet.len() as usize)).unwrap_or_default())
     }
 
-    fn len(self) -> usize {
-        self.described as u32 as usize
+    #[inline]
+    fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        let bytes = self.bytes.get_mut(packet.addr(self.layout).0 as usize..);
+        match bytes.and_then(|bytes| bytes.get_mut(..packet.len() as usize)) {
+            Some(bytes) => change(bytes),
+            None => change_nothing(change),
+        }
     }
+}
 
-    fn more(self) -> bool {
-        self.described >> 32 != 0
-    }
+/// For a packet that is not in this memory, which cannot be.
+#[cold]
+fn change_nothing<T>(change: impl FnOnce(&mut [u8]) -> T) -> T {
+    change(&mut [])
 }
 
 /// A queue in memory.
 #[derive(Debug)]
 pub struct MemoryPort {
     layout: FrameLayout,
-    memory: Vec<u8>,
+    memory: Memory,
     ledger: Ledger,
     assembly: Assembly,
-    quarantined_tx: u32,
     fill: Ring<u64>,
-    rx: Ring<Desc>,
-    tx: Ring<Desc>,
+    rx: Ring<Descriptor>,
+    tx: Ring<Descriptor>,
     completion: Ring<u64>,
     closed: bool,
 }
@@ -55,10 +65,9 @@ impl MemoryPort {
     pub fn new(layout: FrameLayout, ring: u32) -> Self {
         MemoryPort {
             layout,
-            memory: vec![0; layout.byte_len() as usize],
+            memory: Memory { layout, bytes: vec![0; layout.byte_len() as usize] },
             ledger: Ledger::new(layout),
             assembly: Assembly::default(),
-            quarantined_tx: 0,
             fill: Ring::new(ring),
             rx: Ring::new(ring),
             tx: Ring::new(ring),
@@ -80,7 +89,7 @@ impl MemoryPort {
             let (part, behind) = rest.split_at(rest.len().min(room));
             rest = behind;
             let Some(addr) = self.arrive_as_it_is(part.len() as u32, left > 0) else { return false };
-            self.memory[addr as usize..addr as usize + part.len()].copy_from_slice(part);
+            self.memory.bytes[addr as usize..addr as usize + part.len()].copy_from_slice(part);
         }
         self.deliver();
         true
@@ -96,7 +105,7 @@ impl MemoryPort {
 
     fn arrive_as_it_is(&mut self, len: u32, more: bool) -> Option<u64> {
         let addr = self.fill.take()? + u64::from(HEADROOM);
-        self.rx.put(Desc::new(addr, len, more)).then_some(addr)
+        self.rx.put(Descriptor::new(FrameAddr(addr), len, more)).then_some(addr)
     }
 
     fn deliver(&mut self) {
@@ -108,11 +117,11 @@ impl MemoryPort {
     pub fn sent(&mut self) -> Option<Vec<u8>> {
         let mut packet = Vec::new();
         loop {
-            let desc = self.tx.take()?;
-            let start = desc.addr as usize;
-            packet.extend_from_slice(&self.memory[start..start + desc.len()]);
-            self.completion.put(desc.addr);
-            if !desc.more() {
+            let descriptor = self.tx.take()?;
+            let start = descriptor.addr().0 as usize;
+            packet.extend_from_slice(&self.memory.bytes[start..start + descriptor.len() as usize]);
+            self.completion.put(descriptor.addr().0);
+            if !descriptor.has_more() {
                 self.tx.release();
                 self.completion.submit();
                 return Some(packet);
@@ -123,23 +132,19 @@ impl MemoryPort {
     /// Everything on the TX ring is sent, and nobody looks; how many frames there were.
     pub fn send_all(&mut self) -> usize {
         let mut sent = 0;
-        while let Some(desc) = self.tx.take() {
-            self.completion.put(desc.addr);
+        while let Some(descriptor) = self.tx.take() {
+            self.completion.put(descriptor.addr().0);
             sent += 1;
         }
         self.tx.release();
         self.completion.submit();
         sent
     }
-
-    #[inline]
-    fn span<R: Right>(&self, packet: &Packet<R>) -> std::ops::Range<usize> {
-        let start = packet.addr(self.layout).0 as usize;
-        start..start + packet.len() as usize
-    }
 }
 
 impl QueuePort for MemoryPort {
+    type Bytes = Memory;
+
     #[inline]
     fn fill_room(&mut self) -> usize {
         if self.closed { 0 } else { self.fill.room() as usize }
@@ -157,23 +162,16 @@ impl QueuePort for MemoryPort {
     }
 
     #[inline]
-    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
-        let before = packets.len();
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize {
         let count = max.min(self.rx.waiting() as usize);
-        self.assembly.begin(packets);
-        for descs in self.rx.take_slices(count) {
-            settle(
-                &mut self.ledger,
-                &mut self.assembly,
-                &mut self.quarantined_tx,
-                self.layout,
-                descs,
-                packets,
-            );
+        let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
+        for descriptors in self.rx.take_slices(count) {
+            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, ()));
+            arrivals.settle(descriptors, |_, _, ()| {}, &mut self.memory, sink);
         }
-        self.assembly.end(packets);
+        let received = arrivals.count();
         self.rx.release();
-        packets.len() - before
+        received
     }
 
     #[inline]
@@ -182,10 +180,10 @@ impl QueuePort for MemoryPort {
         let count = whole(packets, room);
         let layout = self.layout;
         for slots in self.tx.put_slices(count) {
-            let packets = packets.drain(..slots.len()).map(Packet::into_described);
-            let lent = slots.iter_mut().zip(packets).map(|(slot, (span, right))| ((slot, span), right));
-            R::lend_each(&mut self.ledger, lent, |(slot, (offset, described)), id| {
-                *slot = Desc { addr: layout.addr_of(id).0 + offset, described };
+            let packets = packets.drain(..slots.len()).map(Packet::into_parts);
+            let lent = slots.iter_mut().zip(packets).map(|(slot, (part, right))| ((slot, part), right));
+            R::lend_each(&mut self.ledger, lent, |(slot, part), id| {
+                *slot = part.in_frame(layout.addr_of(id))
             });
         }
         self.tx.submit();
@@ -209,7 +207,7 @@ impl QueuePort for MemoryPort {
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
         let len = len.min(self.blank_len()) as u32;
-        Packet::received(frame, self.layout, FrameAddr(u64::from(HEADROOM)), len, false)
+        Packet::received(frame, self.layout, Descriptor::new(FrameAddr(u64::from(HEADROOM)), len, false))
     }
 
     fn blank_len(&self) -> usize {
@@ -223,18 +221,13 @@ impl QueuePort for MemoryPort {
     }
 
     #[inline]
-    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
-        // Always there; and who does not look need not know.
-        look(self.memory.get(self.span(packet)).unwrap_or_default())
+    fn bytes(&self) -> &Memory {
+        &self.memory
     }
 
     #[inline]
-    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
-        let span = self.span(packet);
-        match self.memory.get_mut(span) {
-            Some(bytes) => change(bytes),
-            None => change_nothing(change),
-        }
+    fn bytes_mut(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
     fn places(&mut self) -> PortPlaces {
@@ -242,10 +235,7 @@ impl QueuePort for MemoryPort {
             rx: self.rx.len(),
             fill: self.fill.len(),
             completion: self.completion.len(),
-            lent_fill: self.ledger.lent(Lent::Fill),
-            lent_tx: self.ledger.lent(Lent::Tx),
-            quarantined_fill: self.ledger.quarantined() - self.quarantined_tx,
-            quarantined_tx: self.quarantined_tx,
+            ..Occupancy::of(&self.ledger)
         })
     }
 
@@ -265,36 +255,6 @@ impl QueuePort for MemoryPort {
         self.ledger.reclaim_all(|frame| frames.push(frame))
             + self.ledger.reclaim_refs(|reference| references.push(reference))
     }
-}
-
-/// For a packet that is not in this memory, which cannot be.
-#[cold]
-fn change_nothing<T>(change: impl FnOnce(&mut [u8]) -> T) -> T {
-    change(&mut [])
-}
-
-/// Makes packets of descriptors. On its own, so that its loop has the registers for itself.
-#[inline(never)]
-fn settle(
-    ledger: &mut Ledger,
-    assembly: &mut Assembly,
-    quarantined_tx: &mut u32,
-    layout: FrameLayout,
-    descs: &[Desc],
-    packets: &mut Vec<Packet>,
-) {
-    let mut descs = descs.iter().map(|desc| (FrameAddr(desc.addr), desc));
-    let mut received = mem::take(packets);
-    while let Err((desc, refused)) = ledger.settle_run(Lent::Fill, &mut descs, |desc, frame| {
-        let packet = Packet::described(frame, layout, FrameAddr(desc.addr), desc.described);
-        push(&mut received, packet);
-    }) {
-        *quarantined_tx += u32::from(refused == Refused::WrongRing);
-        *packets = mem::take(&mut received);
-        assembly.refused(packets, desc.more());
-        received = mem::take(packets);
-    }
-    *packets = received;
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::time::Duration;
 use frame_pool::{Frame, FramePool, Recycler};
 
 use crate::handler::Verdict;
-use crate::packet::{Packet, Right};
-use crate::port::QueuePort;
+use crate::packet::Packet;
+use crate::port::FrameBytes;
+use crate::right::Right;
 
 /// A packet's circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +49,12 @@ pub trait Observer {
     /// as a [`FrameRef`](frame_pool::FrameRef) if it may.
     type Sent: Right;
 
-    /// Whether it looks at packets at all. Where nobody does, a turn's packets move on in one go.
+    /// Whether it looks at packets at all. Where nobody does, each packet moves on as soon as it is handled.
     const LOOKS: bool = true;
 
     /// A packet, as a rule of one part. What the observer keeps it takes by the calls of
     /// [`dropped`](Self::dropped) or [`sent`](Self::sent) that follow, one for each part.
-    fn see<P: QueuePort>(&mut self, seen: Seen, port: &P, parts: &[Packet]);
+    fn see<B: FrameBytes>(&mut self, seen: Seen, bytes: &B, parts: &[Packet]);
 
     /// A part of the packet last seen, which goes home: the frame, unless the observer keeps it.
     fn dropped(&mut self, home: Home<'_>, part: Packet) -> Option<Frame>;
@@ -65,8 +66,15 @@ pub trait Observer {
     /// The part, if it is of another pool's frame.
     fn sent(&mut self, home: Home<'_>, part: Packet) -> Result<Packet<Self::Sent>, Packet>;
 
-    /// Packets that are sent go by unseen, if nobody [looks](Self::LOOKS).
-    fn overlook(_sent: &mut Vec<Packet>, _to: &mut Vec<Packet<Self::Sent>>) {}
+    /// A packet that is sent goes by unseen, if nobody [looks](Self::LOOKS).
+    ///
+    /// # Errors
+    ///
+    /// The packet, if somebody does.
+    #[inline]
+    fn overlook(sent: Packet) -> Result<Packet<Self::Sent>, Packet> {
+        Err(sent)
+    }
 
     /// What was kept and missed since the start.
     fn counts(&self) -> ObserverCounts;
@@ -78,7 +86,7 @@ impl Observer for () {
     const LOOKS: bool = false;
 
     #[inline]
-    fn see<P: QueuePort>(&mut self, _seen: Seen, _port: &P, _parts: &[Packet]) {}
+    fn see<B: FrameBytes>(&mut self, _seen: Seen, _bytes: &B, _parts: &[Packet]) {}
 
     #[inline]
     fn dropped(&mut self, _home: Home<'_>, part: Packet) -> Option<Frame> {
@@ -91,8 +99,8 @@ impl Observer for () {
     }
 
     #[inline]
-    fn overlook(sent: &mut Vec<Packet>, to: &mut Vec<Packet>) {
-        to.append(sent);
+    fn overlook(sent: Packet) -> Result<Packet, Packet> {
+        Ok(sent)
     }
 
     #[inline]

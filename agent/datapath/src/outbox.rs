@@ -2,7 +2,9 @@
 
 use frame_pool::{FramePool, Recycler};
 
-use crate::packet::{Packet, Right, push, whole};
+use crate::packet::{Packet, whole};
+use crate::right::Right;
+use crate::vec::push;
 
 /// What waits for room on a TX ring, and what comes back from its completion ring.
 #[derive(Debug)]

@@ -1,21 +1,12 @@
-//! [`Packet`]: a frame and where in it the data lie, and several of them if one does not hold the packet.
+//! [`Packet`]: a frame and where in it the data lie.
 
-use std::mem;
+use frame_pool::{Frame, FrameAddr, FrameId, FrameLayout, FrameRef};
 
-use frame_pool::{
-    Frame, FrameAddr, FrameId, FrameLayout, FramePool, FrameRef, Ledger, Lent, PoolTag, Recycler, Settled,
-};
+use crate::descriptor::{Descriptor, LENGTH, MORE};
+use crate::right::Right;
 
-use crate::port::QueuePort;
-
-/// The length, as in a descriptor.
-const LENGTH: u64 = 0xffff_ffff;
-/// `XDP_PKT_CONTD`: the packet goes on in the next frame. Here it lies where it does in a descriptor.
-const MORE: u64 = 1 << 32;
 /// A frame of this packet was refused by the ledger. What is left of the packet is no packet.
 const TORN: u64 = 1 << 33;
-/// The handler wants it sent.
-const SENT: u64 = 1 << 34;
 /// Where the offset lies, above length and flags. It fits, as no chunk has more than 64 KiB.
 const OFFSET: u32 = 48;
 
@@ -42,23 +33,25 @@ pub struct Packet<R = Frame> {
 }
 
 impl Packet {
-    /// What a descriptor of the RX ring tells of: `len` bytes from `addr` on, which points into `frame`.
+    /// What a descriptor of the RX ring tells of; it points into `frame`.
     ///
     /// A length beyond the chunk's end would be a kernel's that overran it; it is cut.
     #[inline]
-    pub fn received(frame: Frame, layout: FrameLayout, addr: FrameAddr, len: u32, more: bool) -> Self {
-        Self::described(frame, layout, addr, u64::from(len) | (u64::from(more) * MORE))
-    }
-
-    /// The same, of length and options as they lie in a descriptor, one above the other; of the options there
-    /// must be no other than whether there is more.
-    #[inline]
-    pub(crate) fn described(frame: Frame, layout: FrameLayout, addr: FrameAddr, described: u64) -> Self {
-        let offset = layout.offset_of(addr);
+    pub fn received(frame: Frame, layout: FrameLayout, descriptor: Descriptor) -> Self {
+        let described = descriptor.described;
+        let offset = layout.offset_of(descriptor.addr());
         let span = described | u64::from(offset) << OFFSET;
         // INVARIANT: cut here if need be.
         let is_cut = (described & LENGTH) > u64::from(layout.chunk_size() - offset);
         Packet { right: frame, span: if is_cut { cut(span, layout) } else { span } }
+    }
+
+    /// The same, of a descriptor that is [plain](Descriptor::is_plain).
+    #[inline]
+    pub(crate) fn plain(frame: Frame, layout: FrameLayout, descriptor: Descriptor) -> Self {
+        // INVARIANT: it does not go beyond the chunk's end.
+        let offset = layout.offset_of(descriptor.addr());
+        Packet { right: frame, span: descriptor.described | u64::from(offset) << OFFSET }
     }
 
     /// `len` bytes from `offset` on, to be written by the caller.
@@ -84,16 +77,10 @@ fn cut(span: u64, layout: FrameLayout) -> u64 {
 }
 
 impl<R> Packet<R> {
-    /// The right and what a descriptor says besides the frame: offset, length, and whether there is more.
+    /// The right, and the descriptor to be, but for where its frame lies: the offset stands for its address.
     #[inline]
-    pub fn into_parts(self) -> ((u32, u32, bool), R) {
-        ((self.offset(), self.len(), self.has_more()), self.right)
-    }
-
-    /// The same, with length and options as they lie in a descriptor, one above the other.
-    #[inline]
-    pub(crate) fn into_described(self) -> ((u64, u64), R) {
-        ((self.span >> OFFSET, self.span & (LENGTH | MORE)), self.right)
+    pub fn into_parts(self) -> (Descriptor, R) {
+        (Descriptor::of(FrameAddr(self.span >> OFFSET), self.span & (LENGTH | MORE)), self.right)
     }
 
     /// Where the data begin, in bytes from the start of the chunk. On receive this is headroom +
@@ -121,36 +108,9 @@ impl<R> Packet<R> {
         self.span & MORE != 0
     }
 
-    /// Whether this is a packet in one frame, and whole.
-    #[inline]
-    pub(crate) fn is_whole(&self) -> bool {
-        self.span & (MORE | TORN) == 0
-    }
-
-    /// Whether all of these are [whole](Self::is_whole), and none is empty.
-    #[inline]
-    pub(crate) fn are_whole(packets: &[Self]) -> bool {
-        // What is neither is a length above zero; of anything else one less is more than a length.
-        let odd =
-            |packet: &Self| (packet.span & (MORE | TORN | LENGTH)).wrapping_sub(1) >> LENGTH.count_ones();
-        packets.iter().fold(0, |any, packet| any | odd(packet)) == 0
-    }
-
-    /// Notes what a handler said.
-    #[inline]
-    pub(crate) fn set_sent(&mut self) {
-        self.span |= SENT;
-    }
-
-    /// It is not to be sent after all.
-    pub(crate) fn unset_sent(&mut self) {
-        self.span &= !SENT;
-    }
-
-    /// What [`set_sent`](Self::set_sent) noted.
-    #[inline]
-    pub(crate) fn is_sent(&self) -> bool {
-        self.span & SENT != 0
+    /// Notes that a frame of this packet was refused.
+    pub(crate) fn tear(&mut self) {
+        self.span |= TORN;
     }
 
     pub(crate) fn is_torn(&self) -> bool {
@@ -206,153 +166,6 @@ impl<R: Right> Packet<R> {
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for frame_pool::Frame {}
-    impl Sealed for frame_pool::FrameRef {}
-}
-
-/// How a frame that is to be sent is held: as a [`Frame`] by the sole holder, or as a [`FrameRef`] by one
-/// of several. Sending reads the bytes as any other holder does.
-pub trait Right: sealed::Sealed + Sized {
-    /// The frame's name.
-    fn id(&self) -> FrameId;
-
-    /// The pool that the right must go back to.
-    fn home(&self) -> PoolTag;
-
-    /// Exchanges rights, each with what is to be done with its name, for the frames' names, to be put on the
-    /// TX ring.
-    fn lend_each<T>(
-        ledger: &mut Ledger,
-        rights: impl ExactSizeIterator<Item = (T, Self)>,
-        each: impl FnMut(T, FrameId),
-    );
-
-    /// Exchanges addresses of the completion ring for the rights; the ledger counts those that it refuses.
-    fn settle_all(
-        ledger: &mut Ledger,
-        addrs: impl ExactSizeIterator<Item = FrameAddr>,
-        rights: &mut Vec<Self>,
-    );
-
-    /// Brings all of them home to their owner, who is the caller; leaves the vector empty.
-    fn put_direct_bulk(pool: &mut FramePool, rights: &mut Vec<Self>);
-
-    /// Brings all of them home to somebody else; leaves the vector empty.
-    fn put_bulk(recycler: &Recycler, rights: &mut Vec<Self>);
-}
-
-impl Right for Frame {
-    #[inline]
-    fn id(&self) -> FrameId {
-        self.id()
-    }
-
-    #[inline]
-    fn home(&self) -> PoolTag {
-        self.home()
-    }
-
-    #[inline]
-    fn lend_each<T>(
-        ledger: &mut Ledger,
-        rights: impl ExactSizeIterator<Item = (T, Self)>,
-        each: impl FnMut(T, FrameId),
-    ) {
-        ledger.lend_each(Lent::Tx, rights, each);
-    }
-
-    #[inline]
-    fn settle_all(
-        ledger: &mut Ledger,
-        addrs: impl ExactSizeIterator<Item = FrameAddr>,
-        rights: &mut Vec<Self>,
-    ) {
-        let mut addrs = addrs.map(|addr| (addr, ()));
-        let mut settled = mem::take(rights);
-        while ledger.settle_run(Lent::Tx, &mut addrs, |(), frame| push(&mut settled, frame)).is_err() {}
-        *rights = settled;
-    }
-
-    #[inline]
-    fn put_direct_bulk(pool: &mut FramePool, rights: &mut Vec<Self>) {
-        pool.put_direct_bulk(rights);
-    }
-
-    fn put_bulk(recycler: &Recycler, rights: &mut Vec<Self>) {
-        recycler.put_bulk(rights);
-    }
-}
-
-impl Right for FrameRef {
-    #[inline]
-    fn id(&self) -> FrameId {
-        self.id()
-    }
-
-    #[inline]
-    fn home(&self) -> PoolTag {
-        self.home()
-    }
-
-    #[inline]
-    fn lend_each<T>(
-        ledger: &mut Ledger,
-        rights: impl ExactSizeIterator<Item = (T, Self)>,
-        mut each: impl FnMut(T, FrameId),
-    ) {
-        for (rest, right) in rights {
-            each(rest, right.id());
-            // It is one reference, of this UMEM and lent nowhere: anything else would be a bug of ours, and
-            // the frame then stays out, which the places show.
-            let _ = ledger.lend_ref(right);
-        }
-    }
-
-    #[inline]
-    fn settle_all(
-        ledger: &mut Ledger,
-        addrs: impl ExactSizeIterator<Item = FrameAddr>,
-        rights: &mut Vec<Self>,
-    ) {
-        for addr in addrs {
-            match ledger.settle_any(Lent::Tx, addr) {
-                Ok(Settled::Shared(reference)) => rights.push(reference),
-                // Who lends references lends nothing else; it stays lent.
-                Ok(Settled::Sole(frame)) => {
-                    ledger.lend(frame, Lent::Tx);
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn put_direct_bulk(pool: &mut FramePool, rights: &mut Vec<Self>) {
-        pool.put_refs_direct_bulk(rights);
-    }
-
-    fn put_bulk(recycler: &Recycler, rights: &mut Vec<Self>) {
-        recycler.put_refs_bulk(rights);
-    }
-}
-
-/// [`Vec::push`] for a vector that has room, in a loop: if nothing takes its address, not even to grow it, its
-/// length stays in a register.
-#[inline]
-pub(crate) fn push<T>(to: &mut Vec<T>, item: T) {
-    #[cold]
-    fn grow<T>(mut to: Vec<T>, item: T) -> Vec<T> {
-        to.push(item);
-        to
-    }
-    if to.len() < to.capacity() {
-        to.push(item);
-    } else {
-        *to = grow(mem::take(to), item);
-    }
-}
-
 /// How many of `packets`, from the front, make whole packets and are not more than `room`.
 #[inline]
 pub fn whole<R>(packets: &[Packet<R>], room: usize) -> usize {
@@ -361,94 +174,6 @@ pub fn whole<R>(packets: &[Packet<R>], room: usize) -> usize {
         count -= 1;
     }
     count
-}
-
-/// The parts of packets that come off an RX ring, of which the ledger may refuse some.
-///
-/// A port that has one of these tells it of each batch and of every descriptor that was refused, and what is
-/// left of a packet that lost a frame is marked, so that it is never taken for a packet of fewer frames, or
-/// for a part of the next.
-#[derive(Debug, Default)]
-pub struct Assembly {
-    /// The first frame of a packet was refused: where the next one will be, which is to be marked.
-    headless: Option<usize>,
-}
-
-impl Assembly {
-    /// A batch begins, behind what is in `packets` already.
-    #[inline]
-    pub fn begin(&mut self, packets: &[Packet]) {
-        if self.headless.is_some() {
-            self.headless = Some(packets.len());
-        }
-    }
-
-    /// The ledger refused a frame, of which the descriptor says whether there is more.
-    #[cold]
-    pub fn refused(&mut self, packets: &mut [Packet], more: bool) {
-        self.end(packets);
-        match packets.last_mut() {
-            Some(before) if before.has_more() => {
-                before.span |= TORN;
-                before.set_more(more);
-            }
-            _ => self.headless = more.then_some(packets.len()),
-        }
-    }
-
-    /// The batch is over.
-    #[inline]
-    pub fn end(&mut self, packets: &mut [Packet]) {
-        if let Some(packet) = self.headless.and_then(|index| packets.get_mut(index)) {
-            packet.span |= TORN;
-            self.headless = None;
-        }
-    }
-}
-
-/// All parts of a packet that one frame does not hold, for a handler to look at and to change.
-#[derive(Debug)]
-pub struct Fragments<'a, P> {
-    port: &'a mut P,
-    packets: &'a mut [Packet],
-}
-
-impl<'a, P: QueuePort> Fragments<'a, P> {
-    /// `packets` are those of one packet, at least one.
-    pub(crate) fn new(port: &'a mut P, packets: &'a mut [Packet]) -> Self {
-        Fragments { port, packets }
-    }
-
-    /// How many there are, at least one.
-    pub fn count(&self) -> usize {
-        self.packets.len()
-    }
-
-    /// Looks at the bytes of one; at none if there are not so many.
-    pub fn with<T>(&self, index: usize, look: impl FnOnce(&[u8]) -> T) -> T {
-        match self.packets.get(index) {
-            Some(packet) => self.port.with_bytes(packet, look),
-            None => look(&[]),
-        }
-    }
-
-    /// Changes the bytes of one in place; none if there are not so many.
-    pub fn with_mut<T>(&mut self, index: usize, change: impl FnOnce(&mut [u8]) -> T) -> T {
-        match self.packets.get_mut(index) {
-            Some(packet) => self.port.with_bytes_mut(packet, change),
-            None => change(&mut []),
-        }
-    }
-
-    /// Bytes of all of them.
-    pub fn len(&self) -> u64 {
-        self.packets.iter().map(|packet| u64::from(packet.len())).sum()
-    }
-
-    /// Whether there are no bytes at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 #[cfg(test)]
@@ -466,7 +191,7 @@ mod tests {
 
     fn part(pool: &mut FramePool, more: bool) -> Packet {
         let frame = pool.alloc().unwrap();
-        Packet::received(frame, pool.layout(), FrameAddr(256), 60, more)
+        Packet::received(frame, pool.layout(), Descriptor::new(FrameAddr(256), 60, more))
     }
 
     #[test]
@@ -504,7 +229,8 @@ mod tests {
             pool.put_direct(frame);
         }
         let frame = pool.alloc().unwrap();
-        let cut = Packet::received(frame, layout, FrameAddr(3 * 2048 + 300), u32::MAX, false);
+        let cut =
+            Packet::received(frame, layout, Descriptor::new(FrameAddr(3 * 2048 + 300), u32::MAX, false));
         assert_eq!((cut.offset(), cut.len()), (300, CHUNK - 300));
         pool.put_direct(cut.into_right());
     }
@@ -515,38 +241,5 @@ mod tests {
         let packets: Vec<_> = [false, true, true, false, true].map(|more| part(&mut pool, more)).into();
         assert_eq!([0, 1, 2, 3, 4, 5, 9].map(|room| whole(&packets, room)), [0, 1, 1, 1, 4, 4, 4]);
         packets.into_iter().for_each(|packet| pool.put_direct(packet.into_right()));
-    }
-
-    #[test]
-    fn what_lost_a_frame_is_torn_and_its_neighbours_are_not() {
-        // Each packet of three frames loses one of them; a packet of one frame before and after.
-        for (lost, batch_ends_after) in (0..9).map(|n| (n / 3, n % 3)) {
-            let mut pool = pool();
-            let (mut assembly, mut packets) = (Assembly::default(), Vec::new());
-            packets.push(part(&mut pool, false));
-            for fragment in 0..3 {
-                let more = fragment < 2;
-                if fragment == lost {
-                    assembly.refused(&mut packets, more);
-                } else {
-                    packets.push(part(&mut pool, more));
-                }
-                if fragment == batch_ends_after {
-                    assembly.end(&mut packets);
-                    assembly.begin(&packets);
-                }
-            }
-            packets.push(part(&mut pool, false));
-            // A single frame that is lost takes nothing with it.
-            assembly.refused(&mut packets, false);
-            packets.push(part(&mut pool, false));
-            assembly.end(&mut packets);
-            let seen: Vec<_> = packets.iter().map(|packet| (packet.has_more(), packet.is_torn())).collect();
-            let torn = packets.iter().filter(|packet| packet.is_torn()).count();
-            assert_eq!((seen.len(), torn), (5, 1), "{seen:?}");
-            assert_eq!([seen[0], seen[3], seen[4]], [(false, false); 3], "{seen:?}");
-            assert_eq!((seen[1].0, seen[2].0), (true, false), "two frames, then the next packet: {seen:?}");
-            packets.into_iter().for_each(|packet| pool.put_direct(packet.into_right()));
-        }
     }
 }

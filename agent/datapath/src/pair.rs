@@ -80,8 +80,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
         }
         for (index, (side, turn)) in sides.iter_mut().zip(&mut turns).enumerate() {
             turn.filled = side.refill();
-            turn.received = side.receive();
-            side.handle(now, index, handler, observer, &mut outboxes[1 - index]);
+            turn.received = side.receive(now, index, handler, observer, &mut outboxes[1 - index]);
         }
         self.send(&mut turns);
         self.end_turn(now, turns)

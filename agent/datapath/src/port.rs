@@ -5,9 +5,10 @@
 //! again only when the ledger has recognised the address that came back. A wrong address is then a
 //! counter of the port and not a wrong frame in the worker's hands.
 
-use frame_pool::{Frame, FrameRef, RefusedCounts};
+use frame_pool::{Frame, FrameRef, Ledger, Lent, RefusedCounts};
 
-use crate::packet::{Packet, Right};
+use crate::packet::Packet;
+use crate::right::Right;
 
 /// What became of a [`QueuePort::kick`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +72,19 @@ pub struct Occupancy {
     pub quarantined_tx: u32,
 }
 
+impl Occupancy {
+    /// The ledger's counts, and empty rings.
+    pub fn of(ledger: &Ledger) -> Self {
+        Occupancy {
+            lent_fill: ledger.lent(Lent::Fill),
+            lent_tx: ledger.lent(Lent::Tx),
+            quarantined_fill: ledger.quarantined(Lent::Fill),
+            quarantined_tx: ledger.quarantined(Lent::Tx),
+            ..Occupancy::default()
+        }
+    }
+}
+
 impl From<Occupancy> for PortPlaces {
     /// Ownership is what the ledger counted; the rings only say how it is spread. They are read
     /// while the kernel moves them (`xsk_flush()` submits the RX ring before it releases the fill
@@ -104,6 +118,22 @@ impl PortPlaces {
     }
 }
 
+/// The bytes of frames. Who has a packet in his hands may look at them.
+pub trait FrameBytes {
+    /// Looks at the bytes of a part of a packet.
+    fn with<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T;
+
+    /// Changes the bytes of a part of a packet in place; only its sole holder can.
+    fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T;
+}
+
+/// Takes packets as they come off an RX ring.
+pub trait PacketSink {
+    /// A packet in one frame, and not empty. Gives it back if it must be seen together with what comes behind
+    /// it.
+    fn take(&mut self, packet: Packet, bytes: &mut impl FrameBytes) -> Option<Packet>;
+}
+
 /// The four rings of one queue, and the bytes of its frames.
 ///
 /// A port belongs to one worker: the fill ring has one producer and the completion ring one
@@ -111,6 +141,9 @@ impl PortPlaces {
 /// what went wrong is counted. Vectors are given in by the worker, keep their capacity and never
 /// grow on the way.
 pub trait QueuePort {
+    /// The bytes of the frames that its rings name.
+    type Bytes: FrameBytes;
+
     /// How many frames [`fill`](Self::fill) would take now.
     fn fill_room(&mut self) -> usize;
 
@@ -120,10 +153,12 @@ pub trait QueuePort {
     fn fill(&mut self, frames: &mut Vec<Frame>) -> usize;
 
     /// Takes frames off the RX ring, in order and at most `max`, and says how many there were, those
-    /// that the ledger refused not counted.
+    /// that the ledger refused not counted. [`Arrivals`](crate::Arrivals) does most of it.
     ///
-    /// What is in `packets` already are the first parts of a packet whose others had not arrived.
-    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize;
+    /// Packets go to the sink, as far as they are in one frame each. The first other one, or that the sink
+    /// gives back, goes into `packets`, and so does all behind it. What is in `packets` already are the first
+    /// parts of a packet whose others had not arrived; then the sink gets nothing.
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize;
 
     /// Lends packets to the kernel for sending, from the front and in order, and says how many frames it
     /// took. What does not fit stays in `packets`; of a packet in several frames all fit, or none.
@@ -149,11 +184,11 @@ pub trait QueuePort {
     /// turn, so it must cost no system call when there is nothing to do.
     fn kick(&mut self) -> Kick;
 
-    /// Looks at the bytes of a part of a packet.
-    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T;
+    /// The bytes of the frames, to look at.
+    fn bytes(&self) -> &Self::Bytes;
 
-    /// Changes the bytes of a part of a packet in place; only its sole holder can.
-    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T;
+    /// The bytes of the frames, to change.
+    fn bytes_mut(&mut self) -> &mut Self::Bytes;
 
     /// Where the frames lent to the kernel are now. See [`Occupancy`] for how to find out.
     fn places(&mut self) -> PortPlaces;

@@ -1,17 +1,15 @@
 //! [`Side`]: one queue's pool and rings, and the steps of a turn. A worker has one, a pair two.
 
-use std::mem;
-use std::slice;
 use std::time::Duration;
 
 use frame_pool::{Frame, FramePool, Recycler};
 
-use crate::handler::{Due, PacketHandler, Verdict};
-use crate::observer::{Home, Observer, Seen};
+use crate::observer::Observer;
 use crate::outbox::Outbox;
-use crate::packet::{Fragments, MAX_FRAGMENTS, Packet, Right, push};
+use crate::packet::{MAX_FRAGMENTS, Packet};
 use crate::port::{Kick, PortPlaces, QueuePort};
 use crate::publish::Publisher;
+use crate::right::Right;
 use crate::snapshot::{Places, Snapshot, Traffic};
 use crate::worker::{Turn, WorkerConfig};
 
@@ -29,22 +27,22 @@ pub(crate) struct Side<P> {
     pub(crate) pool: FramePool,
     pub(crate) recycler: Recycler,
     pub(crate) port: P,
-    batch: usize,
+    pub(crate) batch: usize,
     fill_target: u32,
     /// Frames on their way home. Empty between turns.
     pub(crate) done: Vec<Frame>,
     /// Frames on their way to the fill ring or to the generator. Empty between turns.
-    fresh: Vec<Frame>,
+    pub(crate) fresh: Vec<Frame>,
     /// Packets on their way through the handler. Between turns there is at most the beginning of one
     /// whose other frames have not arrived.
-    received: Vec<Packet>,
+    pub(crate) received: Vec<Packet>,
     /// The parts of the one packet that is being handled. Empty between turns.
-    parts: Vec<Packet>,
+    pub(crate) parts: Vec<Packet>,
     /// Where the port's frames were at the end of the last turn.
     pub(crate) lent: PortPlaces,
-    traffic: Traffic,
+    pub(crate) traffic: Traffic,
     /// Frames that were ever read from the RX ring.
-    rx_frames: u64,
+    pub(crate) rx_frames: u64,
     /// Frames that were ever put on the TX ring.
     tx_frames: u64,
     turns_busy: u64,
@@ -157,244 +155,6 @@ impl<P: QueuePort> Side<P> {
         received == self.batch || (received > 0 && self.runs_dry())
     }
 
-    /// Takes packets off the RX ring.
-    pub(crate) fn receive(&mut self) -> usize {
-        let received = self.port.receive(&mut self.received, self.batch);
-        self.rx_frames += received as u64;
-        received
-    }
-
-    /// Every received packet goes through the handler and past the observer, and from there home or into
-    /// the outbox.
-    pub(crate) fn handle<H: PacketHandler, O: Observer>(
-        &mut self,
-        now: Duration,
-        side: usize,
-        handler: &mut H,
-        observer: &mut O,
-        out: &mut Outbox<O::Sent>,
-    ) {
-        let mut received = mem::take(&mut self.received);
-        let mut done = mem::take(&mut self.done);
-        if Packet::are_whole(&received) {
-            let (sent, bytes) = self.ask_all(&mut received, handler);
-            if O::LOOKS || (sent > 0 && sent < received.len()) {
-                self.part_ways(now, side, received.drain(..), &mut done, observer, out);
-            } else if sent == 0 {
-                done.extend(received.drain(..).map(Packet::into_right));
-            } else {
-                out.passes(bytes);
-                O::overlook(&mut received, &mut out.backlog);
-            }
-        } else {
-            self.handle_in_parts(now, side, &mut received, &mut done, handler, observer, out);
-        }
-        self.pool.put_direct_bulk(&mut done);
-        self.done = done;
-        self.received = received;
-        // The beginning of a packet whose other frames have not arrived waits for them.
-        self.received.append(&mut self.parts);
-    }
-
-    /// Each packet of a turn, all of one frame, is shown to the handler, and keeps its verdict; how many are to
-    /// be sent, and the bytes of all.
-    #[inline]
-    fn ask_all<H: PacketHandler>(&mut self, packets: &mut [Packet], handler: &mut H) -> (usize, u64) {
-        let (mut bytes, mut sent) = (0, 0);
-        for packet in &mut *packets {
-            bytes += u64::from(packet.len());
-            if self.port.with_bytes_mut(packet, |bytes| handler.handle(bytes)) == Verdict::Transmit {
-                packet.set_sent();
-                sent += 1;
-            }
-        }
-        self.traffic.rx_bytes += bytes;
-        self.traffic.handler_dropped += (packets.len() - sent) as u64;
-        (sent, bytes)
-    }
-
-    /// Each packet goes past the observer, and where its verdict sends it.
-    #[inline]
-    fn part_ways<O: Observer>(
-        &mut self,
-        now: Duration,
-        side: usize,
-        packets: impl Iterator<Item = Packet>,
-        done: &mut Vec<Frame>,
-        observer: &mut O,
-        out: &mut Outbox<O::Sent>,
-    ) {
-        let Side { pool, recycler, port, .. } = self;
-        for packet in packets {
-            let is_sent = packet.is_sent();
-            let verdict = if is_sent { Verdict::Transmit } else { Verdict::Drop };
-            observer.see(Seen { at: now, side, verdict }, port, slice::from_ref(&packet));
-            let home = Home { pool, recycler };
-            if is_sent {
-                match observer.sent(home, packet) {
-                    Ok(packet) => out.push(packet),
-                    Err(packet) => push(done, packet.into_right()),
-                }
-            } else if let Some(frame) = observer.dropped(home, packet) {
-                push(done, frame);
-            }
-        }
-    }
-
-    /// A turn's packets, of which some take several frames, or are empty.
-    #[cold]
-    #[expect(clippy::too_many_arguments, reason = "two vectors are taken out of `self` by the caller")]
-    fn handle_in_parts<H: PacketHandler, O: Observer>(
-        &mut self,
-        now: Duration,
-        side: usize,
-        received: &mut Vec<Packet>,
-        done: &mut Vec<Frame>,
-        handler: &mut H,
-        observer: &mut O,
-        out: &mut Outbox<O::Sent>,
-    ) {
-        let mut in_parts = false;
-        for packet in received.drain(..) {
-            if in_parts || !packet.is_whole() {
-                in_parts = self.handle_part(packet, now, side, handler, observer, out);
-            } else {
-                let mut one = [packet];
-                self.ask_all(&mut one, handler);
-                let [packet] = &mut one;
-                if packet.is_sent() && packet.is_empty() {
-                    out.invalid += 1;
-                    packet.unset_sent();
-                }
-                self.part_ways(now, side, one.into_iter(), done, observer, out);
-            }
-        }
-        done.append(&mut self.done);
-    }
-
-    /// A part of a packet in several frames; with the last one the packet is handled. Whether there are
-    /// more to come.
-    #[cold]
-    fn handle_part<H: PacketHandler, O: Observer>(
-        &mut self,
-        part: Packet,
-        now: Duration,
-        side: usize,
-        handler: &mut H,
-        observer: &mut O,
-        out: &mut Outbox<O::Sent>,
-    ) -> bool {
-        let is_last = !part.has_more();
-        self.parts.push(part);
-        // More parts than a packet can have are a lie of the kernel's; then there is no last one to wait for.
-        if !is_last && self.parts.len() <= MAX_FRAGMENTS {
-            return true;
-        }
-        let count = self.parts.len();
-        self.count_parts();
-        if !is_last || self.parts.iter().any(Packet::is_torn) {
-            self.drop_torn();
-            return false;
-        }
-        let wanted = handler.handle_fragments(&mut Fragments::new(&mut self.port, &mut self.parts));
-        let is_valid = count <= out.max_fragments && !self.parts.iter().any(Packet::is_empty);
-        let verdict = if is_valid { wanted } else { Verdict::Drop };
-        match wanted {
-            Verdict::Drop => self.traffic.handler_dropped += 1,
-            Verdict::Transmit => out.invalid += u64::from(!is_valid),
-        }
-        observer.see(Seen { at: now, side, verdict }, &self.port, &self.parts);
-        match verdict {
-            Verdict::Transmit => self.send_parts(observer, out),
-            Verdict::Drop => {
-                for part in self.parts.drain(..) {
-                    let home = Home { pool: &mut self.pool, recycler: &self.recycler };
-                    self.done.extend(observer.dropped(home, part));
-                }
-            }
-        }
-        false
-    }
-
-    /// The parts of one packet go into the outbox: all of them, or none.
-    fn send_parts<O: Observer>(&mut self, observer: &mut O, out: &mut Outbox<O::Sent>) {
-        let (before, count) = (out.backlog.len(), self.parts.len());
-        for part in self.parts.drain(..) {
-            let home = Home { pool: &mut self.pool, recycler: &self.recycler };
-            match observer.sent(home, part) {
-                Ok(part) => out.push(part),
-                Err(part) => self.done.push(part.into_right()),
-            }
-        }
-        if out.backlog.len() == before + count {
-            out.had_parts(count);
-        } else {
-            out.take_back(before, &mut self.pool);
-        }
-    }
-
-    /// Writes what the handler wants to send by itself, as far as there are frames and room. When it wants
-    /// to be asked again, if it says so.
-    pub(crate) fn generate<H: PacketHandler, O: Observer>(
-        &mut self,
-        now: Duration,
-        handler: &mut H,
-        observer: &mut O,
-        out: &mut Outbox<O::Sent>,
-    ) -> Option<Duration> {
-        let due = handler.due(now);
-        if due.packets > 0 {
-            let parts = due.size.div_ceil(self.port.blank_len().max(1));
-            if parts == 0 || parts > out.max_fragments {
-                out.invalid += 1;
-            } else {
-                let room = out.limit.max(self.batch).saturating_sub(out.backlog.len());
-                let packets = due.packets.min(room.min(self.batch) / parts);
-                self.write_packets(now, Due { packets, ..due }, parts, handler, observer, out);
-            }
-        }
-        due.next
-    }
-
-    /// Writes the packets that are due, each in so many parts.
-    #[inline(never)]
-    fn write_packets<H: PacketHandler, O: Observer>(
-        &mut self,
-        now: Duration,
-        Due { packets, size, .. }: Due,
-        parts: usize,
-        handler: &mut H,
-        observer: &mut O,
-        out: &mut Outbox<O::Sent>,
-    ) {
-        if self.pool.alloc_bulk(&mut self.fresh, packets * parts) < packets * parts {
-            self.traffic.alloc_fail += 1;
-        }
-        while self.fresh.len() >= parts && parts > 0 {
-            let mut at = 0;
-            while at < size {
-                let Some(frame) = self.fresh.pop() else { break };
-                let mut part = self.port.blank(frame, size - at);
-                let len = part.len() as usize;
-                part.set_more(at + len < size);
-                self.port.with_bytes_mut(&mut part, |bytes| handler.write(at, bytes));
-                self.parts.push(part);
-                at += len;
-            }
-            if at < size {
-                // A frame had less room than a blank one. Half a packet is not sent.
-                self.done.extend(self.parts.drain(..).map(Packet::into_right));
-                break;
-            }
-            self.traffic.generated += 1;
-            let seen = Seen { at: now, side: 0, verdict: Verdict::Transmit };
-            observer.see(seen, &self.port, &self.parts);
-            self.send_parts(observer, out);
-        }
-        self.pool.put_direct_bulk(&mut self.fresh);
-        self.pool.put_direct_bulk(&mut self.done);
-    }
-
     /// Lends the kernel what waits, and drops what exceeds the limit.
     pub(crate) fn transmit<R: Right>(&mut self, out: &mut Outbox<R>) -> usize {
         if out.backlog.is_empty() {
@@ -448,26 +208,6 @@ impl<P: QueuePort> Side<P> {
             self.unpublished = 0;
         }
         is_to_publish
-    }
-
-    /// The parts of a packet whose others will not arrive go home; for the end.
-    pub(crate) fn drop_unfinished(&mut self) {
-        self.parts.append(&mut self.received);
-        if !self.parts.is_empty() {
-            self.count_parts();
-            self.drop_torn();
-        }
-        self.pool.put_direct_bulk(&mut self.done);
-    }
-
-    fn count_parts(&mut self) {
-        self.traffic.rx_fragments += self.parts.len() as u64 - 1;
-        self.traffic.rx_bytes += self.parts.iter().map(|part| u64::from(part.len())).sum::<u64>();
-    }
-
-    fn drop_torn(&mut self) {
-        self.traffic.rx_torn += 1;
-        self.done.extend(self.parts.drain(..).map(Packet::into_right));
     }
 
     /// Everything about this side as of the last [`look`](Self::look). `out` is its own outbox, `sending`

@@ -27,7 +27,7 @@ mod kernel;
 mod random;
 mod umem;
 
-use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, Refused, RefusedCounts};
+use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, RefusedCounts};
 
 pub use self::faulty::{Faulty, Lie, Rates, Tamper};
 pub use self::kernel::XdpStatistics;
@@ -35,21 +35,15 @@ pub use self::random::Random;
 pub use self::umem::SimUmem;
 
 use self::kernel::Kernel;
-use crate::packet::{Assembly, MAX_FRAGMENTS, Packet, Right, whole};
-use crate::port::{Kick, Occupancy, PortPlaces, QueuePort};
+use crate::arrivals::{Arrivals, Assembly};
+use crate::descriptor::Descriptor;
+use crate::packet::{MAX_FRAGMENTS, Packet, whole};
+use crate::port::{Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
+use crate::right::Right;
 use crate::ring::Ring;
 
 /// `XDP_PACKET_HEADROOM`: what the kernel leaves free before a received packet.
 const XDP_PACKET_HEADROOM: u32 = 256;
-
-/// `struct xdp_desc`.
-#[derive(Clone, Copy, Debug, Default)]
-struct Desc {
-    addr: u64,
-    len: u32,
-    /// `XDP_PKT_CONTD` of the options.
-    more: bool,
-}
 
 /// A simulated queue's sizes and character.
 #[derive(Clone, Copy, Debug)]
@@ -94,10 +88,9 @@ pub struct SimPort {
     umem: SimUmem,
     ledger: Ledger,
     assembly: Assembly,
-    quarantined_tx: u32,
     fill: Ring<u64>,
-    rx: Ring<Desc>,
-    tx: Ring<Desc>,
+    rx: Ring<Descriptor>,
+    tx: Ring<Descriptor>,
     completion: Ring<u64>,
     kernel: Kernel,
 }
@@ -116,7 +109,6 @@ impl SimPort {
             umem: umem.clone(),
             ledger: Ledger::new(layout),
             assembly: Assembly::default(),
-            quarantined_tx: 0,
             fill: Ring::new(config.fill_ring),
             rx: Ring::new(config.rx_ring),
             tx: Ring::new(config.tx_ring),
@@ -127,6 +119,8 @@ impl SimPort {
 }
 
 impl QueuePort for SimPort {
+    type Bytes = SimUmem;
+
     fn fill_room(&mut self) -> usize {
         if self.kernel.closed { 0 } else { self.fill.room() as usize }
     }
@@ -142,24 +136,16 @@ impl QueuePort for SimPort {
         count
     }
 
-    #[inline]
-    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
-        let before = packets.len();
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize {
         let count = max.min(self.rx.waiting() as usize);
-        let layout = self.layout;
-        self.assembly.begin(packets);
-        for descs in self.rx.take_slices(count) {
-            let mut descs = descs.iter().map(|desc| (FrameAddr(desc.addr), desc));
-            while let Err((desc, refused)) = self.ledger.settle_run(Lent::Fill, &mut descs, |desc, frame| {
-                packets.push(Packet::received(frame, layout, FrameAddr(desc.addr), desc.len, desc.more));
-            }) {
-                self.quarantined_tx += u32::from(refused == Refused::WrongRing);
-                self.assembly.refused(packets, desc.more);
-            }
+        let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
+        for descriptors in self.rx.take_slices(count) {
+            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, ()));
+            arrivals.settle(descriptors, |_, _, ()| {}, &mut self.umem, sink);
         }
-        self.assembly.end(packets);
+        let received = arrivals.count();
         self.rx.release();
-        packets.len() - before
+        received
     }
 
     #[inline]
@@ -169,9 +155,9 @@ impl QueuePort for SimPort {
         let layout = self.layout;
         let mut packets = packets.drain(..count).map(Packet::into_parts);
         for slots in self.tx.put_slices(count) {
-            let lent = slots.iter_mut().zip(&mut packets).map(|(slot, (span, right))| ((slot, span), right));
-            R::lend_each(&mut self.ledger, lent, |(slot, (offset, len, more)), id| {
-                *slot = Desc { addr: layout.addr_of(id).0 + u64::from(offset), len, more };
+            let lent = slots.iter_mut().zip(&mut packets).map(|(slot, (part, right))| ((slot, part), right));
+            R::lend_each(&mut self.ledger, lent, |(slot, part), id| {
+                *slot = part.in_frame(layout.addr_of(id))
             });
         }
         drop(packets);
@@ -197,7 +183,7 @@ impl QueuePort for SimPort {
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
         let start = self.kernel.rx_start();
         let len = len.min(self.blank_len()) as u32;
-        Packet::received(frame, self.layout, FrameAddr(u64::from(start)), len, false)
+        Packet::received(frame, self.layout, Descriptor::new(FrameAddr(u64::from(start)), len, false))
     }
 
     fn blank_len(&self) -> usize {
@@ -216,13 +202,13 @@ impl QueuePort for SimPort {
     }
 
     #[inline]
-    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
-        self.umem.with(packet.addr(self.layout).0, packet.len(), |bytes| look(bytes))
+    fn bytes(&self) -> &SimUmem {
+        &self.umem
     }
 
     #[inline]
-    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
-        self.umem.with(packet.addr(self.layout).0, packet.len(), change)
+    fn bytes_mut(&mut self) -> &mut SimUmem {
+        &mut self.umem
     }
 
     fn places(&mut self) -> PortPlaces {
@@ -232,10 +218,7 @@ impl QueuePort for SimPort {
             rx,
             fill,
             completion: self.completion.len(),
-            lent_fill: self.ledger.lent(Lent::Fill),
-            lent_tx: self.ledger.lent(Lent::Tx),
-            quarantined_fill: self.ledger.quarantined() - self.quarantined_tx,
-            quarantined_tx: self.quarantined_tx,
+            ..Occupancy::of(&self.ledger)
         })
     }
 

@@ -144,8 +144,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
         let Worker { side, outbox, handler, observer } = self;
         let completed = side.complete(outbox);
         let filled = side.refill();
-        let received = side.receive();
-        side.handle(now, 0, handler, observer, outbox);
+        let received = side.receive(now, 0, handler, observer, outbox);
         let next = side.generate(now, handler, observer, outbox);
         let transmitted = side.transmit(outbox);
         let (kick, completed_late) = side.kick(outbox);

@@ -51,9 +51,22 @@ impl AllocCache {
         count
     }
 
+    /// The same for frames, which are copied in one go if all fit.
+    #[inline]
+    pub(crate) fn append(&mut self, from: &mut Vec<Frame>) -> usize {
+        let count = from.len();
+        if count > self.room() {
+            return self.push_front_of(from);
+        }
+        self.frames.append(from);
+        count
+    }
+
     /// Moves up to `n` frames from the top to the end of `to`, the top one last; says how many.
+    #[inline]
     pub(crate) fn pop_into(&mut self, to: &mut Vec<Frame>, n: usize) -> usize {
         let count = self.frames.len().min(n);
+        // A drain of the tail alone ends as a copy in one go.
         to.extend(self.frames.drain(self.frames.len() - count..));
         count
     }

@@ -92,6 +92,12 @@ impl FrameLayout {
         if index < self.chunk_count as u64 { Some(FrameId(index as u32)) } else { None }
     }
 
+    /// How many bytes there are from `addr` to the end of its frame, less one.
+    #[inline]
+    pub const fn behind(self, addr: FrameAddr) -> u64 {
+        !addr.0 & (self.chunk_size() as u64 - 1)
+    }
+
     /// How far into its frame `addr` points, in bytes.
     pub const fn offset_of(self, addr: FrameAddr) -> u32 {
         (addr.0 & (self.chunk_size() as u64 - 1)) as u32

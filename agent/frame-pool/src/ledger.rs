@@ -5,7 +5,7 @@
 //! that gives it back. An error of kernel or driver is so a number in a counter, not a frame with two
 //! owners.
 
-use std::{error, fmt};
+use std::{error, fmt, ops::ControlFlow};
 
 use crate::{Frame, FrameAddr, FrameId, FrameLayout, FrameRef, PoolTag};
 
@@ -145,7 +145,7 @@ pub struct Ledger {
     layout: FrameLayout,
     entries: Box<[Entry]>,
     lent: [u32; 2],
-    quarantined: u32,
+    quarantined: [u32; 2],
     refused: RefusedCounts,
 }
 
@@ -153,7 +153,7 @@ impl Ledger {
     /// A ledger for a UMEM of this layout, with nothing lent.
     pub fn new(layout: FrameLayout) -> Self {
         let entries = vec![Entry::NOT_LENT; layout.chunk_count() as usize].into_boxed_slice();
-        Self { layout, entries, lent: [0; 2], quarantined: 0, refused: RefusedCounts::default() }
+        Self { layout, entries, lent: [0; 2], quarantined: [0; 2], refused: RefusedCounts::default() }
     }
 
     /// Exchanges the right to a frame for its name, to be put on a kernel ring.
@@ -209,7 +209,10 @@ impl Ledger {
     }
 
     /// [`settle`](Self::settle) for addresses in order, each with what else its descriptor says, until one is
-    /// refused.
+    /// refused, or `each` has enough.
+    ///
+    /// Should `each` panic, what it was given is its own, and only [`reclaim_all`](Self::reclaim_all) counts
+    /// right again what is still lent.
     ///
     /// # Errors
     ///
@@ -219,7 +222,7 @@ impl Ledger {
         &mut self,
         lent: Lent,
         descriptors: &mut impl ExactSizeIterator<Item = (FrameAddr, T)>,
-        mut each: impl FnMut(T, Frame),
+        mut each: impl FnMut(T, Frame) -> ControlFlow<()>,
     ) -> Result<(), (T, Refused)> {
         let layout = self.layout;
         let entries = &mut self.entries[..];
@@ -231,7 +234,9 @@ impl Ledger {
                 && let Some(frame) = entry.frame_if_sole(lent, index)
             {
                 *entry = Entry::NOT_LENT;
-                each(rest, frame);
+                if each(rest, frame).is_break() {
+                    break;
+                }
             } else {
                 odd = Some((addr, rest));
                 break;
@@ -253,12 +258,8 @@ impl Ledger {
         let entries = &mut self.entries[..];
         let (count, mut odd) = (frames.len(), 0);
         for (rest, frame) in frames {
-            let id = frame.id();
-            match entries.get_mut(id.index()) {
-                Some(entry) if *entry == Entry::NOT_LENT => *entry = Entry::lent(lent, frame.tag_number()),
-                _ => odd += 1,
-            }
-            each(rest, id);
+            note(entries, lent, &frame, &mut odd);
+            each(rest, frame.id());
         }
         self.lent[lent as usize] += count as u32 - odd;
         self.refused.not_ours += u64::from(odd);
@@ -277,13 +278,20 @@ impl Ledger {
         let tail = &frames[first..];
         let entries = &mut self.entries[..];
         let mut odd = 0;
-        for (slot, frame) in slots.iter_mut().zip(tail) {
-            let id = frame.id();
-            match entries.get_mut(id.index()) {
-                Some(entry) if *entry == Entry::NOT_LENT => *entry = Entry::lent(lent, frame.tag_number()),
-                _ => odd += 1,
+        let mut lend = |slot, frame: &Frame| {
+            note(entries, lent, frame, &mut odd);
+            each(slot, frame.id());
+        };
+        // Four at a time: the end of the slice is looked for less often.
+        let (fours, rest) = tail.as_chunks::<4>();
+        let (four_slots, rest_slots) = slots[..tail.len()].as_chunks_mut::<4>();
+        for ([a, b, c, d], frames) in four_slots.iter_mut().zip(fours) {
+            for (slot, frame) in [a, b, c, d].into_iter().zip(frames) {
+                lend(slot, frame);
             }
-            each(slot, id);
+        }
+        for (slot, frame) in rest_slots.iter_mut().zip(rest) {
+            lend(slot, frame);
         }
         self.lent[lent as usize] += tail.len() as u32 - odd;
         self.refused.not_ours += u64::from(odd);
@@ -341,11 +349,16 @@ impl Ledger {
                 let lent = if place == Entry::place(Lent::Fill) { Lent::Fill } else { Lent::Tx };
                 self.lent[lent as usize] -= 1;
                 entry.0 |= Entry::QUARANTINED;
-                self.quarantined += 1;
+                self.quarantined[lent as usize] += 1;
                 counts.wrong_ring += 1;
                 Refused::WrongRing
             }
         }
+    }
+
+    /// How the UMEM is cut into frames.
+    pub fn layout(&self) -> FrameLayout {
+        self.layout
     }
 
     /// Frames lent to one ring.
@@ -353,9 +366,9 @@ impl Ledger {
         self.lent[lent as usize]
     }
 
-    /// Frames that came back wrong and are never used again.
-    pub fn quarantined(&self) -> u32 {
-        self.quarantined
+    /// Frames that were lent to one ring, came back wrong, and are never used again.
+    pub fn quarantined(&self, lent: Lent) -> u32 {
+        self.quarantined[lent as usize]
     }
 
     /// How often addresses were refused.
@@ -381,17 +394,35 @@ impl Ledger {
         mut home: impl FnMut(FrameId, PoolTag),
     ) -> u32 {
         let mut count = 0;
+        let mut still_lent = [0; 2];
         for (index, entry) in (0..).zip(&mut self.entries) {
             for lent in [Lent::Fill, Lent::Tx] {
                 if let Some(tag) = tag_if(*entry, lent) {
                     *entry = Entry::NOT_LENT;
-                    self.lent[lent as usize] -= 1;
                     home(FrameId(index), tag);
                     count += 1;
+                } else if entry.tag_if_sole(lent).or(entry.tag_if_shared(lent)).is_some() {
+                    still_lent[lent as usize] += 1;
                 }
             }
         }
+        // Counted anew: a run that ended by a panic did not count what it had settled by then.
+        self.lent = still_lent;
         count
+    }
+}
+
+/// Notes that a frame is lent, or that it cannot be: another right to it is lent already, or it is not of this
+/// UMEM.
+#[inline]
+fn note(entries: &mut [Entry], lent: Lent, frame: &Frame, odd: &mut u32) {
+    #[cold]
+    fn count(odd: &mut u32) {
+        *odd += 1;
+    }
+    match entries.get_mut(frame.id().index()) {
+        Some(entry) if *entry == Entry::NOT_LENT => *entry = Entry::lent(lent, frame.tag_number()),
+        _ => count(odd),
     }
 }
 
@@ -420,7 +451,7 @@ mod tests {
         assert_eq!(ledger.settle(Lent::Tx, layout.addr_of(tx)).unwrap().id(), tx);
         assert_eq!(ledger.settle(Lent::Tx, FrameAddr(layout.byte_len())), Err(Refused::OutOfRange));
         assert_eq!((ledger.refused().not_lent, ledger.refused().out_of_range), (1, 1));
-        assert_eq!(ledger.quarantined(), 0);
+        assert_eq!([Lent::Fill, Lent::Tx].map(|lent| ledger.quarantined(lent)), [0, 0]);
     }
 
     #[test]
@@ -430,10 +461,26 @@ mod tests {
         let (wrong, right) = (ledger.lend(a, Lent::Fill), ledger.lend(b, Lent::Fill));
         assert_eq!(ledger.settle(Lent::Tx, layout.addr_of(wrong)), Err(Refused::WrongRing));
         assert_eq!(ledger.settle(Lent::Fill, layout.addr_of(wrong)), Err(Refused::Quarantined));
-        assert_eq!((ledger.lent(Lent::Fill), ledger.quarantined()), (1, 1));
+        assert_eq!((ledger.lent(Lent::Fill), ledger.quarantined(Lent::Fill)), (1, 1));
         let mut home = Vec::new();
         assert_eq!(ledger.reclaim_all(|frame| home.push(frame.id())), 1);
-        assert_eq!((home, ledger.lent(Lent::Fill), ledger.quarantined()), (vec![right], 0, 1));
+        assert_eq!((home, ledger.lent(Lent::Fill)), (vec![right], 0));
+        assert_eq!([Lent::Fill, Lent::Tx].map(|lent| ledger.quarantined(lent)), [1, 0]);
+    }
+
+    /// So that frames which are lost with it are not taken for lent ones.
+    #[test]
+    fn what_is_still_lent_after_a_panic_is_counted_anew() {
+        let (layout, _pool, a, b) = two_frames();
+        let mut ledger = Ledger::new(layout);
+        let addrs = [a, b].map(|frame| (layout.addr_of(ledger.lend(frame, Lent::Fill)), ()));
+        let run = std::panic::AssertUnwindSafe(|| {
+            ledger.settle_run(Lent::Fill, &mut addrs.into_iter(), |(), _frame| panic!("as a handler may"))
+        });
+        assert!(std::panic::catch_unwind(run).is_err());
+        let mut home = 0;
+        assert_eq!(ledger.reclaim_all(|_frame| home += 1), 1);
+        assert_eq!((home, ledger.lent(Lent::Fill)), (1, 0));
     }
 
     #[test]

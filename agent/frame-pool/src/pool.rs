@@ -158,7 +158,7 @@ impl FramePool {
     /// leaves empty.
     pub fn put_direct_bulk(&mut self, frames: &mut Vec<Frame>) {
         self.shared.put_odd_ones(frames);
-        self.cached += self.cache.push_front_of(frames) as u64;
+        self.cached += self.cache.append(frames) as u64;
         self.cache_refused_bulk(frames);
     }
 

@@ -8,10 +8,11 @@
 use std::{io, sync::Arc, time::Duration};
 
 use datapath::{
-    Assembly, Kick, Occupancy, Packet, PortPlaces, QueuePort, Right,
+    Arrivals, Assembly, Descriptor, FrameBytes, Kick, Occupancy, Packet, PacketSink, PortPlaces, QueuePort,
+    Right,
     packet::{MAX_FRAGMENTS, whole},
 };
-use frame_pool::{Frame, FrameAddr, FrameRef, Ledger, Lent, Refused, RefusedCounts};
+use frame_pool::{Frame, FrameAddr, FrameRef, Ledger, Lent, RefusedCounts};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fd::{AsFd, BorrowedFd, OwnedFd},
@@ -39,11 +40,9 @@ pub struct XskPort {
     scratch: [FrameDesc; SCRATCH],
     ledger: Ledger,
     assembly: Assembly,
-    /// Frames that the ledger has put away while they were lent to TX.
-    quarantined_tx: u32,
     /// `None` once closed.
     rings: Option<Rings>,
-    frames: Arc<UmemFrames>, // last: libxdp unmaps the rings before the UMEM may go
+    frames: PortFrames, // last: libxdp unmaps the rings before the UMEM may go
 }
 
 /// The rings and the socket: what goes when the port is closed.
@@ -81,15 +80,14 @@ impl XskPort {
             scratch: [FrameDesc::default(); SCRATCH],
             ledger: Ledger::new(frames.layout()),
             assembly: Assembly::default(),
-            quarantined_tx: 0,
             rings: Some(rings),
-            frames,
+            frames: PortFrames(frames),
         }
     }
 
     /// The frames that this port moves, for a second port on them, or for who reads those that are held.
     pub fn frames(&self) -> &Arc<UmemFrames> {
-        &self.frames
+        &self.frames.0
     }
 
     /// The socket, to poll it together with others; `None` once the port is closed.
@@ -118,7 +116,24 @@ impl XskPort {
     }
 }
 
+/// The bytes of a port's frames.
+pub struct PortFrames(Arc<UmemFrames>);
+
+impl FrameBytes for PortFrames {
+    #[inline]
+    fn with<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        self.0.with_bytes(packet, look)
+    }
+
+    #[inline]
+    fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        self.0.with_bytes_mut(packet, change)
+    }
+}
+
 impl QueuePort for XskPort {
+    type Bytes = PortFrames;
+
     fn fill_room(&mut self) -> usize {
         self.rings.as_mut().map_or(0, |rings| rings.fill.nb_free_exact() as usize)
     }
@@ -132,7 +147,7 @@ impl QueuePort for XskPort {
             let batch = (count - done).min(SCRATCH);
             let first = frames.len() - batch;
             let lent = self.scratch.iter_mut().zip(frames.drain(first..)).map(|(slot, frame)| {
-                *slot = self.frames.descriptor(&frame);
+                *slot = self.frames.0.descriptor(&frame);
                 ((), frame)
             });
             self.ledger.lend_each(Lent::Fill, lent, |(), _| {});
@@ -146,30 +161,20 @@ impl QueuePort for XskPort {
         done
     }
 
-    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize {
         let Some(rings) = &mut self.rings else { return 0 };
-        let before = packets.len();
         // SAFETY: the descriptors in `scratch` are overwritten by what the kernel gives back; none of them is
         // used for a frame until the ledger has settled it below.
         let count = unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
-        let (frames, assembly, quarantined_tx) = (&self.frames, &mut self.assembly, &mut self.quarantined_tx);
-        assembly.begin(packets);
-        let mut descriptors = self.scratch[..count].iter().map(|desc| (FrameAddr(desc.addr() as u64), desc));
-        while let Err((descriptor, refused)) =
-            self.ledger.settle_run(Lent::Fill, &mut descriptors, |descriptor, frame| {
-                // INVARIANT: the ledger found the address in this frame's chunk.
-                frames.set_descriptor(&frame, descriptor);
-                let (addr, len) = (FrameAddr(descriptor.addr() as u64), descriptor.lengths().data() as u32);
-                let more = descriptor.has_more_frames();
-                packets.push(Packet::received(frame, frames.layout(), addr, len, more));
-            })
-        {
-            // What it did not lend there it has counted and quarantined; there is no frame then.
-            *quarantined_tx += u32::from(refused == Refused::WrongRing);
-            assembly.refused(packets, descriptor.has_more_frames());
-        }
-        assembly.end(packets);
-        packets.len() - before
+        let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
+        let descriptors = self.scratch[..count].iter().map(|desc| {
+            let (addr, len) = (FrameAddr(desc.addr() as u64), desc.lengths().data() as u32);
+            (Descriptor::new(addr, len, desc.has_more_frames()), desc)
+        });
+        // INVARIANT: the ledger found the address in this frame's chunk.
+        let note = |frames: &PortFrames, frame: &_, desc: &_| frames.0.set_descriptor(frame, desc);
+        arrivals.settle(descriptors, note, &mut self.frames, sink);
+        arrivals.count()
     }
 
     fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
@@ -179,7 +184,7 @@ impl QueuePort for XskPort {
         while done < count {
             let batch = (count - done).min(SCRATCH);
             let lent = self.scratch.iter_mut().zip(packets.drain(..batch)).map(|(slot, packet)| {
-                *slot = self.frames.descriptor(packet.right());
+                *slot = self.frames.0.descriptor(packet.right());
                 slot.set_options(u32::from(packet.has_more()) * XDP_PKT_CONTD);
                 ((), packet.into_right())
             });
@@ -209,14 +214,15 @@ impl QueuePort for XskPort {
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
         // Where the data lie stays as it was: behind the headroom, or where a packet was received.
-        self.frames.set_len(&frame, len.min(self.blank_len()));
-        let descriptor = self.frames.descriptor(&frame);
+        self.frames.0.set_len(&frame, len.min(self.blank_len()));
+        let descriptor = self.frames.0.descriptor(&frame);
         let addr = FrameAddr(descriptor.addr() as u64);
-        Packet::received(frame, self.frames.layout(), addr, descriptor.lengths().data() as u32, false)
+        let descriptor = Descriptor::new(addr, descriptor.lengths().data() as u32, false);
+        Packet::received(frame, self.frames.0.layout(), descriptor)
     }
 
     fn blank_len(&self) -> usize {
-        self.frames.blank_len()
+        self.frames.0.blank_len()
     }
 
     /// Asks the kernel to send what is on the TX ring, and to refill if it says that it waits for it.
@@ -242,23 +248,17 @@ impl QueuePort for XskPort {
     }
 
     #[inline]
-    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
-        self.frames.with_bytes(packet, look)
+    fn bytes(&self) -> &PortFrames {
+        &self.frames
     }
 
     #[inline]
-    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
-        self.frames.with_bytes_mut(packet, change)
+    fn bytes_mut(&mut self) -> &mut PortFrames {
+        &mut self.frames
     }
 
     fn places(&mut self) -> PortPlaces {
-        let mut seen = Occupancy {
-            lent_fill: self.ledger.lent(Lent::Fill),
-            lent_tx: self.ledger.lent(Lent::Tx),
-            quarantined_fill: self.ledger.quarantined() - self.quarantined_tx,
-            quarantined_tx: self.quarantined_tx,
-            ..Occupancy::default()
-        };
+        let mut seen = Occupancy::of(&self.ledger);
         if let Some(rings) = &mut self.rings {
             seen.rx = rings.rx.nb_avail_exact();
             seen.fill = rings.sizes.fill - rings.fill.nb_free_exact();

@@ -38,6 +38,12 @@ impl Sum {
         self
     }
 
+    /// The sum of a few words, too few for a carry.
+    #[inline]
+    pub(super) fn of<const N: usize>(words: [u32; N]) -> Sum {
+        Sum(words.into_iter().map(u64::from).sum())
+    }
+
     /// Adds another sum.
     pub(super) fn plus(self, other: Sum) -> Sum {
         self.word(other.0)

@@ -1,9 +1,9 @@
 //! [`Forward`]: sends every packet on.
 
 use super::partial::{complete_checksum, complete_checksum_in_parts};
+use crate::fragments::Fragments;
 use crate::handler::{PacketHandler, Verdict};
-use crate::packet::Fragments;
-use crate::port::QueuePort;
+use crate::port::FrameBytes;
 
 /// Transmits every packet: in a [`Pair`](crate::Pair), out of the other interface. Nothing is changed but a
 /// checksum that the sender left to its device, which is [completed](super::complete_checksum). A frame
@@ -21,7 +21,7 @@ impl PacketHandler for Forward {
         Verdict::Transmit
     }
 
-    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+    fn handle_fragments<B: FrameBytes>(&mut self, packet: &mut Fragments<'_, B>) -> Verdict {
         if packet.with(0, <[u8]>::len) < 14 {
             return Verdict::Drop;
         }

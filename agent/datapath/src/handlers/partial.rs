@@ -9,8 +9,8 @@
 //! the packet is. One whole checksum in 65,535 looks the same. If it is right, completing it changes nothing.
 
 use super::checksum::Sum;
-use crate::packet::Fragments;
-use crate::port::QueuePort;
+use crate::fragments::Fragments;
+use crate::port::FrameBytes;
 
 const ETHERNET: usize = 14;
 const VLAN: usize = 4;
@@ -67,7 +67,7 @@ fn look_closer(packet: &mut [u8]) {
 }
 
 /// The same for a packet in several frames, whose headers are in the first one.
-pub(super) fn complete_checksum_in_parts<P: QueuePort>(packet: &mut Fragments<'_, P>) {
+pub(super) fn complete_checksum_in_parts<B: FrameBytes>(packet: &mut Fragments<'_, B>) {
     let len = packet.len() as usize;
     let Some(partial) = packet.with(0, |head| find(head, len)) else { return };
     let head_len = packet.with(0, <[u8]>::len);

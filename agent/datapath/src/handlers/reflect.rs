@@ -11,9 +11,9 @@
 
 use super::checksum::Sum;
 use super::partial::{complete_checksum, complete_checksum_in_parts};
+use crate::fragments::Fragments;
 use crate::handler::{PacketHandler, Verdict};
-use crate::packet::Fragments;
-use crate::port::QueuePort;
+use crate::port::FrameBytes;
 
 const ETHERNET: usize = 14;
 const IPV4_MIN: usize = 20;
@@ -46,7 +46,7 @@ impl PacketHandler for Reflect {
     }
 
     /// The headers are in the first frame; a checksum is over all of them.
-    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+    fn handle_fragments<B: FrameBytes>(&mut self, packet: &mut Fragments<'_, B>) -> Verdict {
         let head_len = packet.with(0, <[u8]>::len);
         let beyond = packet.len() as usize - head_len;
         if !packet.with_mut(0, |head| swap(head, beyond)) {
@@ -72,38 +72,52 @@ type Head = [u8; ETHERNET + IPV4_MIN + UDP];
 /// Whether this is the head of a packet of `len` bytes that is a whole datagram with a checksum.
 #[inline]
 fn is_plain_udp(head: &Head, len: usize) -> bool {
-    let word = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
-    let [total, udp] = [16, 38].map(|at| usize::from(u16::from_be_bytes([head[at], head[at + 1]])));
     // Ethertype, version and header length; no fragment, and the protocol: each pair in one comparison.
-    let [kind, part] = [(word(12), [0xff, 0xff, 0xff, 0]), (word(20), [0x3f, 0xff, 0, 0xff])]
-        .map(|(word, mask)| u32::from_ne_bytes(word) & u32::from_ne_bytes(mask));
-    kind == u32::from_ne_bytes([0x08, 0x00, 0x45, 0])
-        && part == u32::from_ne_bytes([0, 0, 0, PROTOCOL_UDP])
+    let kind = word(head, 12) ^ u32::from_ne_bytes([0x08, 0x00, 0x45, 0]);
+    let part = word(head, 20) ^ u32::from_ne_bytes([0, 0, 0, PROTOCOL_UDP]);
+    let [total, udp] = [16, 38].map(|at| usize::from(u16::from_be_bytes([head[at], head[at + 1]])));
+    kind & u32::from_ne_bytes([0xff, 0xff, 0xff, 0]) == 0
+        && part & u32::from_ne_bytes([0x3f, 0xff, 0, 0xff]) == 0
         && udp >= UDP
         && total == IPV4_MIN + udp
         && total + ETHERNET <= len
         && head[40..] != [0, 0]
 }
 
+/// Four bytes as they lie in memory.
+#[inline]
+fn word(head: &Head, at: usize) -> u32 {
+    u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+}
+
 /// Whether the checksum of such a datagram is that of the pseudo header only.
 #[inline]
 fn is_partial(head: &Head) -> bool {
-    let pseudo = Sum::default().bytes(&head[26..34]).number(u16::from(PROTOCOL_UDP)).bytes(&head[38..40]);
-    pseudo.is([head[40], head[41]])
+    let [len, checksum] = [[head[38], head[39]], [head[40], head[41]]];
+    let pseudo = [
+        word(head, 26),
+        word(head, 30),
+        u16::from(PROTOCOL_UDP).to_be().into(),
+        u16::from_ne_bytes(len).into(),
+    ];
+    Sum::of(pseudo).is(checksum)
 }
 
 /// What [`swap`] does, for a plain datagram.
 #[inline]
 fn answer(head: &mut Head) {
-    fn swap<const N: usize>(head: &mut Head, start: usize) {
-        if let Some(pair) = pair_at::<N>(head, start) {
-            let [a, b] = *pair;
-            *pair = [b, a];
-        }
-    }
-    swap::<6>(head, 0);
-    swap::<4>(head, 26);
-    swap::<2>(head, 34);
+    // Two registers, where an array of six bytes goes through memory.
+    let [to, from] = [word(head, 0), word(head, 6)];
+    let [to_end, from_end] = [4, 10].map(|at| [head[at], head[at + 1]]);
+    head[0..4].copy_from_slice(&from.to_ne_bytes());
+    head[4..6].copy_from_slice(&from_end);
+    head[6..10].copy_from_slice(&to.to_ne_bytes());
+    head[10..12].copy_from_slice(&to_end);
+    let [source, destination] = [word(head, 26), word(head, 30)];
+    head[26..30].copy_from_slice(&destination.to_ne_bytes());
+    head[30..34].copy_from_slice(&source.to_ne_bytes());
+    let ports = word(head, 34).rotate_left(16);
+    head[34..38].copy_from_slice(&ports.to_ne_bytes());
 }
 
 /// Swaps what is to be swapped in the frame with the headers; `beyond` is how many bytes of the packet are in

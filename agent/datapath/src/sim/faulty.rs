@@ -3,8 +3,9 @@
 use frame_pool::{Frame, FrameRef, RefusedCounts};
 
 use super::random::Random;
-use crate::packet::{Packet, Right};
-use crate::port::{Kick, PortPlaces, QueuePort};
+use crate::packet::Packet;
+use crate::port::{FrameBytes, Kick, PacketSink, PortPlaces, QueuePort};
+use crate::right::Right;
 
 /// Something untrue about one frame, that a broken kernel or driver might say on a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +102,26 @@ impl<P> Faulty<P> {
     }
 }
 
+/// Drops the first packet that it is given on the floor.
+struct Clumsy<'a, S> {
+    sink: &'a mut S,
+    /// How many are still to be dropped.
+    drops: u32,
+}
+
+impl<S: PacketSink> PacketSink for Clumsy<'_, S> {
+    fn take(&mut self, packet: Packet, bytes: &mut impl FrameBytes) -> Option<Packet> {
+        if self.drops == 0 {
+            return self.sink.take(packet, bytes);
+        }
+        self.drops -= 1;
+        None
+    }
+}
+
 impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
+    type Bytes = P::Bytes;
+
     fn fill_room(&mut self) -> usize {
         let room = self.inner.fill_room();
         // More room than there is: another producer might have been quicker.
@@ -112,7 +132,7 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         if self.delayed() { 0 } else { self.inner.fill(frames) }
     }
 
-    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize) -> usize {
+    fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize {
         if self.random.chance(self.rates.lie) {
             let lie = Lie::ALL[self.random.below(Lie::ALL.len())];
             self.inner.tell(lie);
@@ -120,13 +140,16 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         if self.delayed() {
             return 0;
         }
-        let received = self.inner.receive(packets, max);
-        if received > 0 && self.random.chance(self.rates.drop) {
-            let _on_the_floor = packets.pop();
-            self.dropped += 1;
-            return received - 1;
+        let drops = u32::from(self.random.chance(self.rates.drop));
+        let mut sink = Clumsy { sink, drops };
+        let received = self.inner.receive(packets, max, &mut sink);
+        // The sink is given nothing while parts of a packet are waited for.
+        if sink.drops > 0 && received > 0 && packets.pop().is_some() {
+            sink.drops -= 1;
         }
-        received
+        let dropped = drops - sink.drops;
+        self.dropped += dropped;
+        received - dropped as usize
     }
 
     fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
@@ -153,12 +176,12 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         if self.delayed() { Kick::Again } else { self.inner.kick() }
     }
 
-    fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
-        self.inner.with_bytes(packet, look)
+    fn bytes(&self) -> &P::Bytes {
+        self.inner.bytes()
     }
 
-    fn with_bytes_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
-        self.inner.with_bytes_mut(packet, change)
+    fn bytes_mut(&mut self) -> &mut P::Bytes {
+        self.inner.bytes_mut()
     }
 
     fn places(&mut self) -> PortPlaces {

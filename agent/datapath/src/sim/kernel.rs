@@ -6,7 +6,7 @@ use frame_pool::{FrameAddr, FrameLayout};
 
 use super::faulty::{Lie, Tamper};
 use super::random::Random;
-use super::{Desc, SimConfig, SimPort, SimUmem, XDP_PACKET_HEADROOM};
+use super::{Descriptor, SimConfig, SimPort, SimUmem, XDP_PACKET_HEADROOM};
 use crate::packet::MAX_FRAGMENTS;
 use crate::port::Kick;
 use crate::ring::Ring;
@@ -93,7 +93,12 @@ impl Kernel {
     }
 
     /// `xsk_sendmsg()` into `__xsk_generic_xmit()`.
-    pub(super) fn sendto(&mut self, tx: &mut Ring<Desc>, completion: &mut Ring<u64>, umem: &SimUmem) -> Kick {
+    pub(super) fn sendto(
+        &mut self,
+        tx: &mut Ring<Descriptor>,
+        completion: &mut Ring<u64>,
+        umem: &SimUmem,
+    ) -> Kick {
         if self.closed || !self.up {
             return Kick::Down;
         }
@@ -103,7 +108,12 @@ impl Kernel {
         kick
     }
 
-    fn generic_xmit(&mut self, tx: &mut Ring<Desc>, completion: &mut Ring<u64>, umem: &SimUmem) -> Kick {
+    fn generic_xmit(
+        &mut self,
+        tx: &mut Ring<Descriptor>,
+        completion: &mut Ring<u64>,
+        umem: &SimUmem,
+    ) -> Kick {
         let mut budget = TX_BATCH_SIZE;
         while tx.peek().is_some() {
             let count = packet_at_front(tx);
@@ -116,7 +126,7 @@ impl Kernel {
                 self.statistics.tx_invalid_descs += u64::from(count);
                 for desc in (0..count).filter_map(|_| tx.take()) {
                     if !self.config.old_kernel {
-                        self.in_flight.push(desc.addr);
+                        self.in_flight.push(desc.addr().0);
                     }
                 }
                 continue;
@@ -131,9 +141,9 @@ impl Kernel {
             }
             let mut packet = Vec::new();
             for desc in (0..count).filter_map(|_| tx.take()) {
-                self.in_flight.push(desc.addr);
+                self.in_flight.push(desc.addr().0);
                 if self.keep_log {
-                    umem.with(desc.addr, desc.len, |bytes| packet.extend_from_slice(bytes));
+                    umem.at(desc.addr().0, desc.len(), |bytes| packet.extend_from_slice(bytes));
                 }
             }
             if self.dropping > 0 {
@@ -150,17 +160,17 @@ impl Kernel {
     }
 
     /// One bad descriptor spoils its whole packet; so do too many.
-    fn is_valid_packet(&self, tx: &mut Ring<Desc>, count: u32) -> bool {
+    fn is_valid_packet(&self, tx: &mut Ring<Descriptor>, count: u32) -> bool {
         count as usize <= MAX_FRAGMENTS
             && (0..count).filter_map(|ahead| tx.peek_at(ahead)).all(|desc| self.is_valid(desc))
     }
 
     /// `xp_aligned_validate_desc()`.
-    fn is_valid(&self, desc: Desc) -> bool {
-        let offset = self.layout.offset_of(FrameAddr(desc.addr));
-        desc.len > 0
-            && u64::from(offset) + u64::from(desc.len) <= u64::from(self.layout.chunk_size())
-            && desc.addr < self.layout.byte_len()
+    fn is_valid(&self, desc: Descriptor) -> bool {
+        let offset = self.layout.offset_of(desc.addr());
+        !desc.is_empty()
+            && u64::from(offset) + u64::from(desc.len()) <= u64::from(self.layout.chunk_size())
+            && desc.addr().0 < self.layout.byte_len()
     }
 
     /// `xsk_buff_can_alloc()`.
@@ -193,9 +203,9 @@ impl Kernel {
 }
 
 /// How many descriptors the packet at the front of the TX ring has.
-fn packet_at_front(tx: &mut Ring<Desc>) -> u32 {
+fn packet_at_front(tx: &mut Ring<Descriptor>) -> u32 {
     let mut count = 1;
-    while tx.peek_at(count - 1).is_some_and(|desc| desc.more) {
+    while tx.peek_at(count - 1).is_some_and(|desc| desc.has_more()) {
         count += 1;
     }
     count.min(tx.waiting())
@@ -358,15 +368,15 @@ impl SimPort {
         let addr = frame + u64::from(kernel.rx_start());
         let told = if lie == Some(Lie::RxWrongFrame) { kernel.wrong_addr() } else { addr };
         let len = if lie == Some(Lie::RxTooLong) { u32::MAX } else { part.len() as u32 };
-        if !self.rx.put(Desc { addr: told, len, more }) {
+        if !self.rx.put(Descriptor::new(FrameAddr(told), len, more)) {
             kernel.statistics.rx_ring_full += 1;
             kernel.free_list.push(frame);
             return false;
         }
         if lie == Some(Lie::RxTwice) {
-            self.rx.put(Desc { addr: told, len, more });
+            self.rx.put(Descriptor::new(FrameAddr(told), len, more));
         }
-        self.umem.with(addr, part.len() as u32, |bytes| bytes.copy_from_slice(part));
+        self.umem.at(addr, part.len() as u32, |bytes| bytes.copy_from_slice(part));
         true
     }
 

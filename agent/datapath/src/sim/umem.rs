@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use frame_pool::FrameLayout;
 
 use crate::capture::{Captured, HeldBytes};
+use crate::packet::Packet;
+use crate::port::FrameBytes;
+use crate::right::Right;
 
 /// The memory of a simulated UMEM. Clone it for as many queues as there are.
 #[derive(Clone, Debug)]
@@ -26,7 +29,7 @@ impl SimUmem {
 
     /// Looks at, or changes, the `len` bytes from `addr` on.
     #[inline]
-    pub(super) fn with<T>(&self, addr: u64, len: u32, look: impl FnOnce(&mut [u8]) -> T) -> T {
+    pub(super) fn at<T>(&self, addr: u64, len: u32, look: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let start = addr as usize;
         look(&mut memory[start..start + len as usize])
@@ -36,6 +39,18 @@ impl SimUmem {
 impl HeldBytes for SimUmem {
     fn with_bytes(&self, captured: &Captured, look: &mut dyn FnMut(&[u8])) {
         let start = self.layout.addr_of(captured.frame.id()).0 + u64::from(captured.offset);
-        self.with(start, captured.len, |bytes| look(bytes));
+        self.at(start, captured.len, |bytes| look(bytes));
+    }
+}
+
+impl FrameBytes for SimUmem {
+    #[inline]
+    fn with<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        self.at(packet.addr(self.layout).0, packet.len(), |bytes| look(bytes))
+    }
+
+    #[inline]
+    fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        self.at(packet.addr(self.layout).0, packet.len(), change)
     }
 }

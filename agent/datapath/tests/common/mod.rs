@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use datapath::sim::{Random, SimConfig, SimPort};
-use datapath::{Fragments, PacketHandler, QueuePort, Snapshot, Turn, Verdict, Worker, WorkerConfig};
+use datapath::{
+    Fragments, FrameBytes, PacketHandler, QueuePort, Snapshot, Turn, Verdict, Worker, WorkerConfig,
+};
 use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 
 pub const CHUNK: u32 = 2048;
@@ -84,7 +86,7 @@ impl PacketHandler for Recorder {
         verdict
     }
 
-    fn handle_fragments<P: QueuePort>(&mut self, packet: &mut Fragments<'_, P>) -> Verdict {
+    fn handle_fragments<B: FrameBytes>(&mut self, packet: &mut Fragments<'_, B>) -> Verdict {
         let mut whole = Vec::new();
         (0..packet.count()).for_each(|index| packet.with(index, |bytes| whole.extend_from_slice(bytes)));
         let verdict = self.decide(whole);

@@ -533,7 +533,8 @@ impl World {
         // Allocations are fast, refill or slow, and nothing else.
         let lent = [Lent::Fill, Lent::Tx].map(|lent| self.ledger.lent(lent));
         assert_eq!(lent.iter().sum::<u32>() as usize, self.lent.len(), "after {op:?}");
-        assert_eq!(self.ledger.quarantined() as usize, self.quarantined.len(), "after {op:?}");
+        let quarantined: u32 = [Lent::Fill, Lent::Tx].map(|lent| self.ledger.quarantined(lent)).iter().sum();
+        assert_eq!(quarantined as usize, self.quarantined.len(), "after {op:?}");
         assert_eq!(self.ledger.refused().total(), self.refused_settles, "after {op:?}");
     }
 }

@@ -1,0 +1,269 @@
+//! [`Arrivals`]: how descriptors of an RX ring become packets.
+//!
+//! Most packets are in one frame that the ledger knows: they go through the worker's hands at once, one by one.
+//! The first other one, and what comes behind it, is laid out in a vector for the worker to look at as a whole.
+
+use std::mem;
+use std::ops::ControlFlow;
+
+use frame_pool::{Frame, FrameAddr, Ledger, Lent};
+
+use crate::descriptor::Descriptor;
+use crate::packet::Packet;
+use crate::port::{FrameBytes, PacketSink};
+
+/// What a port must remember of packets whose frames do not come in one batch.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    /// The first frame of a packet was refused: the next one that comes is what is left of it.
+    headless: bool,
+}
+
+/// One batch of an RX ring.
+///
+/// What is left of a packet that lost a frame is marked, so that it is never taken for a packet of fewer
+/// frames, or for a part of the next.
+#[derive(Debug)]
+pub struct Arrivals<'a> {
+    ledger: &'a mut Ledger,
+    assembly: &'a mut Assembly,
+    packets: &'a mut Vec<Packet>,
+    /// How many were in `packets` before.
+    before: usize,
+    taken: usize,
+}
+
+impl<'a> Arrivals<'a> {
+    /// A batch, and where to put the packets that nobody takes; what is in there already are the first parts
+    /// of one whose others had not arrived.
+    #[inline]
+    pub fn new(ledger: &'a mut Ledger, assembly: &'a mut Assembly, packets: &'a mut Vec<Packet>) -> Self {
+        let before = packets.len();
+        Arrivals { ledger, assembly, packets, before, taken: 0 }
+    }
+
+    /// Goes through descriptors in order, each with what `note` wants to know of it once its frame is found.
+    #[inline]
+    pub fn settle<T, B: FrameBytes>(
+        &mut self,
+        descriptors: impl ExactSizeIterator<Item = (Descriptor, T)>,
+        note: impl Fn(&B, &Frame, T),
+        bytes: &mut B,
+        sink: &mut impl PacketSink,
+    ) {
+        let mut descriptors = descriptors.map(|(descriptor, rest)| (descriptor.addr(), (descriptor, rest)));
+        let layout = self.ledger.layout();
+        if self.packets.is_empty() && !self.assembly.headless {
+            let before = descriptors.len();
+            let mut given_back = None;
+            let offered =
+                self.ledger.settle_run(Lent::Fill, &mut descriptors, |(descriptor, rest), frame| {
+                    note(bytes, &frame, rest);
+                    given_back = if descriptor.is_plain(layout) {
+                        sink.take(Packet::plain(frame, layout, descriptor), bytes)
+                    } else {
+                        Some(Packet::received(frame, layout, descriptor))
+                    };
+                    if given_back.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                });
+            self.taken += before - descriptors.len();
+            if let Some(packet) = given_back {
+                self.taken -= 1;
+                self.packets.push(packet);
+            }
+            if let Err(((descriptor, _), _)) = offered {
+                self.taken -= 1;
+                self.refused(descriptor);
+            }
+        }
+        if descriptors.len() > 0 {
+            self.keep(&mut descriptors, &note, bytes);
+        }
+    }
+
+    /// All that is left goes into the vector.
+    #[inline(never)]
+    fn keep<T, B>(
+        &mut self,
+        descriptors: &mut impl ExactSizeIterator<Item = (FrameAddr, (Descriptor, T))>,
+        note: &impl Fn(&B, &Frame, T),
+        bytes: &B,
+    ) {
+        let layout = self.ledger.layout();
+        while let Err(((descriptor, _), _)) =
+            self.ledger.settle_run(Lent::Fill, descriptors, |(descriptor, rest), frame| {
+                note(bytes, &frame, rest);
+                let mut packet = Packet::received(frame, layout, descriptor);
+                if mem::take(&mut self.assembly.headless) {
+                    packet.tear();
+                }
+                self.packets.push(packet);
+                ControlFlow::Continue(())
+            })
+        {
+            self.refused(descriptor);
+        }
+    }
+
+    /// The ledger refused a frame. It has counted that, and there is none.
+    #[cold]
+    fn refused(&mut self, descriptor: Descriptor) {
+        let more = descriptor.has_more();
+        match self.packets.last_mut() {
+            Some(before) if before.has_more() => {
+                before.tear();
+                before.set_more(more);
+            }
+            _ => self.assembly.headless = more,
+        }
+    }
+
+    /// Frames that came, those that the ledger refused not counted.
+    #[inline]
+    pub fn count(self) -> usize {
+        self.taken + self.packets.len() - self.before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
+
+    use super::*;
+    use crate::right::Right;
+
+    struct NoBytes;
+
+    impl FrameBytes for NoBytes {
+        fn with<R: Right, T>(&self, _: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+            look(&[])
+        }
+
+        fn with_mut<T>(&mut self, _: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+            change(&mut [])
+        }
+    }
+
+    /// Takes packets of less than so many bytes.
+    struct Below(u32, Vec<Packet>);
+
+    impl PacketSink for Below {
+        fn take(&mut self, packet: Packet, _: &mut impl FrameBytes) -> Option<Packet> {
+            if packet.len() >= self.0 {
+                return Some(packet);
+            }
+            self.1.push(packet);
+            None
+        }
+    }
+
+    struct Queue {
+        pool: FramePool,
+        ledger: Ledger,
+        assembly: Assembly,
+        sink: Below,
+        packets: Vec<Packet>,
+    }
+
+    impl Queue {
+        fn new(below: u32) -> Self {
+            let layout = FrameLayout::new(2048, 8).unwrap();
+            Queue {
+                pool: FramePool::new(PoolConfig::default(), UmemProvider::new(layout)),
+                ledger: Ledger::new(layout),
+                assembly: Assembly::default(),
+                sink: Below(below, Vec::new()),
+                packets: Vec::new(),
+            }
+        }
+
+        /// What the kernel says of the next frame that it is lent: so many bytes, and whether there is more.
+        fn lend(&mut self, len: u32, more: bool) -> Descriptor {
+            let id = self.ledger.lend(self.pool.alloc().unwrap(), Lent::Fill);
+            Descriptor::new(FrameAddr(self.pool.layout().addr_of(id).0 + 256), len, more)
+        }
+
+        /// From now on the ledger does not know the frame.
+        fn lose(&mut self, descriptor: Descriptor) {
+            let frame = self.ledger.settle(Lent::Fill, descriptor.addr()).unwrap();
+            self.pool.put_direct(frame);
+        }
+
+        fn arrive(&mut self, descriptors: &[Descriptor]) -> usize {
+            let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, &mut self.packets);
+            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, ()));
+            arrivals.settle(descriptors, |_, _, ()| {}, &mut NoBytes, &mut self.sink);
+            arrivals.count()
+        }
+
+        /// Lengths of what was taken, and of what was not.
+        fn seen(&self) -> (Vec<u32>, Vec<u32>) {
+            let lengths = |packets: &[Packet]| packets.iter().map(Packet::len).collect();
+            (lengths(&self.sink.1), lengths(&self.packets))
+        }
+    }
+
+    impl Drop for Queue {
+        fn drop(&mut self) {
+            for packet in self.packets.drain(..).chain(self.sink.1.drain(..)) {
+                self.pool.put_direct(packet.into_right());
+            }
+            assert_eq!(self.pool.places().out, self.ledger.lent(Lent::Fill));
+        }
+    }
+
+    #[test]
+    fn all_is_kept_from_the_first_one_on_that_nobody_takes() {
+        for (odd_len, more) in [(100, false), (0, false), (1, true)] {
+            let mut queue = Queue::new(100);
+            let parts = [(1, false), (2, false), (odd_len, more), (3, false), (4, false)];
+            let descriptors = parts.map(|(len, more)| queue.lend(len, more));
+            assert_eq!(queue.arrive(&descriptors[..4]), 4);
+            assert_eq!(queue.arrive(&descriptors[4..]), 1);
+            assert_eq!(queue.seen(), (vec![1, 2], vec![odd_len, 3, 4]));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_was_not_lent_is_nobodys() {
+        let mut queue = Queue::new(100);
+        let [one, two, three] = [1, 2, 3].map(|len| queue.lend(len, false));
+        assert_eq!(queue.arrive(&[one, one, two, two, three]), 3);
+        assert_eq!(queue.seen(), (vec![1], vec![2, 3]));
+        assert_eq!(queue.ledger.refused().not_lent, 2);
+    }
+
+    #[test]
+    fn what_lost_a_frame_is_torn_and_its_neighbours_are_not() {
+        // Each packet of three frames loses one of them; a packet of one frame before and after, and a lost one
+        // that takes nothing with it.
+        for (lost, batch_ends_after) in (0..9).map(|n| (n / 3, n % 3)) {
+            let mut queue = Queue::new(0);
+            let descriptors = [0, 1, 2, 3, 4, 5, 6].map(|part| queue.lend(60, part == 1 || part == 2));
+            for refused in [1 + lost, 5] {
+                queue.lose(descriptors[refused]);
+            }
+            let (first, second) = descriptors.split_at(2 + batch_ends_after);
+            assert_eq!(queue.arrive(first) + queue.arrive(second), 5);
+            let seen: Vec<_> =
+                queue.packets.iter().map(|packet| (packet.has_more(), packet.is_torn())).collect();
+            let torn = queue.packets.iter().filter(|packet| packet.is_torn()).count();
+            assert_eq!((seen.len(), torn), (5, 1), "{seen:?}");
+            assert_eq!([seen[0], seen[3], seen[4]], [(false, false); 3], "{seen:?}");
+            assert_eq!((seen[1].0, seen[2].0), (true, false), "two frames, then the next packet: {seen:?}");
+        }
+    }
+
+    /// What is left of it may look like a packet of its own.
+    #[test]
+    fn the_rest_of_a_torn_packet_is_not_taken() {
+        let mut queue = Queue::new(100);
+        let [first, rest, next] =
+            [(60, true), (50, false), (40, false)].map(|(len, more)| queue.lend(len, more));
+        queue.lose(first);
+        assert_eq!(queue.arrive(&[first]), 0);
+        assert_eq!(queue.arrive(&[rest, next]), 2);
+        assert_eq!(queue.seen(), (vec![], vec![50, 40]));
+        assert!(queue.packets[0].is_torn() && !queue.packets[1].is_torn());
+    }
+}

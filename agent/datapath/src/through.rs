@@ -1,0 +1,250 @@
+//! A packet's way through the handler: from the RX ring, or from the handler's own pen, home or into an outbox.
+
+use std::mem;
+use std::time::Duration;
+
+use frame_pool::Frame;
+
+use crate::fragments::Fragments;
+use crate::handler::{Due, PacketHandler, Verdict};
+use crate::observer::{Home, Observer, Seen};
+use crate::outbox::Outbox;
+use crate::packet::{MAX_FRAGMENTS, Packet};
+use crate::port::{FrameBytes, PacketSink, QueuePort};
+use crate::side::Side;
+use crate::vec::push;
+
+/// A turn's packets, each in one frame, on their way through the handler while nobody looks on.
+///
+/// What is collected and counted is in here for as long as that takes, so that it can stay in registers.
+struct Hands<'a, H, O: Observer> {
+    handler: &'a mut H,
+    /// Frames of packets that the handler dropped.
+    home: Vec<Frame>,
+    bytes_home: u64,
+    sent: Vec<Packet<O::Sent>>,
+    bytes_sent: u64,
+}
+
+impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
+    #[inline]
+    fn take(&mut self, mut packet: Packet, bytes: &mut impl FrameBytes) -> Option<Packet> {
+        if O::LOOKS {
+            return Some(packet);
+        }
+        let len = u64::from(packet.len());
+        let verdict = bytes.with_mut(&mut packet, |bytes| self.handler.handle(bytes));
+        let home = match verdict {
+            Verdict::Drop => packet,
+            Verdict::Transmit => match O::overlook(packet) {
+                Ok(packet) => {
+                    self.bytes_sent += len;
+                    push(&mut self.sent, packet);
+                    return None;
+                }
+                Err(packet) => packet,
+            },
+        };
+        self.bytes_home += len;
+        push(&mut self.home, home.into_right());
+        None
+    }
+}
+
+impl<P: QueuePort> Side<P> {
+    /// Takes packets off the RX ring; every one goes through the handler and past the observer, and from there
+    /// home or into the outbox.
+    #[inline(never)]
+    pub(crate) fn receive<H: PacketHandler, O: Observer>(
+        &mut self,
+        now: Duration,
+        side: usize,
+        handler: &mut H,
+        observer: &mut O,
+        out: &mut Outbox<O::Sent>,
+    ) -> usize {
+        let mut hands = Hands::<H, O> {
+            handler: &mut *handler,
+            home: mem::take(&mut self.done),
+            bytes_home: 0,
+            sent: mem::take(&mut out.backlog),
+            bytes_sent: 0,
+        };
+        let count = self.port.receive(&mut self.received, self.batch, &mut hands);
+        let Hands { home, bytes_home, sent, bytes_sent, .. } = hands;
+        self.traffic.rx_bytes += bytes_home + bytes_sent;
+        self.traffic.handler_dropped += home.len() as u64;
+        self.rx_frames += count as u64;
+        out.passes(bytes_sent);
+        self.done = home;
+        out.backlog = sent;
+        if !self.received.is_empty() {
+            self.handle_rest(now, side, handler, observer, out);
+        }
+        self.pool.put_direct_bulk(&mut self.done);
+        count
+    }
+
+    /// What did not go through the handler as it came off the ring: because an observer looks on, or because a
+    /// packet takes several frames.
+    #[inline(never)]
+    fn handle_rest<H: PacketHandler, O: Observer>(
+        &mut self,
+        now: Duration,
+        side: usize,
+        handler: &mut H,
+        observer: &mut O,
+        out: &mut Outbox<O::Sent>,
+    ) {
+        let seen = Seen { at: now, side, verdict: Verdict::Drop };
+        self.received.reverse();
+        while let Some(part) = self.received.pop() {
+            let is_last = !part.has_more();
+            self.parts.push(part);
+            // More parts than a packet can have are a lie of the kernel's; then there is no last one to wait for.
+            if is_last || self.parts.len() > MAX_FRAGMENTS {
+                self.handle_packet(is_last, seen, handler, observer, out);
+            }
+        }
+        // The beginning of a packet whose other frames have not arrived waits for them.
+        self.received.append(&mut self.parts);
+    }
+
+    /// A packet of which all parts have come, or as many as will.
+    fn handle_packet<H: PacketHandler, O: Observer>(
+        &mut self,
+        is_whole: bool,
+        seen: Seen,
+        handler: &mut H,
+        observer: &mut O,
+        out: &mut Outbox<O::Sent>,
+    ) {
+        if !is_whole || self.parts.iter().any(Packet::is_torn) {
+            return self.drop_torn();
+        }
+        let bytes = self.port.bytes_mut();
+        let wanted = match &mut self.parts[..] {
+            [one] => bytes.with_mut(one, |bytes| handler.handle(bytes)),
+            parts => handler.handle_fragments(&mut Fragments::new(bytes, parts)),
+        };
+        self.count_parts();
+        let is_valid = self.parts.len() <= out.max_fragments && !self.parts.iter().any(Packet::is_empty);
+        let verdict = if is_valid { wanted } else { Verdict::Drop };
+        match wanted {
+            Verdict::Drop => self.traffic.handler_dropped += 1,
+            Verdict::Transmit => out.invalid += u64::from(!is_valid),
+        }
+        observer.see(Seen { verdict, ..seen }, self.port.bytes(), &self.parts);
+        match verdict {
+            Verdict::Transmit => self.send_parts(observer, out),
+            Verdict::Drop => {
+                for part in self.parts.drain(..) {
+                    let home = Home { pool: &mut self.pool, recycler: &self.recycler };
+                    self.done.extend(observer.dropped(home, part));
+                }
+            }
+        }
+    }
+
+    /// The parts of one packet go into the outbox: all of them, or none.
+    fn send_parts<O: Observer>(&mut self, observer: &mut O, out: &mut Outbox<O::Sent>) {
+        let (before, count) = (out.backlog.len(), self.parts.len());
+        for part in self.parts.drain(..) {
+            let home = Home { pool: &mut self.pool, recycler: &self.recycler };
+            match observer.sent(home, part) {
+                Ok(part) => out.push(part),
+                Err(part) => self.done.push(part.into_right()),
+            }
+        }
+        if out.backlog.len() == before + count {
+            out.had_parts(count);
+        } else {
+            out.take_back(before, &mut self.pool);
+        }
+    }
+
+    /// Writes what the handler wants to send by itself, as far as there are frames and room. When it wants
+    /// to be asked again, if it says so.
+    pub(crate) fn generate<H: PacketHandler, O: Observer>(
+        &mut self,
+        now: Duration,
+        handler: &mut H,
+        observer: &mut O,
+        out: &mut Outbox<O::Sent>,
+    ) -> Option<Duration> {
+        let due = handler.due(now);
+        if due.packets > 0 {
+            let parts = due.size.div_ceil(self.port.blank_len().max(1));
+            if parts == 0 || parts > out.max_fragments {
+                out.invalid += 1;
+            } else {
+                let room = out.limit.max(self.batch).saturating_sub(out.backlog.len());
+                let packets = due.packets.min(room.min(self.batch) / parts);
+                self.write_packets(now, Due { packets, ..due }, parts, handler, observer, out);
+            }
+        }
+        due.next
+    }
+
+    /// Writes the packets that are due, each in so many parts.
+    #[inline(never)]
+    fn write_packets<H: PacketHandler, O: Observer>(
+        &mut self,
+        now: Duration,
+        Due { packets, size, .. }: Due,
+        parts: usize,
+        handler: &mut H,
+        observer: &mut O,
+        out: &mut Outbox<O::Sent>,
+    ) {
+        if self.pool.alloc_bulk(&mut self.fresh, packets * parts) < packets * parts {
+            self.traffic.alloc_fail += 1;
+        }
+        while self.fresh.len() >= parts && parts > 0 {
+            let mut at = 0;
+            while at < size {
+                let Some(frame) = self.fresh.pop() else { break };
+                let mut part = self.port.blank(frame, size - at);
+                let start = at;
+                at += part.len() as usize;
+                part.set_more(at < size);
+                self.parts.push(part);
+                let Some(part) = self.parts.last_mut() else { break };
+                self.port.bytes_mut().with_mut(part, |bytes| handler.write(start, bytes));
+            }
+            if at < size {
+                // A frame had less room than a blank one. Half a packet is not sent.
+                self.done.extend(self.parts.drain(..).map(Packet::into_right));
+                break;
+            }
+            self.traffic.generated += 1;
+            let seen = Seen { at: now, side: 0, verdict: Verdict::Transmit };
+            observer.see(seen, self.port.bytes(), &self.parts);
+            self.send_parts(observer, out);
+        }
+        self.pool.put_direct_bulk(&mut self.fresh);
+        self.pool.put_direct_bulk(&mut self.done);
+    }
+
+    /// What is still in the worker's hands goes home; for the end.
+    pub(crate) fn drop_unfinished(&mut self) {
+        self.parts.append(&mut self.received);
+        if !self.parts.is_empty() {
+            self.drop_torn();
+        }
+        // There are any only after a panic.
+        self.pool.put_direct_bulk(&mut self.fresh);
+        self.pool.put_direct_bulk(&mut self.done);
+    }
+
+    fn count_parts(&mut self) {
+        self.traffic.rx_fragments += self.parts.len() as u64 - 1;
+        self.traffic.rx_bytes += self.parts.iter().map(|part| u64::from(part.len())).sum::<u64>();
+    }
+
+    fn drop_torn(&mut self) {
+        self.count_parts();
+        self.traffic.rx_torn += 1;
+        self.done.extend(self.parts.drain(..).map(Packet::into_right));
+    }
+}
