@@ -107,6 +107,7 @@ fn observation() -> Observation {
     let device = DeviceView {
         info: Arc::new(info),
         decisions: [LONG; Decision::COUNT],
+        redirect_errors: Ok(vec![("ENXIO", LONG), ("ENOBUFS", LONG), ("other", LONG)]),
         queues: (0..QUEUES).map(queue).collect(),
         kernel: Some(kernel),
         away: None,

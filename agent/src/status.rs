@@ -79,6 +79,9 @@ pub struct DeviceStatus {
     pub page_pool: Option<DeviceJson>,
     /// Where packets got lost, zeros included.
     pub drops: Vec<DropStatus>,
+    /// Why nobody counts failed redirects by errno; not there if somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_redirect_errors: Option<String>,
 }
 
 /// One queue.
@@ -209,6 +212,7 @@ impl DeviceStatus {
             away: device.away.clone(),
             page_pool: kernel.map(|kernel| DeviceJson::new(&kernel.page_pool, kernel.boottime)),
             drops: drops.collect(),
+            no_redirect_errors: device.redirect_errors.as_ref().err().cloned(),
         }
     }
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt::set_xdp_rx_ring_size};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-use umemd::ebpf::{LoadError, LoadOptions, Program};
+use umemd::ebpf::{LoadError, LoadOptions, Program, RedirectErrors};
 use umemd::steer::{self, DefaultAction, Image, RuleSet, RuleSpec};
 use umemd_common::decision::Action;
 use umemd_common::maps::{Count, MAX_QUEUES};
@@ -325,12 +325,12 @@ fn the_log_tells_of_every_frame_when_asked_for_and_else_of_none() {
     }
 }
 
-/// Loads on a thread of its own that has these capabilities only.
-fn load_with(effective: CapabilitySet, options: LoadOptions) -> Result<(), LoadError> {
+/// Loads on a thread of its own that has these capabilities only; says whether failed redirects are counted.
+fn load_with(effective: CapabilitySet, options: LoadOptions) -> Result<RedirectErrors, LoadError> {
     std::thread::spawn(move || {
         let sets = capabilities(None).unwrap();
         set_capabilities(None, CapabilitySets { effective, ..sets }).unwrap();
-        Program::load(options).map(drop)
+        Program::load(options).map(|program| program.redirect_errors())
     })
     .join()
     .unwrap()
@@ -341,7 +341,7 @@ fn load_with(effective: CapabilitySet, options: LoadOptions) -> Result<(), LoadE
 fn two_capabilities_are_enough_and_a_missing_one_is_named() {
     let quiet = LoadOptions::default();
     let (bpf, net_admin) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
-    load_with(bpf | net_admin, quiet).unwrap();
+    load_with(bpf | net_admin, quiet).map(drop).unwrap();
     for (effective, missing) in [
         (net_admin, "CAP_BPF missing"),
         (bpf, "CAP_NET_ADMIN missing"),
@@ -357,7 +357,21 @@ fn two_capabilities_are_enough_and_a_missing_one_is_named() {
 #[ignore = "requires root: loads a program into the kernel"]
 fn logging_takes_a_third_capability() {
     let two = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
-    load_with(two | CapabilitySet::PERFMON, LoadOptions { log: true, ..LoadOptions::default() }).unwrap();
+    load_with(two | CapabilitySet::PERFMON, LoadOptions { log: true, ..LoadOptions::default() })
+        .map(drop)
+        .unwrap();
     let error = load_with(two, LoadOptions { log: true, ..LoadOptions::default() }).unwrap_err();
     assert!(error.to_string().contains(": CAP_PERFMON missing"), "{error}");
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn without_a_third_capability_failed_redirects_are_said_not_to_be_counted() {
+    let two = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+    let why = load_with(two, LoadOptions::default()).unwrap().unwrap_err();
+    assert!(why.contains("takes CAP_PERFMON"), "{why}");
+
+    let counted = load_with(two | CapabilitySet::PERFMON, LoadOptions::default()).unwrap();
+    // The tracepoint tells the map since Linux 5.13.
+    assert!(counted.as_ref().is_ok_and(|errors| errors.iter().all(|(_, count)| *count == 0)), "{counted:?}");
 }

@@ -9,6 +9,8 @@
 //! | [`UNITS`] | `BPF_MAP_TYPE_ARRAY` | generation × [`MAX_UNITS`] + place | [`Unit`](crate::search::Unit) |
 //! | [`QUEUES`] | `BPF_MAP_TYPE_ARRAY` | generation × [`MAX_RULES`] + rule | `u64`: queues that steer, a bit each |
 //! | [`RULE_COUNTS`] | `BPF_MAP_TYPE_PERCPU_ARRAY` | counter of a rule | [`Count`] |
+//! | [`REDIRECT_MAP`] | `BPF_MAP_TYPE_ARRAY` of one | 0 | `u32`: the kernel's id of [`XSKS`] |
+//! | [`REDIRECT_ERRORS`] | `BPF_MAP_TYPE_PERCPU_ARRAY` of one | 0 | [`RedirectErrors`] |
 //! | [`DECISIONS`] | `BPF_MAP_TYPE_PERCPU_ARRAY` | [`Decision`](crate::Decision) | `u64`: frames |
 
 /// The sockets. The slot has to be the queue that the socket is bound to: the kernel drops what is
@@ -37,6 +39,20 @@ pub const RULE_COUNTS: &str = "RULE_COUNTS";
 /// The counters, one per decision and CPU.
 pub const DECISIONS: &str = "DECISIONS";
 
+/// Of which map's redirects the errors are counted.
+pub const REDIRECT_MAP: &str = "REDIRECT_MAP";
+
+/// Redirects that failed after the program had ended, by errno, per CPU.
+pub const REDIRECT_ERRORS: &str = "REDIRECT_ERRORS";
+
+/// What the kernel may answer on the way to a socket (`net/xdp/xsk.c`), by name and number
+/// (`asm-generic/errno-base.h`, `asm-generic/errno.h`).
+pub const REDIRECT_ERRNOS: [(&str, u32); 5] =
+    [("ENXIO", 6), ("EINVAL", 22), ("ENOSPC", 28), ("ENOMEM", 12), ("ENOBUFS", 105)];
+
+/// A counter for each of [`REDIRECT_ERRNOS`], in that order, and one for all others.
+pub type RedirectErrors = [u64; REDIRECT_ERRNOS.len() + 1];
+
 /// Slots of [`XSKS`]: queues from this one on have no socket, so that their frames go to the stack.
 pub const MAX_QUEUES: u32 = 64;
 
@@ -61,6 +77,9 @@ pub const PROGRAM: &str = "umemd";
 
 /// The name of the same program for packets in several buffers (`xdp.frags`).
 pub const PROGRAM_FRAGS: &str = "umemd_frags";
+
+/// The name of the program that counts failed redirects.
+pub const PROGRAM_REDIRECT: &str = "umemd_redirect";
 
 /// A global of the program: bytes of the tag that a switch chip puts behind the MAC addresses (DSA).
 pub const SWITCH_TAG: &str = "SWITCH_TAG";

@@ -302,10 +302,13 @@ impl Agent {
         let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
         // One that was closed meanwhile is none.
         let texts = files.flatten().filter_map(|file| fs::read_to_string(file.path()).ok());
+        let field = |text: &str, name: &str| {
+            text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+        };
         let mut ids: Vec<u64> = texts
-            .filter_map(|text| {
-                text.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok())
-            })
+            // There is another link, to a tracepoint.
+            .filter(|text| field(text, "link_type:").as_deref() == Some("xdp"))
+            .filter_map(|text| field(&text, "link_id:")?.parse().ok())
             .collect();
         ids.sort_unstable();
         ids

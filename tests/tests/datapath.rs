@@ -298,6 +298,8 @@ fn packets_too_long_for_a_frame_are_dropped_and_counted() {
 
     let metrics = agent.metrics_when("all counted", |m| m.total("umemd_rx_packets_total") == LONG);
     assert_eq!(metrics.total("umemd_xsk_rx_dropped_total"), LONG);
+    assert_eq!(metrics.sum("umemd_drops_total", &[("layer", "redirect")]), LONG, "and no other was refused");
+    assert_eq!(metrics.sum("umemd_drops_total", &[("layer", "redirect"), ("cause", "ENOSPC")]), LONG);
     agent.terminate();
     let exit = agent.wait();
     assert_eq!(exit.summary()["drops"]["xsk_rx_dropped"], LONG, "{exit}");
@@ -321,6 +323,11 @@ fn frames_beyond_what_the_kernel_was_lent_are_dropped_and_counted() {
 
     let metrics = agent.metrics_when("what was lent has come", |m| m.total("umemd_rx_packets_total") == LENT);
     assert_eq!(metrics.total("umemd_xsk_rx_dropped_total"), WINDOW - LENT, "the others found no frame");
+    assert_eq!(
+        metrics.sum("umemd_drops_total", &[("layer", "redirect")]),
+        WINDOW - LENT,
+        "the kernel says so too"
+    );
     assert_eq!(metrics.total("umemd_xsk_rx_ring_full_total"), 0, "the RX ring has room for all that is lent");
 
     // And it goes on.

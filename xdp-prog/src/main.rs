@@ -13,6 +13,7 @@
 
 mod end;
 mod program;
+mod redirect;
 
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;

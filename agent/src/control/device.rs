@@ -180,10 +180,12 @@ impl Device {
             log::error!("{}: {error}", self.info.name);
             [0; Decision::COUNT]
         });
+        let redirect_errors = self.program.borrow().redirect_errors();
         let queues = self.queues.iter().map(Queue::observe).collect();
         DeviceView {
             info: Arc::clone(&self.info),
             decisions,
+            redirect_errors,
             queues,
             away: None,
             rules: Vec::new(),

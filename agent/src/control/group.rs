@@ -169,6 +169,7 @@ impl Group {
                 .map(|info| DeviceView {
                     info: Arc::clone(info),
                     decisions: Default::default(),
+                    redirect_errors: Err(format!("the interface is away: {why}")),
                     queues: Vec::new(),
                     away: Some(why.clone()),
                     rules: Vec::new(),

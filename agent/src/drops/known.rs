@@ -159,8 +159,20 @@ static KNOWN: &[Known] = known! {
     Xdp Note "malformed": "has an IP header that contradicts itself and went to the stack",
         "the sender makes bad frames";
 
+    Redirect Loss "ENXIO": "steered to a socket that was not bound: it was just being opened or closed",
+        "nothing, if it stops growing";
+    Redirect Loss "EINVAL": "steered to a socket that is bound to another queue or interface",
+        "a bug of umemd: please report it";
+    Redirect Note "ENOSPC": "longer than a frame: such packets are in the socket's rx_dropped",
+        "--frame-size 4096, or --multi-buffer on";
+    Redirect Note "ENOMEM": "no frame on the fill ring: such packets are in the socket's rx_dropped",
+        "more frames (--frames); or the worker is too slow, or a handler keeps them";
+    Redirect Note "ENOBUFS": "no room on the RX ring: such packets are in the socket's rx_ring_full",
+        "the worker is too slow: more queues, or a cheaper handler";
+    Redirect Loss "other": "the kernel refused to redirect, with an errno that umemd does not know",
+        "perf trace -e xdp:xdp_redirect_err names it";
     Redirect Open "unaccounted": "steered by the program, and seen by no socket",
-        "if it stays when traffic stops: perf trace -e xdp:xdp_redirect_err names the error";
+        "if it stays when traffic stops, the rows above name the errno, where the kernel tells it";
 
     Socket Loss "rx_dropped": "too long for a frame, or no frame on the fill ring",
         "--frame-size 4096 for long packets; for the rest see rx_fill_ring_empty_descs";

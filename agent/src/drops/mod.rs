@@ -15,6 +15,9 @@ use umemd_common::Decision;
 
 use crate::observe::DeviceView;
 
+/// The one row that may fall: what was steered and not seen may still be seen.
+pub const UNACCOUNTED: &str = "unaccounted";
+
 /// How far a packet had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
@@ -78,8 +81,11 @@ pub fn rows(device: &DeviceView) -> Vec<Row> {
             add(Layer::Xdp, Cow::Borrowed(decision.name()), count);
         }
     }
+    for (errno, count) in device.redirect_errors.iter().flatten() {
+        add(Layer::Redirect, Cow::Borrowed(errno), *count);
+    }
     if let Some(count) = unaccounted(device) {
-        add(Layer::Redirect, Cow::Borrowed("unaccounted"), count);
+        add(Layer::Redirect, Cow::Borrowed(UNACCOUNTED), count);
     }
     for (name, count) in socket(device) {
         add(Layer::Socket, Cow::Borrowed(name), count);
@@ -151,6 +157,7 @@ mod tests {
         assert_eq!(count(&rows, Layer::Nic, "rx_discard"), Some(3), "mvneta's own");
         assert_eq!(count(&rows, Layer::Nic, "good_frames_received"), None, "that is no loss");
         assert_eq!(count(&rows, Layer::Xdp, "no_socket"), Some(2));
+        assert_eq!(count(&rows, Layer::Redirect, "ENXIO"), Some(4));
         assert_eq!(count(&rows, Layer::Socket, "rx_ring_full"), Some(4));
         assert_eq!(count(&rows, Layer::Pool, "alloc_failed"), Some(2));
         assert_eq!(count(&rows, Layer::Handler, "handler_dropped"), Some(10));

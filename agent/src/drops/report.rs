@@ -22,6 +22,10 @@ pub fn text(status: &Status, all: bool) -> String {
         for row in shown {
             write_row(&mut text, row);
         }
+        if let Some(why) = &device.no_redirect_errors {
+            text.push_str("  redirect  errors are not available\n");
+            wrapped(&mut text, "", why);
+        }
     }
     write_holders(&mut text, status, all);
     text

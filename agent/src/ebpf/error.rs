@@ -191,7 +191,7 @@ pub enum MapError {
 }
 
 /// The errno behind an error of aya, which wraps it more or less deeply.
-fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {

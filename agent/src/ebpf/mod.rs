@@ -5,9 +5,11 @@
 //! ends the process, the kernel detaches.
 
 mod error;
+mod redirect;
 mod rules;
 
 pub use error::{AttachError, LoadError, MapError};
+pub use redirect::RedirectErrors;
 pub use rules::RuleCount;
 use std::fmt;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -110,6 +112,7 @@ pub struct Program {
     xsks: XskMap<MapData>,
     rules: RuleMaps,
     decisions: PerCpuArray<MapData, u64>,
+    redirect: redirect::Counters,
 }
 
 impl Program {
@@ -150,6 +153,7 @@ impl Program {
             .and_then(|()| xdp.info())
             .map_err(|error| LoadError::from_aya("load the XDP program", options, error.into()))?
             .id();
+        let redirect = redirect::Counters::attach(&mut ebpf);
         Ok(Self {
             link: None,
             name: program,
@@ -157,6 +161,7 @@ impl Program {
             xsks: take(&mut ebpf, XSKS)?,
             rules: RuleMaps::take(&mut ebpf)?,
             decisions: take(&mut ebpf, DECISIONS)?,
+            redirect,
             ebpf,
         })
     }
@@ -298,6 +303,11 @@ impl Program {
             sums[decision as usize] = per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count));
         }
         Ok(sums)
+    }
+
+    /// Frames that were steered and got to no socket, by errno, since the program was loaded; or why nobody knows.
+    pub fn redirect_errors(&self) -> RedirectErrors {
+        self.redirect.read()
     }
 
     /// A map that only a benchmark's object has.

@@ -21,7 +21,11 @@ use rustix::net::xdp::XdpStatistics;
 pub use totals::Totals;
 use umemd_common::Decision;
 
-use crate::{capture::Written, ebpf::RuleCount, steer::RuleSet};
+use crate::{
+    capture::Written,
+    ebpf::{RedirectErrors, RuleCount},
+    steer::RuleSet,
+};
 
 /// All devices at one moment.
 #[derive(Clone, Debug)]
@@ -82,6 +86,8 @@ pub struct DeviceView {
     pub info: Arc<DeviceInfo>,
     /// Frames by what the XDP program decided, in the order of [`Decision::ALL`]; summed over CPUs.
     pub decisions: [u64; Decision::COUNT],
+    /// Redirects that failed, by errno; or why nobody counts them.
+    pub redirect_errors: RedirectErrors,
     /// The queues served; none while the interface is away.
     pub queues: Vec<QueueView>,
     /// Why the interface is not served at the moment.
@@ -228,6 +234,7 @@ pub(crate) fn fixture() -> Observation {
     let device = DeviceView {
         info: Arc::new(info),
         decisions: [1, 2, 0, 0, 0, 3, 4, 5, 0, 0, 0],
+        redirect_errors: Err("it takes CAP_PERFMON".into()),
         queues: vec![queue(0), queue(1)],
         away: None,
         rules: Vec::new(),
@@ -260,6 +267,7 @@ pub(crate) fn fixture_with_kernel() -> Observation {
     use crate::{nic::stats::NicStats, page_pool::fixture::two_pools};
 
     let mut observation = fixture();
+    observation.devices[0].redirect_errors = Ok(vec![("ENXIO", 4), ("ENOBUFS", 0), ("other", 0)]);
     let driver = [("rx_discard", 3), ("refill_errors", 0), ("good_frames_received", 9)];
     observation.devices[0].kernel = Some(KernelView {
         page_pool: two_pools(),

@@ -6,12 +6,12 @@ use super::{
     Kind, Metric, Read, metrics,
     worker::{millis, unix},
 };
-use crate::drops::{self, Layer};
+use crate::drops;
 
 pub(super) const DROPS: &[Metric] = metrics! { Device
     Counter "umemd_drops" ["layer", "cause"] "The rows of `umemd drops` that only grow, from the wire to the handler. They overlap: not to be added up."
         |device, out| {
-            for row in drops::rows(device).iter().filter(|row| row.layer != Layer::Redirect) {
+            for row in drops::rows(device).iter().filter(|row| row.cause != drops::UNACCOUNTED) {
                 out.add_with(&[row.layer.name(), &row.cause], row.count);
             }
         };
