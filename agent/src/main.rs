@@ -95,7 +95,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             print(&text)
         }
         #[cfg(feature = "tui")]
-        Command::Top(args) => umemd::top::run(args.target()).map(|()| ExitCode::SUCCESS),
+        Command::Top(args) => Ok(match umemd::top::run(args.target())? {
+            None => ExitCode::SUCCESS,
+            Some(signal) => ExitCode::from(128 + signal),
+        }),
     }
 }
 

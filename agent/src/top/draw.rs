@@ -14,6 +14,7 @@ use super::model::{Model, View};
 use crate::{
     counts::Counts,
     report::numbers::{decimal, percent, thousands},
+    status::Status,
 };
 
 /// Less than this shows nothing of use.
@@ -91,15 +92,24 @@ fn head_lines(model: &Model, view: &View, palette: Palette) -> Paragraph<'static
     let devices: Vec<String> = status
         .devices
         .iter()
-        .map(|d| {
-            format!("{} ({}, {}, {})", d.device, d.driver, d.mode, if d.copy { "copy" } else { "zero-copy" })
+        .map(|d| match &d.away {
+            Some(_) => format!("{} (AWAY)", d.device),
+            None => {
+                let bind = if d.copy { "copy" } else { "zero-copy" };
+                format!("{} ({}, {}, {bind})", d.device, d.driver, d.mode)
+            }
         })
         .collect();
-    let (law, style) = match (model.error(), status.conserved, view.steered) {
-        (Some(_), ..) => ("NO ANSWER", palette.bad()),
-        (None, false, _) => ("LAW BROKEN", palette.bad()),
-        (None, true, false) => ("NOT STEERED", palette.bad()),
-        (None, true, true) => ("law holds", palette.good()),
+    let (law, style) = if model.error().is_some() {
+        ("NO ANSWER", palette.bad())
+    } else if !status.conserved {
+        ("LAW BROKEN", palette.bad())
+    } else if status.devices.iter().any(|device| device.away.is_some()) {
+        ("AWAY", palette.bad())
+    } else if !view.steered {
+        ("NOT STEERED", palette.bad())
+    } else {
+        ("law holds", palette.good())
     };
     let traffic = |name| model.rate(|view| view.traffic.get(name));
     let first = Line::from(vec![
@@ -245,17 +255,25 @@ fn drop_rows(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect)
         .filter(|(_, row)| row.lost && row.count > 0)
         .collect();
     rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.count));
-    let mut lines: Vec<Line<'_>> = rows
-        .iter()
-        .take(inside.height.into())
-        .map(|(device, row)| {
-            Line::from(format!("{device:15} {:9} {:32} {:>16}", row.layer, row.cause, thousands(row.count)))
-        })
-        .collect();
+    let mut lines: Vec<Line<'_>> =
+        troubles(model.status()).into_iter().map(|trouble| Line::styled(trouble, palette.bad())).collect();
+    lines.extend(rows.iter().map(|(device, row)| {
+        Line::from(format!("{device:15} {:9} {:32} {:>16}", row.layer, row.cause, thousands(row.count)))
+    }));
     if lines.is_empty() {
         lines.push(Line::styled("nothing was lost", palette.good()));
     }
     frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// What is worse than lost packets: interfaces that are away, and frames that do not come back.
+fn troubles(status: &Status) -> Vec<String> {
+    let away = status
+        .devices
+        .iter()
+        .filter_map(|device| device.away.as_ref().map(|why| format!("{} is away: {why}", device.device)));
+    let leaks = status.holders().filter(|(.., holder)| holder.leaked > 0);
+    away.chain(leaks.map(|(device, queue, holder)| holder.told(device, queue))).collect()
 }
 
 fn key_line(model: &Model, palette: Palette, width: u16) -> Paragraph<'static> {

@@ -167,10 +167,10 @@ fn remember(history: &mut VecDeque<u64>, value: u64) {
     history.push_back(value);
 }
 
-/// Packets lost by socket and worker; what lies before is the NIC's, and may be another's.
+/// Packets lost between the program and the worker's end; what lies before is the NIC's, and may be another's.
 pub(super) fn lost(status: &Status) -> u64 {
     let rows = status.devices.iter().flat_map(|device| &device.drops);
-    rows.filter(|row| row.lost && ["socket", "handler"].contains(&row.layer.as_str()))
+    rows.filter(|row| row.lost && ["redirect", "socket", "handler"].contains(&row.layer.as_str()))
         .map(|row| row.count)
         .sum()
 }
@@ -202,7 +202,11 @@ fn add(view: &mut View, queue: &QueueStatus) {
 }
 
 fn add_kernel(view: &mut View, device: &DeviceStatus) {
-    let Some(pools) = &device.page_pool else { return };
+    let Some(pools) = &device.page_pool else {
+        let away = || device.away.as_ref().map(|_| format!("{} is away", device.device));
+        view.kernel_silent = view.kernel_silent.take().or_else(away);
+        return;
+    };
     view.stalled += pools.pools.iter().filter(|pool| pool.stalled).count();
     view.kernel_silent = view.kernel_silent.take().or_else(|| pools.reason.clone());
     if let Some(counters) = pools.sum() {

@@ -90,6 +90,19 @@ fn screen_of_a_silent_kernel_and_an_agent_that_went_away() {
 }
 
 #[test]
+fn screen_of_an_interface_that_is_away() {
+    let mut model = model(fixture_with_kernel);
+    let mut observation = fixture_with_kernel();
+    observation.at += Duration::from_secs(2);
+    let device = &mut observation.devices[0];
+    observation.leaving = device.queues.drain(..1).collect();
+    device.queues.clear();
+    (device.kernel, device.away) = (None, Some("eth0 was removed".into()));
+    model.see(Ok(Status::of(&observation)));
+    assert_screen("away.txt", &text(&model, (80, 24)));
+}
+
+#[test]
 fn screen_of_a_wide_terminal() {
     assert_screen("wide.txt", &text(&model(fixture_with_kernel), (120, 30)));
 }
