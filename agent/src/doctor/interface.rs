@@ -1,6 +1,6 @@
 //! One interface: its link, its driver, and who else uses it.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use super::{Answer, Finding};
 use crate::{
@@ -8,7 +8,9 @@ use crate::{
     ebpf::Mode,
     nic::{
         self, Link,
+        netdev::{self, Features},
         quirks::{Facts, Weight},
+        users,
     },
     page_pool::{self, Reason, Source},
     sys::ethtool,
@@ -19,7 +21,14 @@ const FRAMES: [u32; 2] = [2048, 4096];
 
 pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let facts = Facts::of(link);
-    let mut findings = vec![driver(link), up(link), mtu(link), queues(link, &facts)];
+    let mut findings = vec![driver(link), up(link)];
+    findings.extend(features(link));
+    findings.extend([mtu(link), queues(link, &facts)]);
+    findings.extend(silent_queues(link));
+    findings.extend(napi(link));
+    findings.extend(ring(link));
+    findings.extend(lro(link));
+    findings.push(sockets(link));
     findings.extend(pools(link));
     findings.extend(program(link));
     findings.extend(master(link, links));
@@ -47,11 +56,56 @@ fn driver(link: &Link) -> Finding {
 
 fn up(link: &Link) -> Finding {
     let name = &link.name;
-    if link.up {
-        return Finding::new(name, "up", Answer::Ok, "it is up");
+    if !link.up {
+        let down = "it is down: no AF_XDP socket can be bound to it";
+        return Finding::new(name, "up", Answer::No, down).mended_by(format!("ip link set {name} up"));
     }
-    let down = "it is down: no AF_XDP socket can be bound to it";
-    Finding::new(name, "up", Answer::No, down).mended_by(format!("ip link set {name} up"))
+    if link.carrier {
+        Finding::new(name, "up", Answer::Ok, "it is up, and has a carrier")
+    } else {
+        Finding::new(name, "up", Answer::Warning, "it is up without a carrier: nothing is at the other end")
+    }
+}
+
+/// What the driver says it can.
+fn features(link: &Link) -> Vec<Finding> {
+    let finding = |asked, answer, text: String| Finding::new(&link.name, asked, answer, text);
+    let Features { native, redirect, zero_copy, fragments, zero_copy_segments } =
+        match netdev::features(link.index) {
+            Ok(Some(features)) => features,
+            Ok(None) => {
+                let text = "this kernel does not tell what the driver can (Linux 6.3 does)";
+                return vec![finding("native XDP", Answer::Unknown, text.to_owned())];
+            }
+            Err(error) => {
+                let text = format!("the kernel does not tell what the driver can: {error}");
+                return vec![finding("native XDP", Answer::Unknown, text)];
+            }
+        };
+    if !(native && redirect) {
+        let text = if native {
+            "the driver runs XDP programs, and does not redirect to AF_XDP"
+        } else {
+            "the driver, as it is set up now, runs no XDP program"
+        };
+        let skb = format!("umemd run --iface {} --mode skb ...", link.name);
+        return vec![finding("native XDP", Answer::No, text.to_owned()).mended_by(skb)];
+    }
+    let zero_copy = match zero_copy_segments {
+        _ if !zero_copy => "the driver has none: copy mode, which every driver has".to_owned(),
+        Some(most) if most > 1 => format!("the driver has it, for packets of up to {most} frames"),
+        _ => "the driver has it, for packets of one frame".to_owned(),
+    };
+    let fragments = if fragments {
+        "the driver takes packets in several buffers"
+    } else {
+        "the driver takes no packets in several buffers"
+    };
+    vec![
+        finding("native XDP", Answer::Ok, "the driver runs XDP programs and redirects".to_owned()),
+        finding("zero-copy", Answer::Note, zero_copy),
+        finding("multi-buffer", Answer::Note, fragments.to_owned()),
+    ]
 }
 
 fn mtu(link: &Link) -> Finding {
@@ -89,6 +143,78 @@ fn queues(link: &Link, facts: &Facts) -> Finding {
             Finding::new(&link.name, "queues", Answer::Ok, text)
         }
         Err(error) => Finding::new(&link.name, "queues", Answer::Unknown, error.to_string()),
+    }
+}
+
+/// Queues that the NIC's table for spreading flows does not name: they never see a packet, unless a rule of the
+/// NIC's own sends one there.
+fn silent_queues(link: &Link) -> Option<Finding> {
+    // A driver without a table has its own ways; the quirks know some.
+    let table: BTreeSet<u32> = ethtool::rss_table(&link.name).ok()?.into_iter().collect();
+    let queues = nic::choose_queues(link, None, None).ok()?;
+    let silent: Vec<String> =
+        queues.iter().filter(|queue| !table.contains(queue)).map(ToString::to_string).collect();
+    if table.is_empty() || silent.is_empty() {
+        return None;
+    }
+    let (word, them) = if silent.len() == 1 { ("queue", "it") } else { ("queues", "them") };
+    let text = format!("{word} {} receive no flow: the NIC's RSS table leaves {them} out", silent.join(", "));
+    let mend = format!("ethtool -X {} equal {}", link.name, queues.len());
+    Some(Finding::new(&link.name, "silent queues", Answer::Warning, text).mended_by(mend))
+}
+
+/// Whether the driver tells who polls its queues, without which AF_XDP's busy polling does nothing.
+fn napi(link: &Link) -> Option<Finding> {
+    let queues = netdev::rx_queues(link.index).ok()??;
+    let told = queues.iter().filter(|queue| queue.napi.is_some()).count();
+    let text = match (queues.len(), told) {
+        (0, _) => return None,
+        (all, told) if all == told => "the driver tells who polls each queue: busy polling can work",
+        _ => "the driver does not tell who polls its queues: busy polling does nothing",
+    };
+    Some(Finding::new(&link.name, "NAPI", Answer::Note, text))
+}
+
+fn ring(link: &Link) -> Option<Finding> {
+    let ethtool::RxRing { now, most } = ethtool::rx_ring(&link.name).ok()?;
+    let text = format!("{now} receive descriptors per queue, of at most {most}");
+    (most > 0).then(|| Finding::new(&link.name, "ring", Answer::Note, text))
+}
+
+fn lro(link: &Link) -> Option<Finding> {
+    let text = "LRO is on: many drivers refuse a program then";
+    ethtool::offloads(&link.name).is_ok_and(|offloads| offloads.lro).then(|| {
+        Finding::new(&link.name, "LRO", Answer::Warning, text)
+            .mended_by(format!("ethtool -K {} lro off", link.name))
+    })
+}
+
+/// Who has AF_XDP sockets on it already: as sock_diag tells, or, of those in zero-copy mode, the queues.
+fn sockets(link: &Link) -> Finding {
+    let finding = |answer, text: String| Finding::new(&link.name, "AF_XDP users", answer, text);
+    let (taken, all) = match users::users() {
+        Ok(Some(users)) => {
+            (users.iter().filter(|user| user.ifindex == link.index).map(|user| user.queue).collect(), true)
+        }
+        Ok(None) => {
+            let queues = netdev::rx_queues(link.index).ok().flatten().unwrap_or_default();
+            (queues.iter().filter(|queue| queue.has_xsk).map(|queue| queue.number).collect(), false)
+        }
+        Err(error) => return finding(Answer::Unknown, format!("the kernel does not tell: {error}")),
+    };
+    let taken: BTreeSet<u32> = taken;
+    let list: Vec<String> = taken.iter().map(ToString::to_string).collect();
+    match (taken.len(), all) {
+        (0, true) => finding(Answer::Ok, "nobody has an AF_XDP socket here".to_owned()),
+        (0, false) => {
+            let text =
+                "the kernel tells of AF_XDP sockets only with its module xsk_diag, which is not loaded";
+            finding(Answer::Unknown, text.to_owned()).mended_by("modprobe xsk_diag")
+        }
+        (1, _) => finding(Answer::Warning, format!("queue {} has an AF_XDP socket", list.join("")))
+            .mended_by("ss --xdp -e"),
+        _ => finding(Answer::Warning, format!("queues {} have AF_XDP sockets", list.join(", ")))
+            .mended_by("ss --xdp -e"),
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::{Answer, Finding};
-use crate::xsk;
+use crate::{nic::drivers, xsk};
 
 const ABOUT: &str = "machine";
 
@@ -24,8 +24,27 @@ const CAPABILITIES: [(&str, CapabilitySet, &str); 3] = [
     ("CAP_BPF", CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN), "load an XDP program"),
 ];
 
+/// Those that only some flags need.
+const FOR_FLAGS: [(&str, CapabilitySet, &str); 2] = [
+    ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, "enter another network namespace: --netns"),
+    (
+        "CAP_PERFMON",
+        CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN),
+        "let the program log: --log-program",
+    ),
+];
+
+/// What newer kernels have, and what lacks without it. The version is all that tells before something is attached.
+const SINCE: [((u32, u32), &str); 3] = [
+    ((6, 3), "what drivers can is not told (6.3)"),
+    ((6, 6), "packets in several frames are not taken: --multi-buffer off (6.6)"),
+    ((6, 8), "page_pools are not listed; ethtool shows those of some drivers (6.8)"),
+];
+
 pub(super) fn examine() -> Vec<Finding> {
-    let mut findings = vec![kernel(), af_xdp(), jit()];
+    let mut findings = vec![kernel()];
+    findings.extend(lacks(drivers::linux_version()));
+    findings.extend([af_xdp(), jit()]);
     findings.extend(rights());
     findings.extend([memlock(), huge_pages(), bpffs()]);
     findings
@@ -35,6 +54,12 @@ fn kernel() -> Finding {
     let uname = rustix::system::uname();
     let (release, machine) = (uname.release().to_string_lossy(), uname.machine().to_string_lossy());
     Finding::new(ABOUT, "kernel", Answer::Note, format!("Linux {release}, {machine}"))
+}
+
+/// What a kernel of this version is too old for.
+fn lacks(linux: (u32, u32)) -> impl Iterator<Item = Finding> {
+    let missing = SINCE.into_iter().filter(move |(since, _)| linux < *since);
+    missing.map(|(_, text)| Finding::new(ABOUT, "too old", Answer::Note, text))
 }
 
 fn af_xdp() -> Finding {
@@ -70,7 +95,11 @@ fn rights() -> Vec<Finding> {
             Finding::new(ABOUT, name, Answer::No, format!("may not {what}")).mended_by("sudo umemd ...")
         }
     };
-    CAPABILITIES.into_iter().map(finding).collect()
+    let for_flags = |(name, any_of, what): (&'static str, CapabilitySet, &str)| {
+        let may = if sets.effective.intersects(any_of) { "may" } else { "may not" };
+        Finding::new(ABOUT, name, Answer::Note, format!("{may} {what}"))
+    };
+    CAPABILITIES.into_iter().map(finding).chain(FOR_FLAGS.into_iter().map(for_flags)).collect()
 }
 
 fn memlock() -> Finding {
@@ -113,4 +142,17 @@ fn bpffs() -> Finding {
         "not mounted, and not needed: umemd pins nothing"
     };
     Finding::new(ABOUT, "bpffs", Answer::Note, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_told_what_it_lacks() {
+        let texts = |linux| lacks(linux).map(|finding| finding.text).collect::<Vec<_>>();
+        assert_eq!(texts((6, 1)).len(), 3);
+        assert!(texts((6, 6)).iter().all(|text| text.contains("page_pools")));
+        assert!(texts((6, 12)).is_empty());
+    }
 }

@@ -64,12 +64,34 @@ impl fmt::Display for Finding {
             Answer::Unknown => "unknown",
             Answer::Note => "note",
         };
-        write!(f, "  {mark:<8} {:<14} {}", self.asked, self.text)?;
+        let mut lines = wrapped(&self.text).into_iter();
+        write!(f, "  {mark:<8} {:<14} {}", self.asked, lines.next().unwrap_or_default())?;
+        lines.try_for_each(|line| write!(f, "\n{:COLUMN$}{line}", ""))?;
         match &self.mend {
-            Some(command) => write!(f, "\n  {:<23} -> {command}", ""),
+            // On one line, however long: it is there to be copied.
+            Some(command) => write!(f, "\n{:COLUMN$}-> {command}", ""),
             None => Ok(()),
         }
     }
+}
+
+/// Where answers begin, on lines of 80 columns.
+const COLUMN: usize = 26;
+const WIDTH: usize = 80 - COLUMN;
+
+/// A text in lines that fit, broken between words.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Everything that was found out.
@@ -135,6 +157,15 @@ mod tests {
                 Finding::new("eth0", "up", Answer::No, "eth0 is down").mended_by("ip link set eth0 up"),
             ],
         }
+    }
+
+    #[test]
+    fn lines_fit_a_terminal() {
+        let text = "the kernel tells of AF_XDP sockets by xsk_diag, which is neither built in nor loaded";
+        let lines = wrapped(text);
+        assert!(lines.len() == 2 && lines.iter().all(|line| line.len() <= WIDTH), "{lines:?}");
+        assert_eq!(lines.join(" "), text);
+        assert_eq!(wrapped(""), [""]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub enum ZeroCopy {
     Since(u32, u32),
     /// It can, and is slower or less reliable by it.
     Avoid,
+    /// It can where the device is made for it, which few are.
+    IfAsked,
     /// It cannot.
     Never,
 }
@@ -61,7 +63,8 @@ pub const DRIVERS: &[Driver] = &[
     ]),
     driver("ice", ZeroCopy::Since(5, 5), "drivers/net/ethernet/intel/ice/ice_xsk.c")
         .with(&[quirk(Kind::FillBeforeBind, "anza-xyz/agave#6836")]),
-    driver("igb", ZeroCopy::Since(6, 14), "drivers/net/ethernet/intel/igb/igb_xsk.c"),
+    driver("igb", ZeroCopy::Since(6, 14), "drivers/net/ethernet/intel/igb/igb_xsk.c")
+        .with(&[quirk(Kind::Bounces, "drivers/net/ethernet/intel/igb/igb_main.c: igb_xdp_setup")]),
     driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c"),
     driver("ixgbe", ZeroCopy::Avoid, "anza-xyz/agave#13054: an X550 froze every two days, fine in copy mode"),
     driver("mlx5_core", ZeroCopy::Since(5, 3), "drivers/net/ethernet/mellanox/mlx5/core/en/xsk")
@@ -85,12 +88,15 @@ pub const DRIVERS: &[Driver] = &[
             quirk(Kind::NoPagePoolCounters, "mvpp2_main.c: no page_pool_get_stats, no netdev in its pools"),
             quirk(Kind::MtuLimit(1640), "mvpp2_main.c: \"Per CPU Pools required for XDP\""),
             quirk(Kind::MtuTakesPools(1640), "mvpp2_main.c: mvpp2_change_mtu, mvpp2_bm_switch_buffers"),
+            quirk(Kind::HashSpreads, "mvpp2_main.c: NETIF_F_RXHASH, off at first; mvpp22_port_rss_enable"),
             quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
         ]),
     driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c"),
     driver("tun", ZeroCopy::Never, "drivers/net/tun.c: XDP_SETUP_PROG only, up to 7.3"),
     driver("veth", ZeroCopy::Never, "drivers/net/veth.c: XDP_SETUP_PROG only, up to 7.3"),
-    driver("virtio_net", ZeroCopy::Since(6, 11), "drivers/net/virtio_net.c; needs --headroom 12 or more"),
+    // In the driver since 6.11.
+    driver("virtio_net", ZeroCopy::IfAsked, "drivers/net/virtio_net.c: virtnet_xsk_pool_enable")
+        .with(&[quirk(Kind::ZeroCopyHeadroom(12), "virtio_net.c: virtnet_xsk_pool_enable")]),
 ];
 
 const fn driver(name: &'static str, zero_copy: ZeroCopy, source: &'static str) -> Driver {
@@ -140,10 +146,10 @@ mod tests {
     fn who_is_unknown_or_too_old_gets_copy_mode() {
         let bind = |driver, linux| default_bind(driver, Mode::Native, linux);
         assert_eq!(bind("ice", (6, 12)), BindMode::ZeroCopy);
-        assert_eq!(bind("virtio_net", (6, 10)), BindMode::Copy);
-        assert_eq!(bind("virtio_net", (6, 11)), BindMode::ZeroCopy);
-        assert_eq!(bind("virtio_net", (7, 0)), BindMode::ZeroCopy);
-        for driver in ["veth", "mvneta", "mvpp2", "ixgbe", "", "nobody"] {
+        assert_eq!(bind("igb", (6, 13)), BindMode::Copy);
+        assert_eq!(bind("igb", (6, 14)), BindMode::ZeroCopy);
+        assert_eq!(bind("igb", (7, 0)), BindMode::ZeroCopy);
+        for driver in ["veth", "mvneta", "mvpp2", "ixgbe", "virtio_net", "", "nobody"] {
             assert_eq!(bind(driver, (9, 9)), BindMode::Copy, "{driver}");
         }
         assert_eq!(default_bind("ice", Mode::Skb, (6, 12)), BindMode::Copy);

@@ -2,12 +2,15 @@
 //! network namespace it was mounted in and not the one this process is in. A switch's tagging is only there.
 
 pub mod drivers;
+pub(crate) mod genl;
 pub mod interrupts;
+pub mod netdev;
 mod netlink;
 mod queues;
 pub mod quirks;
 pub mod stats;
 mod switch;
+pub mod users;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};
 pub use queues::choose as choose_queues;
@@ -157,6 +160,7 @@ mod tests {
             index,
             name: name.into(),
             up: true,
+            carrier: true,
             passive,
             mac: None,
             mtu: 1500,

@@ -22,6 +22,8 @@ pub struct Link {
     pub name: String,
     /// `IFF_UP`: whether it was brought up, not whether there is a carrier.
     pub up: bool,
+    /// `IFF_LOWER_UP`: whether there is a carrier.
+    pub carrier: bool,
     /// Whether frames arrive on other interfaces only, for its addresses too: loopback and dummy devices.
     pub passive: bool,
     /// Its hardware address, if it is an Ethernet one.
@@ -143,6 +145,7 @@ fn read(message: &LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         passive: message.header.flags.contains(LinkFlags::Loopback),
         mac: None,
         mtu: 0,

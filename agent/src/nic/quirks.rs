@@ -43,6 +43,10 @@ pub enum Kind {
     CpuLimit(u32),
     /// If the device tree gives it a hardware buffer manager, the driver refuses XDP.
     NoBufferManager,
+    /// Unless flows are hashed (`ethtool -K X rxhash on`), all frames arrive on queue 0.
+    HashSpreads,
+    /// Zero-copy wants so many bytes of headroom in each frame.
+    ZeroCopyHeadroom(u32),
     /// Two queues are made of each: those for zero-copy have the upper half of the numbers.
     ZeroCopyQueuesAbove,
     /// The program has to be attached before a socket is bound.
@@ -64,6 +68,8 @@ pub struct Facts {
     pub buffer_manager: bool,
     /// Its MTU.
     pub mtu: u32,
+    /// Whether the NIC hashes flows; `None` if unknown.
+    pub hashes: Option<bool>,
     /// CPUs that there may ever be; `None` if unknown.
     pub possible_cpus: Option<u32>,
 }
@@ -104,6 +110,7 @@ impl Facts {
                 .unwrap_or_default(),
             buffer_manager: node.is_some_and(|node| node.join("buffer-manager").exists()),
             mtu: link.mtu,
+            hashes: ethtool::offloads(&link.name).ok().map(|offloads| offloads.hash),
             possible_cpus: fs::read_to_string("/sys/devices/system/cpu/possible")
                 .ok()
                 .and_then(|list| count_cpus(list.trim())),
@@ -192,9 +199,24 @@ impl Facts {
                      remove `buffer-manager` there; or pass --mode skb"
                 ),
             ),
-            Kind::MtuLimit(_) | Kind::MtuTakesPools(_) | Kind::CpuLimit(_) | Kind::NoBufferManager => {
+            Kind::HashSpreads if self.hashes == Some(false) => (
+                Weight::Note,
+                format!(
+                    "all frames of {name} arrive on queue 0 until flows are spread: ethtool -K {name} rxhash on, then \
+                     ethtool -X {name} equal N"
+                ),
+            ),
+            Kind::MtuLimit(_)
+            | Kind::MtuTakesPools(_)
+            | Kind::CpuLimit(_)
+            | Kind::NoBufferManager
+            | Kind::HashSpreads => {
                 return None;
             }
+            Kind::ZeroCopyHeadroom(bytes) => (
+                Weight::Note,
+                format!("zero-copy on {name} wants --headroom {bytes} or more, and a device behind an IOMMU"),
+            ),
             Kind::ZeroCopyQueuesAbove => (
                 Weight::Note,
                 format!("with --zerocopy {name} has its queues twice, and the upper half is for zero-copy"),

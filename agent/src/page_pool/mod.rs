@@ -8,7 +8,6 @@
 //! Reading changes nothing and needs no privilege.
 
 mod ethtool;
-mod genl;
 mod json;
 mod netlink;
 mod report;

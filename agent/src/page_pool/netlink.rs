@@ -5,10 +5,8 @@ use std::io;
 
 use frame_pool::{AllocStats, RecycleStats};
 
-use super::{
-    Counters, Memory, Pool,
-    genl::{Attributes, Genl},
-};
+use super::{Counters, Memory, Pool};
+use crate::nic::genl::{Attributes, Genl};
 
 const FAMILY: &str = "netdev";
 /// `NETDEV_CMD_PAGE_POOL_GET`, since Linux 6.8.
@@ -144,7 +142,7 @@ fn counters(attributes: &Attributes) -> Option<(u64, Counters)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page_pool::genl::fixture::{attribute, parsed, uint};
+    use crate::nic::genl::fixture::{attribute, parsed, uint};
 
     #[test]
     fn a_pool_says_what_it_is_and_its_counters_follow_it() {

@@ -44,14 +44,60 @@ pub fn driver(interface: &str) -> io::Result<String> {
     Ok(bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
 }
 
-/// Whether the NIC takes VLAN tags away from what it receives (`ETHTOOL_GFLAGS`, `ETH_FLAG_RXVLAN`).
-pub fn takes_vlan_tags(interface: &str) -> io::Result<bool> {
+/// `struct ethtool_ringparam`, its receive side: descriptors of each queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxRing {
+    /// As many as there are.
+    pub now: u32,
+    /// As many as there may be.
+    pub most: u32,
+}
+
+/// `ETHTOOL_GRINGPARAM`. Errors with `EOPNOTSUPP` if the driver does not report it.
+pub fn rx_ring(interface: &str) -> io::Result<RxRing> {
+    const ETHTOOL_GRINGPARAM: u32 = 0x10;
+    // struct ethtool_ringparam: cmd, most of rx, mini, jumbo, tx; then as many as there are of each.
+    let mut words = [ETHTOOL_GRINGPARAM, 0, 0, 0, 0, 0, 0, 0, 0];
+    ioctl(interface, &mut words)?;
+    Ok(RxRing { now: words[5], most: words[1] })
+}
+
+/// The table by which the NIC spreads flows over queues (RSS, `ETHTOOL_GRXFHINDIR`): queue numbers. Errors with
+/// `EOPNOTSUPP` if the driver has none.
+pub fn rss_table(interface: &str) -> io::Result<Vec<u32>> {
+    const ETHTOOL_GRXFHINDIR: u32 = 0x38;
+    // struct ethtool_rxfh_indir: cmd, size, and a table of that size; with size 0 only that is told.
+    let mut words = [ETHTOOL_GRXFHINDIR, 0];
+    ioctl(interface, &mut words)?;
+    let size = words[1];
+    let table = read_array(interface, &[ETHTOOL_GRXFHINDIR, size], 1, size, size_of::<u32>())?;
+    Ok(table.as_chunks::<4>().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect())
+}
+
+/// What a NIC does to the frames that it receives, as far as it matters here (`ETHTOOL_GFLAGS`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// It takes VLAN tags away (`ETH_FLAG_RXVLAN`).
+    pub vlan: bool,
+    /// It puts TCP segments together (`ETH_FLAG_LRO`).
+    pub lro: bool,
+    /// It spreads flows over queues by a hash (`ETH_FLAG_RXHASH`).
+    pub hash: bool,
+}
+
+/// `ETHTOOL_GFLAGS`.
+pub fn offloads(interface: &str) -> io::Result<Offloads> {
     const ETHTOOL_GFLAGS: u32 = 0x25;
-    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
     // struct ethtool_value: cmd, data.
     let mut words = [ETHTOOL_GFLAGS, 0];
     ioctl(interface, &mut words)?;
-    Ok(words[1] & ETH_FLAG_RXVLAN != 0)
+    let has = |bit: u32| words[1] & 1 << bit != 0;
+    Ok(Offloads { vlan: has(8), lro: has(15), hash: has(28) })
+}
+
+/// Whether the NIC takes VLAN tags away from what it receives.
+pub fn takes_vlan_tags(interface: &str) -> io::Result<bool> {
+    offloads(interface).map(|offloads| offloads.vlan)
 }
 
 /// A driver's own statistics: each with its name, in the driver's order.
@@ -164,6 +210,14 @@ mod tests {
     #[test]
     fn loopback_takes_no_tags() {
         assert!(!takes_vlan_tags("lo").unwrap());
+        assert_eq!(offloads("lo").unwrap(), Offloads::default());
+    }
+
+    #[test]
+    fn loopback_has_neither_a_ring_nor_a_table() {
+        assert_eq!(rx_ring("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        assert_eq!(rss_table("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        assert_eq!(rx_ring("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 
     #[test]

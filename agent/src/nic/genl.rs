@@ -25,14 +25,14 @@ const ATTEMPTS: u32 = 3;
 
 /// A socket, and the number of the family that it talks to.
 #[derive(Debug)]
-pub(super) struct Genl {
+pub(crate) struct Genl {
     socket: Socket,
     family: u16,
 }
 
 impl Genl {
     /// Looks the family up; `None` if this kernel has none of that name.
-    pub(super) fn connect(family: &str) -> io::Result<Option<Self>> {
+    pub(crate) fn connect(family: &str) -> io::Result<Option<Self>> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -54,7 +54,7 @@ impl Genl {
     /// # Errors
     ///
     /// Those of the kernel; `EOPNOTSUPP` if it does not know the command.
-    pub(super) fn dump(&self, command: u8) -> io::Result<Vec<Attributes>> {
+    pub(crate) fn dump(&self, command: u8) -> io::Result<Vec<Attributes>> {
         for attempt in 1.. {
             self.send(Message { command, version: 1, attributes: Attributes::default() }, NLM_F_DUMP)?;
             let (mut answers, mut interrupted) = (Vec::new(), false);
@@ -135,7 +135,7 @@ fn invalid(error: impl ToString) -> io::Error {
 
 /// Attributes in the order in which they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Attributes(Vec<Attribute>);
+pub(crate) struct Attributes(Vec<Attribute>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Attribute {
@@ -146,7 +146,7 @@ struct Attribute {
 impl Attributes {
     /// A number of 8, 16, 32 or 64 bits. What the specifications call `uint` is 32 bits long for as long as it
     /// fits, and 64 from then on (`nla_put_uint`).
-    pub(super) fn uint(&self, kind: u16) -> Option<u64> {
+    pub(crate) fn uint(&self, kind: u16) -> Option<u64> {
         match *self.value(kind)? {
             [byte] => Some(byte.into()),
             [a, b] => Some(u16::from_ne_bytes([a, b]).into()),
@@ -157,12 +157,12 @@ impl Attributes {
     }
 
     /// An attribute that consists of attributes.
-    pub(super) fn nest(&self, kind: u16) -> Option<Self> {
+    pub(crate) fn nest(&self, kind: u16) -> Option<Self> {
         attributes(self.value(kind)?).ok()
     }
 
     /// Whether the attribute is there, whatever it says.
-    pub(super) fn has(&self, kind: u16) -> bool {
+    pub(crate) fn has(&self, kind: u16) -> bool {
         self.value(kind).is_some()
     }
 
@@ -232,7 +232,7 @@ impl ParseableParametrized<[u8], GenlHeader> for Message {
 
 /// Messages as the kernel writes them, for the tests of those who read them.
 #[cfg(test)]
-pub(super) mod fixture {
+pub(crate) mod fixture {
     use super::*;
 
     /// An attribute.

@@ -1,0 +1,149 @@
+//! What a driver says it can: family `netdev` of generic netlink (Documentation/netlink/specs/netdev.yaml). Needs no
+//! privilege, and changes nothing.
+
+use std::io;
+
+use super::genl::{Attributes, Genl};
+
+const FAMILY: &str = "netdev";
+/// `NETDEV_CMD_DEV_GET`, since Linux 6.3.
+const DEV_GET: u8 = 1;
+/// `NETDEV_CMD_QUEUE_GET`, since Linux 6.8.
+const QUEUE_GET: u8 = 10;
+
+/// `NETDEV_A_DEV_*`.
+mod dev {
+    pub(super) const IFINDEX: u16 = 1;
+    pub(super) const XDP_FEATURES: u16 = 3;
+    pub(super) const ZC_MAX_SEGS: u16 = 4;
+}
+
+/// `NETDEV_A_QUEUE_*`.
+mod queue {
+    pub(super) const ID: u16 = 1;
+    pub(super) const IFINDEX: u16 = 2;
+    pub(super) const TYPE: u16 = 3;
+    pub(super) const NAPI_ID: u16 = 4;
+    pub(super) const XSK: u16 = 7;
+    /// `NETDEV_QUEUE_TYPE_RX`.
+    pub(super) const RX: u64 = 0;
+}
+
+/// `enum netdev_xdp_act`: what the driver of an interface does for XDP, as it is set up at the moment. mvpp2 and
+/// veth change it at run time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Programs in the driver, with `XDP_ABORTED`, `XDP_DROP`, `XDP_PASS` and `XDP_TX`.
+    pub native: bool,
+    /// `XDP_REDIRECT`.
+    pub redirect: bool,
+    /// AF_XDP in zero-copy mode.
+    pub zero_copy: bool,
+    /// Packets in several buffers, on their way in.
+    pub fragments: bool,
+    /// Most frames of a packet in zero-copy mode (Linux 6.6).
+    pub zero_copy_segments: Option<u64>,
+}
+
+/// A receive queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RxQueue {
+    /// Its number.
+    pub number: u32,
+    /// The NAPI instance that serves it, if the driver tells: then busy polling works.
+    pub napi: Option<u64>,
+    /// Whether an AF_XDP socket in zero-copy mode has it (Linux 6.15; older ones do not tell).
+    pub has_xsk: bool,
+}
+
+/// The features of an interface; `None` if this kernel does not tell (older than Linux 6.3).
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn features(ifindex: u32) -> io::Result<Option<Features>> {
+    Ok(dump(DEV_GET)?.and_then(|answers| {
+        answers.iter().find(|a| a.uint(dev::IFINDEX) == Some(ifindex.into())).map(read_features)
+    }))
+}
+
+/// The receive queues in use of an interface, by number; `None` if this kernel does not tell (older than Linux 6.8).
+/// None while it is down.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn rx_queues(ifindex: u32) -> io::Result<Option<Vec<RxQueue>>> {
+    let Some(answers) = dump(QUEUE_GET)? else { return Ok(None) };
+    let mut queues: Vec<RxQueue> = answers.iter().filter_map(|answer| read_queue(answer, ifindex)).collect();
+    queues.sort_unstable_by_key(|queue| queue.number);
+    Ok(Some(queues))
+}
+
+/// All that a command lists; `None` if the kernel does not know family or command.
+fn dump(command: u8) -> io::Result<Option<Vec<Attributes>>> {
+    let Some(netdev) = Genl::connect(FAMILY)? else { return Ok(None) };
+    match netdev.dump(command) {
+        Ok(answers) => Ok(Some(answers)),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_features(attributes: &Attributes) -> Features {
+    let bits = attributes.uint(dev::XDP_FEATURES).unwrap_or(0);
+    let has = |bit: u32| bits & 1 << bit != 0;
+    Features {
+        native: has(0),
+        redirect: has(1),
+        zero_copy: has(3),
+        fragments: has(5),
+        zero_copy_segments: attributes.uint(dev::ZC_MAX_SEGS),
+    }
+}
+
+fn read_queue(attributes: &Attributes, ifindex: u32) -> Option<RxQueue> {
+    let is_ours = attributes.uint(queue::IFINDEX) == Some(ifindex.into());
+    (is_ours && attributes.uint(queue::TYPE) == Some(queue::RX)).then_some(())?;
+    Some(RxQueue {
+        number: attributes.uint(queue::ID)?.try_into().ok()?,
+        napi: attributes.uint(queue::NAPI_ID),
+        has_xsk: attributes.has(queue::XSK),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nic::genl::fixture::{attribute, parsed, uint};
+
+    #[test]
+    fn features_are_bits() {
+        // mvneta's, in zero-copy's absence; and ice's.
+        let mvneta = read_features(&parsed(&[uint(1, 3), uint(3, 0x67)]));
+        assert_eq!(mvneta, Features { native: true, redirect: true, fragments: true, ..Features::default() });
+        let ice = read_features(&parsed(&[uint(1, 3), uint(3, 0x6f), uint(4, 8)]));
+        assert!(ice.zero_copy && ice.zero_copy_segments == Some(8));
+        assert_eq!(read_features(&parsed(&[])), Features::default());
+    }
+
+    #[test]
+    fn queues_are_told_apart_by_interface_and_direction() {
+        let queue = |index, kind, more: &[Vec<u8>]| {
+            let parts = [&[uint(1, 2), uint(2, index), uint(3, kind)], more].concat();
+            read_queue(&parsed(&parts), 5)
+        };
+        let plain = RxQueue { number: 2, napi: None, has_xsk: false };
+        assert_eq!(queue(5, 0, &[]), Some(plain));
+        let taken = queue(5, 0, &[uint(4, 8193), attribute(7, &[])]);
+        assert_eq!(taken, Some(RxQueue { napi: Some(8193), has_xsk: true, ..plain }));
+        assert_eq!((queue(6, 0, &[]), queue(5, 1, &[])), (None, None));
+    }
+
+    #[test]
+    fn the_kernel_answers_or_says_that_it_cannot() {
+        features(1).unwrap();
+        rx_queues(1).unwrap();
+        assert_eq!(features(u32::MAX).unwrap(), None);
+    }
+}
