@@ -524,7 +524,11 @@ fn object(line: &str) -> Value {
 }
 
 /// The `umemd` to test: `UMEMD_BIN`, or what cargo built beside this test program, of its profile if there is one.
-fn binary() -> PathBuf {
+///
+/// # Panics
+///
+/// If there is none.
+pub fn binary() -> PathBuf {
     if let Some(path) = env::var_os("UMEMD_BIN") {
         return path.into();
     }

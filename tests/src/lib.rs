@@ -5,6 +5,7 @@
 //! in the README beside this crate.
 
 pub mod agent;
+pub mod board;
 pub mod command;
 pub mod exit;
 pub mod foreign;

@@ -30,7 +30,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Set up, then run the tests.
     Test(Test),
-    /// Check umemd on the stock drivers of Marvell's boards, in guests.
+    /// Check umemd on the stock drivers of Marvell's boards and others, and on
+    /// kernels old and new, in guests.
     Board(Board),
     /// Set up, then check format, lints, docs and the shape of the house.
     Lint(Install),
@@ -83,6 +84,19 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME")]
     pub(crate) iface: Vec<String>,
 
+    /// Run on that machine: copies umemd there by ssh, forwards its HTTP port,
+    /// and removes it at the end. An aarch64 board gets umemd for aarch64.
+    #[arg(long, value_name = "USER@HOST", requires = "iface")]
+    pub(crate) board: Option<String>,
+
+    /// How to call ssh: "ssh -p 2222 -i KEY".
+    #[arg(long, value_name = "COMMAND", default_value = "ssh", requires = "board")]
+    pub(crate) ssh: String,
+
+    /// A umemd for the board that is built already.
+    #[arg(long, value_name = "PATH", requires = "board", hide = true)]
+    pub(crate) umemd: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) show: Show,
 
@@ -124,17 +138,22 @@ pub(crate) struct Traffic {
 /// Arguments of `cargo xtask board`.
 #[derive(Args, Debug)]
 pub(crate) struct Board {
-    /// Which board; unset: all.
+    /// Which rig; unset: all.
     #[arg(value_enum)]
     pub(crate) rig: Option<RigName>,
 
-    /// Which of Debian's kernels; unset: 6.12.
+    /// Which of Debian's kernels, of arm64; may be given several times. Unset:
+    /// 7.x for igb and virtio, all three for e2e, 6.12 for the others.
     #[arg(long, value_enum)]
     pub(crate) kernel: Vec<Kernel>,
 
     /// Leave what the guest was made of.
     #[arg(long)]
     pub(crate) keep: bool,
+
+    /// Check a umemd of the dev profile: two minutes less to build.
+    #[arg(long)]
+    pub(crate) dev: bool,
 
     /// No checks: a shell on the guest's console. Power off with `poweroff -f`.
     #[arg(long)]
@@ -144,13 +163,19 @@ pub(crate) struct Board {
     pub(crate) install: Install,
 }
 
-/// A board.
+/// A rig: network hardware in a guest, and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RigName {
     /// Armada 3720, as on the EspressoBIN.
     Mvneta,
     /// Armada 8040, as on the MacchiatoBIN.
     Mvpp2,
+    /// Intel's 82576, whose driver has zero-copy.
+    Igb,
+    /// A virtual machine's NIC.
+    Virtio,
+    /// No NIC: end-to-end tests, on kernels old and new.
+    E2e,
     /// All of them.
     All,
 }

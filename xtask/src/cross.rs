@@ -27,16 +27,26 @@ pub(crate) fn umemd(install: Install) -> Result<PathBuf> {
     if consts::ARCH == ARCH {
         return compile::release();
     }
-    let mut build = cargo()?;
-    build.args(["--release", "--package", compile::UMEMD, "--bin", compile::UMEMD]);
+    build_umemd(&["--release"])
+}
+
+/// The same of the dev profile.
+pub(crate) fn umemd_dev(install: Install) -> Result<PathBuf> {
+    setup::cross(install)?;
+    build_umemd(&[])
+}
+
+fn build_umemd(profile: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo("build")?;
+    build.args(["--package", compile::UMEMD, "--bin", compile::UMEMD]).args(profile);
     compile::umemd(&compile::programs(&mut build)?)
 }
 
-/// `cargo build` for the boards.
-pub(crate) fn cargo() -> Result<Command> {
+/// cargo's `build` or `test` for the boards.
+pub(crate) fn cargo(subcommand: &str) -> Result<Command> {
     let rustc = compiler().with_context(|| format!("no rustc has std for {TRIPLE}"))?;
     let mut cargo = shell::cargo();
-    cargo.args(["build", "--target", TRIPLE]);
+    cargo.args([subcommand, "--target", TRIPLE]);
     // A folder of its own: rustc and the flags differ, and would throw out what is built for this machine.
     cargo.arg("--target-dir").arg(target_dir());
     cargo.env("RUSTC", rustc).env_remove("RUSTFLAGS");

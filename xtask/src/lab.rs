@@ -15,7 +15,7 @@ pub(crate) mod net;
 mod report;
 pub(crate) mod scrape;
 pub(crate) mod sender;
-mod watch;
+pub(crate) mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -149,7 +149,7 @@ fn wait_until_ready(watch: &mut Watch, args: &[OsString]) -> Result<Option<Strin
 }
 
 /// Where umemd is told to listen.
-fn listen_flag(args: &[OsString]) -> String {
+pub(crate) fn listen_flag(args: &[OsString]) -> String {
     let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
     let given = args
         .iter()

@@ -12,6 +12,7 @@ mod conformance;
 mod cross;
 mod lab;
 mod lint;
+mod remote;
 mod run;
 mod setup;
 mod shell;

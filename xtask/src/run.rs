@@ -1,4 +1,4 @@
-//! `cargo xtask run`: the main job, in a lab or on the interfaces given.
+//! `cargo xtask run`: the main job, in a lab, on the interfaces given, or on a board's.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -7,10 +7,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::cli::{Lab, Run};
-use crate::{compile, lab, setup, shell};
+use crate::{compile, lab, remote, setup, shell};
 
 /// Sets up, builds, and becomes umemd, or the lab around it. The exit code is umemd's.
 pub(crate) fn run(options: &Run, umemd_args: Vec<OsString>) -> Result<ExitCode> {
+    if let Some(board) = &options.board {
+        return remote::run(options, board, &on_interfaces(options, umemd_args));
+    }
     if !shell::is_root() {
         // Before minutes of building.
         let runner = shell::runner(&options.runner)?;
@@ -30,7 +33,15 @@ pub(crate) fn run(options: &Run, umemd_args: Vec<OsString>) -> Result<ExitCode> 
         let xtask = std::env::current_exe().context("cannot find the running xtask")?;
         return become_root(options, "the lab", xtask.into(), lab::command_line(&lab));
     }
+    let args = on_interfaces(options, umemd_args);
+    if shell::is_root() {
+        return Err(replace(Command::new(&umemd).args(args)));
+    }
+    become_root(options, "umemd", umemd.into(), args)
+}
 
+/// `umemd run`'s arguments outside of the lab.
+fn on_interfaces(options: &Run, umemd_args: Vec<OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["run".into()];
     for iface in &options.iface {
         args.extend(["--iface".into(), iface.into()]);
@@ -40,10 +51,7 @@ pub(crate) fn run(options: &Run, umemd_args: Vec<OsString>) -> Result<ExitCode> 
     }
     args.extend(options.show.json.then(|| "--json".into()));
     args.extend(umemd_args);
-    if shell::is_root() {
-        return Err(replace(Command::new(&umemd).args(args)));
-    }
-    become_root(options, "umemd", umemd.into(), args)
+    args
 }
 
 fn become_root(options: &Run, what: &str, program: OsString, args: Vec<OsString>) -> Result<ExitCode> {

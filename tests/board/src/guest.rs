@@ -7,6 +7,8 @@ mod cable;
 mod driver;
 mod mvneta;
 mod mvpp2;
+mod pci;
+mod tests;
 mod verdict;
 
 use std::{
@@ -30,11 +32,14 @@ pub fn init() -> ExitCode {
             let error = shell.arg("sh").exec();
             eprintln!("cannot start a shell: {error}");
         }
-        Some(Board { rig, .. }) if rig == "mvneta" => mvneta::check(&mut verdicts),
-        Some(Board { rig, .. }) if rig == "mvpp2" => mvpp2::check(&mut verdicts),
-        Some(Board { rig, .. }) => {
-            verdicts.fail("the board is known", &format!("there are no checks for {rig}"))
-        }
+        Some(Board { rig, .. }) => match rig.as_str() {
+            "mvneta" => mvneta::check(&mut verdicts),
+            "mvpp2" => mvpp2::check(&mut verdicts),
+            "igb" => pci::check_igb(&mut verdicts),
+            "virtio" => pci::check_virtio(&mut verdicts),
+            "e2e" => tests::check(&mut verdicts),
+            _ => verdicts.fail("the rig is known", &format!("there are no checks for {rig}")),
+        },
         None => {}
     }
     println!("board: end");

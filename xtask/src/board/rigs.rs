@@ -1,27 +1,47 @@
-//! The boards: machine, models, device tree and modules of each.
+//! The rigs: machine, network hardware and modules of each.
 
 use std::fmt::Write as _;
 
 use super::qemu::Machine;
+use crate::cli::Kernel;
 
-/// A board, as far as it is built here.
+/// A machine with network hardware, as far as it is built here.
 #[derive(Debug)]
 pub(crate) struct Rig {
     /// Its name on the command line, and for the guest.
     pub(crate) name: &'static str,
     pub(crate) machine: Machine,
-    /// The kind of NIC that board-device models.
-    pub(crate) model: &'static str,
-    /// How many of them, each a PCI device from slot 1 on.
-    pub(crate) slots: u32,
+    pub(crate) hardware: Hardware,
     /// The modules to load, in order; what they depend on comes by itself.
     pub(crate) modules: &'static [&'static str],
+    /// The kernels to run it on if none is asked for.
+    pub(crate) kernels: &'static [Kernel],
+    /// Seconds that a guest may take, on a machine that is busy with something else.
+    pub(crate) patience: u64,
+}
+
+/// What frames come in by.
+#[derive(Debug)]
+pub(crate) enum Hardware {
+    /// Registers that board-device models, behind nodes of the device tree.
+    Model(Model),
+    /// Two of QEMU's own PCI devices of this kind, on one hub.
+    Qemu(&'static str),
+    /// Nothing but what the kernel makes itself: veth pairs.
+    None,
+}
+
+/// NICs of a SoC.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// The kind that board-device models.
+    pub(crate) kind: &'static str,
+    /// How many of them, each a PCI device from slot 1 on.
+    pub(crate) slots: u32,
     /// The nodes of the device tree.
     pub(crate) nodes: fn() -> String,
     /// Where the kernel puts the BARs: slot and address. The nodes say the same, and the guest checks it.
     pub(crate) bars: &'static [(u32, u32)],
-    /// Seconds that a guest may take, on a machine that is busy with something else.
-    pub(crate) patience: u64,
 }
 
 /// The first SPI of the GICv2m frame, and how many of them each slot has.
@@ -32,25 +52,59 @@ const SPIS_PER_SLOT: u32 = 16;
 pub(crate) const MVNETA: Rig = Rig {
     name: "mvneta",
     machine: Machine { cpu: "cortex-a53", cpus: 1, memory: 512 },
-    model: "neta",
-    slots: 2,
+    hardware: Hardware::Model(Model { kind: "neta", slots: 2, nodes: mvneta_nodes, bars: &MVNETA_BARS }),
     modules: &["fixed_phy", "mvneta", "xsk_diag"],
-    nodes: mvneta_nodes,
-    bars: &[(1, 0x1000_0000), (2, 0x1000_4000)],
+    kernels: &[Kernel::Trixie],
     patience: 240,
 };
+const MVNETA_BARS: [(u32, u32); 2] = [(1, 0x1000_0000), (2, 0x1000_4000)];
 
 /// Armada 8040 as on the MacchiatoBIN: two CP110, each with a PPv2.2 and two ports in use, an interrupt per port and
 /// CPU. XDP wants no more than four CPUs.
 pub(crate) const MVPP2: Rig = Rig {
     name: "mvpp2",
     machine: Machine { cpu: "cortex-a72", cpus: 2, memory: 1024 },
-    model: "pp2",
-    slots: 2,
+    hardware: Hardware::Model(Model {
+        kind: "pp2",
+        slots: MVPP2_SLOTS,
+        nodes: mvpp2_nodes,
+        bars: &MVPP2_BARS,
+    }),
     modules: &["fixed_phy", "mvpp2", "xsk_diag"],
-    nodes: mvpp2_nodes,
-    bars: &[(1, 0x1000_0000), (2, 0x1010_0000), (1, 0x1020_0000), (2, 0x1021_0000)],
+    kernels: &[Kernel::Trixie],
     patience: 480,
+};
+const MVPP2_SLOTS: u32 = 2;
+const MVPP2_BARS: [(u32, u32); 4] = [(1, 0x1000_0000), (2, 0x1010_0000), (1, 0x1020_0000), (2, 0x1021_0000)];
+
+/// Intel's 82576: of what QEMU emulates the one whose driver has zero-copy, since Linux 6.14.
+pub(crate) const IGB: Rig = Rig {
+    name: "igb",
+    machine: Machine { cpu: "cortex-a53", cpus: 1, memory: 512 },
+    hardware: Hardware::Qemu("igb"),
+    modules: &["igb", "xsk_diag"],
+    kernels: &[Kernel::Newest],
+    patience: 240,
+};
+
+/// A virtual machine's own NIC.
+pub(crate) const VIRTIO: Rig = Rig {
+    name: "virtio",
+    machine: Machine { cpu: "cortex-a53", cpus: 1, memory: 512 },
+    hardware: Hardware::Qemu("virtio-net-pci"),
+    modules: &["virtio_net", "xsk_diag"],
+    kernels: &[Kernel::Newest],
+    patience: 240,
+};
+
+/// No hardware: the end-to-end tests, on kernels old and new.
+pub(crate) const E2E: Rig = Rig {
+    name: "e2e",
+    machine: Machine { cpu: "cortex-a72", cpus: 2, memory: 1024 },
+    hardware: Hardware::None,
+    modules: &["veth", "tun", "xsk_diag"],
+    kernels: &[Kernel::Bookworm, Kernel::Trixie, Kernel::Newest],
+    patience: 900,
 };
 
 /// The hardware address of a port.
@@ -65,7 +119,7 @@ fn interrupt(slot: u32, line: u32) -> String {
 
 fn mvneta_nodes() -> String {
     let mut nodes = String::new();
-    for (slot, address) in MVNETA.bars {
+    for (slot, address) in MVNETA_BARS {
         let _ = write!(
             nodes,
             "
@@ -82,7 +136,7 @@ fn mvneta_nodes() -> String {
 		}};
 	}};
 ",
-            interrupt(*slot, 0),
+            interrupt(slot, 0),
             mac(slot - 1),
         );
     }
@@ -95,8 +149,8 @@ const HIFS: u32 = 9;
 
 fn mvpp2_nodes() -> String {
     let mut nodes = String::new();
-    for slot in 1..=MVPP2.slots {
-        let [processor, macs] = [0, 2].map(|at| MVPP2.bars[at + slot as usize - 1].1);
+    for slot in 1..=MVPP2_SLOTS {
+        let [processor, macs] = [0, 2].map(|at| MVPP2_BARS[at + slot as usize - 1].1);
         let port = |id: u32, gop: u32, mode: &str, speed: u32| {
             let line =
                 |hif: u32| if hif < LINES_PER_PORT { id * LINES_PER_PORT + hif } else { SPIS_PER_SLOT - 1 };

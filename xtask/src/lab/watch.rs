@@ -32,6 +32,14 @@ impl Signals {
         }
         Ok(Self(ours))
     }
+
+    /// Waits for one, for a while. However many have come by then: they are one wish.
+    pub(crate) fn have_come(&self, timeout: Duration) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.as_nanos().min(999_999_999) as _ };
+        let _ = poll(&mut fds, Some(&timeout));
+        !fds[0].revents().is_empty() && (&self.0).read(&mut [0; 64]).is_ok_and(|count| count > 0)
+    }
 }
 
 /// The running lab.

@@ -55,9 +55,13 @@ const LAB: [Need; 3] = [
     Need { what: "tcpdump, to read captures back", package: "tcpdump", sign: Sign::Program("tcpdump") },
 ];
 
-/// What a frame costs in the pool.
-const TESTS: [Need; 1] =
-    [Need { what: "valgrind, to count instructions", package: "valgrind", sign: Sign::Program("valgrind") }];
+/// What a frame costs in the pool; a board that is reached by ssh.
+const TESTS: [Need; 3] = [
+    Need { what: "valgrind, to count instructions", package: "valgrind", sign: Sign::Program("valgrind") },
+    Need { what: "ssh, to reach boards", package: "openssh-client", sign: Sign::Program("ssh") },
+    // Not openssh-server, which would begin to serve the machine that it is installed on.
+    Need { what: "dropbear, to be reached", package: "dropbear-bin", sign: Sign::Program("dropbear") },
+];
 
 /// The full tests' real peers.
 const FULL: [Need; 3] = [

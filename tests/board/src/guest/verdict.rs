@@ -40,6 +40,16 @@ impl Verdicts {
         result
     }
 
+    /// Says that something is as it should be.
+    pub(super) fn pass(&mut self, name: &str) {
+        println!("board: ok     {name}");
+    }
+
+    /// Says that something cannot be found out here.
+    pub(super) fn skip(&mut self, name: &str, why: &str) {
+        println!("board: skip   {name}: {why}");
+    }
+
     /// Says that something is not as it should be.
     pub(super) fn fail(&mut self, name: &str, why: &str) {
         let why: Vec<&str> = why.lines().take(6).collect();

@@ -1,0 +1,145 @@
+//! NICs of QEMU's own on a hub: Intel's 82576 with zero-copy, and virtio as in any virtual machine.
+
+use std::process::Command;
+
+use e2e::{command::run, wait::wait_until, wire::WINDOW};
+
+use super::{
+    agent::{self, PATIENCE, reflect},
+    cable::{self, Cable, NEAR},
+    driver,
+    verdict::Verdicts,
+};
+
+/// Frames of a check.
+const COUNT: u64 = 400;
+
+/// The NIC whose driver takes its receive buffers out of the UMEM, if the kernel is new enough.
+pub(super) fn check_igb(verdicts: &mut Verdicts) {
+    let Some(cable) = begin(verdicts, "igb") else { return };
+    agent::check_doctor(verdicts, "igb", &[]);
+    if linux() < (6, 14) {
+        verdicts.note("this kernel's igb has no zero-copy: since 6.14");
+        verdicts.check("zero-copy is refused, and copy mode is what one gets without asking", || {
+            let exit = agent::reflecting(&["--zerocopy"]).run();
+            assert_eq!(exit.code, Some(1), "{exit}");
+            assert!(exit.stderr.contains("has no zero-copy"), "{exit}");
+            let agent = agent::reflecting(&[]).start();
+            assert_eq!(modes(&agent), ["copy"]);
+        });
+    } else {
+        verdicts.check("zero-copy: frames are received and sent without a copy, byte for byte", || {
+            let agent = agent::reflecting(&["--zerocopy"]).start();
+            cable.wait_for_link();
+            assert_eq!(modes(&agent), ["zerocopy"]);
+            assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
+            reflect(&agent, &cable, COUNT);
+            agent.terminate();
+            let exit = agent.wait();
+            assert_eq!(exit.summary()["rx_packets"], COUNT);
+            assert_eq!(exit.summary()["copy"], false);
+        });
+        verdicts.check(
+            "zero-copy is what one gets without asking, and it goes on after a link that was down",
+            || {
+                let agent = agent::reflecting(&[]).start();
+                cable.wait_for_link();
+                assert_eq!(modes(&agent), ["zerocopy"]);
+                reflect(&agent, &cable, WINDOW);
+                bounce(&cable);
+                reflect(&agent, &cable, WINDOW);
+                agent.terminate();
+                assert_eq!(agent.wait().summary()["rx_packets"], 2 * WINDOW);
+            },
+        );
+        verdicts.check("more frames than the NIC's ring holds find their way home", || {
+            // A ring of 256: each of its buffers is one of ours, and comes back.
+            let agent = agent::reflecting(&["--zerocopy", "--frames", "1024"]).start();
+            cable.wait_for_link();
+            reflect(&agent, &cable, 3 * COUNT);
+            agent.terminate();
+            assert_eq!(agent.wait().summary()["rx_packets"], 3 * COUNT);
+        });
+    }
+    verdicts.check("--copy moves the same frames", || {
+        let agent = agent::reflecting(&["--copy"]).start();
+        cable.wait_for_link();
+        assert_eq!(modes(&agent), ["copy"]);
+        reflect(&agent, &cable, COUNT);
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["rx_packets"], COUNT);
+    });
+    end(verdicts, &cable);
+}
+
+/// The NIC of a virtual machine, without the IOMMU that its zero-copy asks for.
+pub(super) fn check_virtio(verdicts: &mut Verdicts) {
+    let Some(cable) = begin(verdicts, "virtio_net") else { return };
+    agent::check_doctor(verdicts, "virtio_net", &[]);
+    verdicts.check("native mode in copy mode, without asking: frames come back byte for byte", || {
+        let agent = agent::reflecting(&[]).start();
+        cable.wait_for_link();
+        assert_eq!(modes(&agent), ["copy"]);
+        assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
+        reflect(&agent, &cable, COUNT);
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["rx_packets"], COUNT);
+    });
+    verdicts.check("zero-copy is refused with what it needs", || {
+        let exit = agent::reflecting(&["--zerocopy"]).run();
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
+    });
+    verdicts.check("the link goes down and up under a running agent", || {
+        let agent = agent::reflecting(&[]).start();
+        cable.wait_for_link();
+        reflect(&agent, &cable, WINDOW);
+        bounce(&cable);
+        reflect(&agent, &cable, WINDOW);
+    });
+    end(verdicts, &cable);
+}
+
+fn begin(verdicts: &mut Verdicts, name: &str) -> Option<Cable> {
+    verdicts.check("the stock driver binds to both NICs", || {
+        for dev in ["eth0", "eth1"] {
+            assert_eq!(driver::name(dev), name, "{dev}");
+        }
+    });
+    let cable = verdicts.check("both links come up", || Cable::lay("eth1"))?;
+    verdicts.check("the stack's datagrams come through", || cable.wait_for_traffic());
+    Some(cable)
+}
+
+fn end(verdicts: &mut Verdicts, cable: &Cable) {
+    verdicts.check("SIGKILL leaves nothing attached", || {
+        let agent = agent::reflecting(&[]).start();
+        cable.wait_for_link();
+        reflect(&agent, cable, WINDOW);
+        agent.kill();
+        agent.wait();
+        wait_until("no program is attached", PATIENCE, || cable::show(None, NEAR)["xdp"].is_null());
+        cable.wait_for_link();
+        cable.wait_for_traffic();
+    });
+    agent::measure(verdicts, cable);
+}
+
+fn bounce(cable: &Cable) {
+    e2e::command::ip(&["link", "set", NEAR, "down"]);
+    e2e::command::ip(&["link", "set", NEAR, "up"]);
+    cable.wait_for_link();
+    cable.restore_neighbour();
+}
+
+fn modes(agent: &e2e::agent::Agent) -> Vec<String> {
+    agent.metrics().label_values("umemd_socket_info", "mode")
+}
+
+/// The first two numbers of the kernel's version.
+fn linux() -> (u32, u32) {
+    let release =
+        run(Command::new("busybox").args(["uname", "-r"]), "").unwrap_or_else(|error| panic!("{error}"));
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}

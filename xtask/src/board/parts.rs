@@ -1,0 +1,77 @@
+//! What is built and fetched once for all rigs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::packages::Packages;
+use crate::cli::Install;
+use crate::compile::Program;
+use crate::{compile, cross, shell};
+
+/// What rigs are made of.
+pub(super) struct Parts {
+    /// QEMU and its helpers, for this machine.
+    pub(super) tools: PathBuf,
+    /// Programs for the guest.
+    pub(super) guest: PathBuf,
+    /// The process that models NICs.
+    pub(super) device: PathBuf,
+    /// The guest's init.
+    pub(super) init: PathBuf,
+    /// umemd without symbols.
+    pub(super) umemd: PathBuf,
+    pub(super) packages: Packages,
+    folder: PathBuf,
+}
+
+impl Parts {
+    /// Sets up, builds, fetches. The packages first: where they cannot be had, nothing is built in vain.
+    pub(super) fn gather(dev: bool, install: Install) -> Result<Self> {
+        let folder = shell::target_dir().join("board");
+        fs::create_dir_all(&folder)?;
+        let mut packages = Packages::below(&folder);
+        let tools = packages.with_dependencies(
+            "tools",
+            "amd64",
+            &["qemu-system-arm", "device-tree-compiler", "xz-utils"],
+        )?;
+        let guest =
+            packages.with_dependencies("guest", "arm64", &["iproute2", "ethtool", "busybox-static"])?;
+
+        let built = if dev { cross::umemd_dev(install) } else { cross::umemd(install) }?;
+        let mut build = cross::cargo("build")?;
+        let init = compile::find(
+            &compile::programs(build.args(["--package", "board", "--bin", "board-guest"]))?,
+            "board-guest",
+        )?;
+        let mut build = shell::cargo();
+        let device = compile::find(
+            &compile::programs(build.args(["build", "--package", "board", "--bin", "board-device"]))?,
+            "board-device",
+        )?;
+        let umemd = folder.join("umemd");
+        strip(&built, &umemd)?;
+        Ok(Self { tools, guest, device, init, umemd, packages, folder })
+    }
+
+    /// The tests that need root, built for the guest: its file name each, and the program without symbols.
+    pub(super) fn tests(&self) -> Result<Vec<(String, PathBuf)>> {
+        let mut build = cross::cargo("test")?;
+        build.args(["--no-run", "--package", "e2e", "--package", compile::UMEMD]);
+        let programs = compile::programs(&mut build)?;
+        let test = |Program { path, name, .. }: &Program| {
+            let stripped = self.folder.join(format!("test-{name}"));
+            strip(path, &stripped).map(|()| (name.clone(), stripped))
+        };
+        programs.iter().filter(|program| program.test).map(test).collect()
+    }
+}
+
+/// A copy without symbols.
+fn strip(program: &Path, to: &Path) -> Result<()> {
+    let mut strip = Command::new(format!("{}strip", cross::TOOLS));
+    shell::run_quietly(strip.arg("-o").arg(to).arg(program)).map(drop)
+}

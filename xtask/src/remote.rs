@@ -1,0 +1,289 @@
+//! `cargo xtask run --board USER@HOST`: umemd on another machine, as if it were this one.
+//!
+//! All that is asked of the board is a shell, behind ssh. The program for its processor is copied there, runs with
+//! what it prints coming here, its HTTP port is forwarded, and it is removed when it has ended. It ends when our end
+//! of its stdin does: by Ctrl-C, by a kill, by a cable that is pulled.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::cli::{Install, Run};
+use crate::lab::{self, watch::Signals};
+use crate::{compile, cross, setup, shell};
+
+/// A umemd that has not ended by then hangs: its own deadlines are shorter.
+const STOP: Duration = Duration::from_secs(30);
+
+/// How long the connection outlives its last user, if we are killed: a release build takes no longer.
+const PERSIST: &str = "ControlPersist=600";
+
+/// Copies stdin to a new folder on the board, and prints the folder. If nobody is left to read that, it is removed.
+const COPY: &str = "trap '' HUP PIPE; umask 077
+dir=$(mktemp -d \"${TMPDIR:-/tmp}/umemd.XXXXXX\") || exit
+cat > \"$dir/umemd\" && chmod 700 \"$dir/umemd\" && echo \"$dir\" || { rm -rf \"$dir\"; exit 1; }";
+
+/// Runs what [`COPY`] left until it ends, or stdin does; then removes it. A shell's background jobs read /dev/null,
+/// unless stdin has another number. Nobody is left to hear of a hang-up but umemd, which is told to end in order.
+const RUN: &str = "trap '' HUP; exec 3<&0
+\"$dir/umemd\" \"$@\" </dev/null 3<&- & umemd=$!
+{ cat <&3; kill -TERM $umemd; } >/dev/null 2>&1 & watcher=$!
+wait $umemd; code=$?
+kill $watcher 2>/dev/null
+rm -rf \"$dir\"
+exit $code";
+
+/// Builds for the board, copies, runs, cleans up. The exit code is umemd's.
+pub(crate) fn run(options: &Run, board: &str, args: &[OsString]) -> Result<ExitCode> {
+    let port = Forward::of(&lab::listen_flag(args))?;
+    let ssh = Ssh::connect(board, &options.ssh)?;
+    let machine = ssh.ask("uname -m", Stdio::null())?;
+    let umemd = match &options.umemd {
+        Some(umemd) => umemd.clone(),
+        None => build_for(&machine, options.install)?,
+    };
+    let signals = Signals::catch()?;
+    let size = fs::metadata(&umemd).with_context(|| format!("cannot read {}", umemd.display()))?.len();
+    let copying = format!("copy umemd for {machine} ({} KiB) to {board}", size >> 10);
+    let folder = shell::step(&copying, || ssh.ask(COPY, File::open(&umemd)?.into()))?;
+    match port {
+        Some(Forward { here, there }) => {
+            ssh.forward(here, there)?;
+            eprintln!("xtask: http://{here} here is http://{there} on {board}");
+        }
+        None => eprintln!("xtask: --listen with port 0 is not forwarded: it is not known before umemd runs"),
+    }
+    let mut session = ssh.session(&folder, args)?;
+    loop {
+        if let Some(status) = session.try_wait()? {
+            return exit_code(status, board);
+        }
+        if signals.have_come(Duration::from_millis(100)) {
+            return stop(&signals, &mut session, board);
+        }
+    }
+}
+
+/// Ends umemd, and waits for that; a second signal does not wait.
+fn stop(signals: &Signals, session: &mut Child, board: &str) -> Result<ExitCode> {
+    session.stdin.take();
+    let start = Instant::now();
+    while start.elapsed() < STOP {
+        if let Some(status) = session.try_wait()? {
+            return exit_code(status, board);
+        }
+        if signals.have_come(Duration::from_millis(20)) {
+            bail!("not waiting for umemd on {board}, which was told to end");
+        }
+    }
+    bail!("umemd on {board} did not end within {} s of being told to", STOP.as_secs())
+}
+
+fn exit_code(status: ExitStatus, board: &str) -> Result<ExitCode> {
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        // ssh's own.
+        Some(255) | None => bail!("the connection to {board} ended"),
+        Some(code) => Ok(ExitCode::from(code)),
+    }
+}
+
+/// The umemd for a processor, as `uname -m` calls it.
+fn build_for(machine: &str, install: Install) -> Result<PathBuf> {
+    match machine {
+        cross::ARCH => cross::umemd(install),
+        own if own == std::env::consts::ARCH => setup::run(install).and_then(|()| compile::release()),
+        other => bail!(
+            "no umemd is built for {other} here: {} and {} are known",
+            cross::ARCH,
+            std::env::consts::ARCH
+        ),
+    }
+}
+
+/// A port of the board's that is to be this machine's, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Forward {
+    here: SocketAddr,
+    there: SocketAddr,
+}
+
+impl Forward {
+    /// That of `--listen`; none if umemd is to choose it. An error if it is in use here, before anything is built.
+    fn of(listen: &str) -> Result<Option<Self>> {
+        let mut there: SocketAddr =
+            listen.parse().with_context(|| format!("--listen {listen} is no address with a port"))?;
+        if there.port() == 0 {
+            return Ok(None);
+        }
+        if there.ip().is_unspecified() {
+            there.set_ip([127, 0, 0, 1].into());
+        }
+        let here = SocketAddr::from(([127, 0, 0, 1], there.port()));
+        TcpListener::bind(here)
+            .with_context(|| format!("{here} is taken on this machine; choose another with --listen"))?;
+        Ok(Some(Self { here, there }))
+    }
+}
+
+/// One connection that all commands share, so that nobody has to say the password twice.
+struct Ssh {
+    board: String,
+    /// ssh and its options, with the connection's socket.
+    words: Vec<OsString>,
+    folder: PathBuf,
+}
+
+impl Ssh {
+    /// Connects; whatever ssh wants to ask, it asks on the terminal.
+    fn connect(board: &str, command: &str) -> Result<Self> {
+        ensure!(!board.starts_with('-'), "--board takes USER@HOST, and not {board}");
+        let mut words: Vec<OsString> = command.split_whitespace().map(OsString::from).collect();
+        ensure!(!words.is_empty(), "--ssh is empty; leave it away, or try --ssh \"ssh -p 2222\"");
+        // Short: a socket's path has 108 bytes, and ssh appends to it.
+        let folder = std::env::temp_dir().join(format!("umemd-ssh-{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        let socket = format!("ControlPath={}", folder.join("socket").display());
+        for option in ["ControlMaster=auto", PERSIST, &socket, "ExitOnForwardFailure=yes"] {
+            words.extend(["-o".into(), option.into()]);
+        }
+        let ssh = Self { board: board.to_owned(), words, folder };
+        let status = ssh.command(&[]).arg("true").stdin(Stdio::null()).status();
+        let status = status.context("cannot start ssh (package openssh-client)")?;
+        ensure!(status.success(), "cannot reach {board} by ssh ({status})");
+        Ok(ssh)
+    }
+
+    /// ssh to the board, with options for it more.
+    fn command(&self, options: &[&str]) -> Command {
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).args(options).arg("--").arg(&self.board);
+        command
+    }
+
+    /// Runs a line of shell on the board, and returns the line that it prints.
+    fn ask(&self, line: &str, stdin: Stdio) -> Result<String> {
+        let output = self.command(&[]).arg(in_sh(line)).stdin(stdin).stderr(Stdio::inherit()).output()?;
+        ensure!(output.status.success(), "`{line}` failed on {} ({})", self.board, output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Makes an address here lead to one there.
+    fn forward(&self, here: SocketAddr, there: SocketAddr) -> Result<()> {
+        let addresses = format!("{here}:{there}");
+        shell::run_quietly(&mut self.command(&["-O", "forward", "-L", &addresses]))
+            .with_context(|| format!("{} does not let {there} be forwarded", self.board))
+            .map(drop)
+    }
+
+    /// umemd from its folder: it runs for as long as the child's stdin is open.
+    fn session(&self, folder: &str, args: &[OsString]) -> Result<Child> {
+        let mut line = format!("dir={}; set --", quoted(folder.as_ref())?);
+        for arg in args {
+            line.push(' ');
+            line.push_str(&quoted(arg)?);
+        }
+        let ssh = self.command(&[]);
+        // Whatever ends us ends it too, and with it umemd.
+        let mut session = Command::new("setpriv");
+        session.args(["--pdeathsig", "KILL", "--"]).arg(ssh.get_program()).args(ssh.get_args());
+        session.arg(in_sh(&format!("{line}\n{RUN}")));
+        // A group of its own: the terminal's Ctrl-C reaches us, and we pass it on.
+        session.process_group(0).stdin(Stdio::piped());
+        session.spawn().context("cannot start setpriv (package util-linux)")
+    }
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        let _ = self.command(&["-O", "exit"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A script as one word for the board's login shell, whichever that is.
+fn in_sh(script: &str) -> String {
+    format!("exec sh -c '{}'", script.replace('\'', r"'\''"))
+}
+
+/// A word that a shell takes as it is.
+fn quoted(word: &OsStr) -> Result<String> {
+    let text = word.to_str().with_context(|| format!("{} is not UTF-8", Path::new(word).display()))?;
+    Ok(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a shell makes of a line.
+    fn sh(line: &str) -> String {
+        let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn words_come_through_two_shells_as_they_are() {
+        for word in ["udp dst port 7", "it's", "$HOME `x` \"y\" \\ *", "", "a\nb"] {
+            let script = format!("printf %s {}", quoted(word.as_ref()).unwrap());
+            assert_eq!(sh(&in_sh(&script)), word);
+        }
+    }
+
+    #[test]
+    fn the_port_of_the_listener_is_forwarded() {
+        let forward = |listen: &str| {
+            Forward::of(listen).unwrap().map(|forward| (forward.here.to_string(), forward.there.to_string()))
+        };
+        let pair = |here: &str, there: &str| Some((here.to_owned(), there.to_owned()));
+        assert_eq!(forward("127.0.0.1:21478"), pair("127.0.0.1:21478", "127.0.0.1:21478"));
+        assert_eq!(forward("0.0.0.0:21478"), pair("127.0.0.1:21478", "127.0.0.1:21478"));
+        assert_eq!(forward("[::1]:21478"), pair("127.0.0.1:21478", "[::1]:21478"));
+        assert_eq!(forward("127.0.0.1:0"), None);
+        assert!(Forward::of("localhost").is_err());
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = Forward::of(&taken.local_addr().unwrap().to_string()).unwrap_err().to_string();
+        assert!(error.contains("choose another with --listen"), "{error}");
+    }
+
+    /// As on a board, but for ssh: the script in a shell, with a program of ours in umemd's place.
+    fn run_there(program: &str, args: &str, stdin: Stdio) -> (Child, PathBuf) {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("xtask-remote-{}-{number}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("umemd"), format!("#!/bin/sh\n{program}\n")).unwrap();
+        fs::set_permissions(dir.join("umemd"), fs::Permissions::from_mode(0o700)).unwrap();
+        let script = format!("dir={}; set -- {args}\n{RUN}", quoted(dir.as_os_str()).unwrap());
+        let mut sh = Command::new("sh");
+        let child = sh.arg("-c").arg(in_sh(&script)).stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
+        (child, dir)
+    }
+
+    #[test]
+    fn what_ends_by_itself_gives_its_code_and_is_removed() {
+        let (mut child, dir) = run_there("echo \"$2\"; exit 3", "run 'two words'", Stdio::piped());
+        // Open until the end.
+        let stdin = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(3), &b"two words\n"[..]));
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn what_runs_on_is_told_to_end_when_stdin_does() {
+        let program = "trap 'echo told; exit 0' TERM; while :; do sleep 0.05; done";
+        let (child, dir) = run_there(program, "", Stdio::null());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"told\n"[..]));
+        assert!(!dir.exists());
+    }
+}
