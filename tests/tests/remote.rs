@@ -1,7 +1,9 @@
 //! `cargo xtask run --board`: umemd on another machine, which is a namespace with an ssh server.
 
 use std::{
+    fs,
     io::{BufReader, Read as _},
+    path::{Path, PathBuf},
     process::{Child, Command},
 };
 
@@ -62,6 +64,8 @@ fn a_board_runs_umemd_until_ctrl_c_and_keeps_nothing() {
     assert_eq!(counted.total("umemd_rx_packets_total"), 100);
     assert_eq!(board.leftovers().len(), 1, "the program's folder");
 
+    let here = connection(&xtask);
+    assert!(here.exists(), "{}", here.display());
     signal(&xtask, Signal::INT);
     let (code, output, log) = end(xtask);
     assert_eq!(code, Some(0), "{log}");
@@ -71,6 +75,7 @@ fn a_board_runs_umemd_until_ctrl_c_and_keeps_nothing() {
     exit::assert_conserved(&last);
     assert!(log.contains("copy umemd for") && log.contains(LISTEN), "{log}");
     assert_eq!(board.leftovers(), [""; 0]);
+    assert!(!here.exists(), "{}", here.display());
     assert_eq!(lab.pair().near.xdp_program(), None);
 }
 
@@ -97,8 +102,26 @@ fn a_board_is_left_clean_when_xtask_is_killed() {
     let mut xtask = start(&board, &[]);
     wait_until("the forwarded port answers", PATIENCE, || metrics(&lab).is_some());
     assert!(lab.pair().near.xdp_program().is_some());
+    let here = connection(&xtask);
+    assert!(here.exists(), "{}", here.display());
     xtask.kill().expect("it is our child");
     let _ = xtask.wait();
     wait_until("umemd has ended", PATIENCE, || lab.pair().near.xdp_program().is_none());
     wait_until("its folder is gone", PATIENCE, || board.leftovers().is_empty());
+    wait_until("ours is gone", PATIENCE, || !here.exists());
+    wait_until("no ssh of ours runs", PATIENCE, || !any_process_names(&here));
+}
+
+/// Where xtask keeps its connection: `ip netns exec` became xtask, so the child's pid is its own.
+fn connection(xtask: &Child) -> PathBuf {
+    std::env::temp_dir().join(format!("umemd-ssh-{}", xtask.id()))
+}
+
+/// Whether a process has this path on its command line.
+fn any_process_names(path: &Path) -> bool {
+    let path = path.display().to_string();
+    let processes = fs::read_dir("/proc").expect("there is a /proc").flatten();
+    processes
+        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
+        .any(|line| String::from_utf8_lossy(&line).contains(&path))
 }

@@ -22,8 +22,11 @@ use crate::{compile, cross, setup, shell};
 /// A umemd that has not ended by then hangs: its own deadlines are shorter.
 const STOP: Duration = Duration::from_secs(30);
 
-/// How long the connection outlives its last user, if we are killed: a release build takes no longer.
-const PERSIST: &str = "ControlPersist=600";
+/// Ends the connection and removes its folder when stdin ends: when we do, whatever ends us.
+const GUARD: &str = "trap '' HUP INT TERM; dir=$1; shift
+cat >/dev/null
+\"$@\"
+rm -rf \"$dir\"";
 
 /// Copies stdin to a new folder on the board, and prints the folder. If nobody is left to read that, it is removed.
 const COPY: &str = "trap '' HUP PIPE; umask 077
@@ -137,7 +140,8 @@ struct Ssh {
     board: String,
     /// ssh and its options, with the connection's socket.
     words: Vec<OsString>,
-    folder: PathBuf,
+    /// A shell that does [`GUARD`].
+    guard: Child,
 }
 
 impl Ssh {
@@ -151,10 +155,12 @@ impl Ssh {
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         let socket = format!("ControlPath={}", folder.join("socket").display());
-        for option in ["ControlMaster=auto", PERSIST, &socket, "ExitOnForwardFailure=yes"] {
+        // In the background once it is there, where no Ctrl-C of the terminal's reaches it: the guard ends it.
+        for option in ["ControlMaster=auto", "ControlPersist=yes", &socket, "ExitOnForwardFailure=yes"] {
             words.extend(["-o".into(), option.into()]);
         }
-        let ssh = Self { board: board.to_owned(), words, folder };
+        let guard = guard(&folder, &Self::line(&words, &["-O", "exit"], board))?;
+        let ssh = Self { board: board.to_owned(), words, guard };
         let status = ssh.command(&[]).arg("true").stdin(Stdio::null()).status();
         let status = status.context("cannot start ssh (package openssh-client)")?;
         ensure!(status.success(), "cannot reach {board} by ssh ({status})");
@@ -163,8 +169,12 @@ impl Ssh {
 
     /// ssh to the board, with options for it more.
     fn command(&self, options: &[&str]) -> Command {
-        let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]).args(options).arg("--").arg(&self.board);
+        Self::line(&self.words, options, &self.board)
+    }
+
+    fn line(words: &[OsString], options: &[&str], board: &str) -> Command {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(options).arg("--").arg(board);
         command
     }
 
@@ -190,22 +200,28 @@ impl Ssh {
             line.push(' ');
             line.push_str(&quoted(arg)?);
         }
-        let ssh = self.command(&[]);
-        // Whatever ends us ends it too, and with it umemd.
-        let mut session = Command::new("setpriv");
-        session.args(["--pdeathsig", "KILL", "--"]).arg(ssh.get_program()).args(ssh.get_args());
+        let mut session = self.command(&[]);
         session.arg(in_sh(&format!("{line}\n{RUN}")));
         // A group of its own: the terminal's Ctrl-C reaches us, and we pass it on.
         session.process_group(0).stdin(Stdio::piped());
-        session.spawn().context("cannot start setpriv (package util-linux)")
+        session.spawn().context("cannot start ssh")
     }
 }
 
 impl Drop for Ssh {
     fn drop(&mut self) {
-        let _ = self.command(&["-O", "exit"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
-        let _ = fs::remove_dir_all(&self.folder);
+        self.guard.stdin.take();
+        let _ = self.guard.wait();
     }
+}
+
+/// Has a folder removed, after this command was run, when we end.
+fn guard(folder: &Path, last: &Command) -> Result<Child> {
+    let mut guard = Command::new("sh");
+    guard.args(["-c", GUARD, "umemd-ssh"]).arg(folder).arg(last.get_program()).args(last.get_args());
+    // No Ctrl-C of the terminal's; and no pipe of ours is held open by it.
+    guard.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    guard.spawn().context("cannot start sh")
 }
 
 /// A script as one word for the board's login shell, whichever that is.
@@ -265,6 +281,21 @@ mod tests {
         let mut sh = Command::new("sh");
         let child = sh.arg("-c").arg(in_sh(&script)).stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
         (child, dir)
+    }
+
+    #[test]
+    fn the_guard_acts_when_our_end_of_its_stdin_is_gone() {
+        let folder = std::env::temp_dir().join(format!("xtask-guard-{}", std::process::id()));
+        let told = folder.with_extension("told");
+        fs::create_dir(&folder).unwrap();
+        let mut touch = Command::new("touch");
+        let mut guard = guard(&folder, touch.arg(&told)).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(guard.try_wait().unwrap().is_none() && folder.exists() && !told.exists());
+        guard.stdin.take();
+        assert!(guard.wait().unwrap().success());
+        assert!(!folder.exists() && told.exists());
+        fs::remove_file(told).unwrap();
     }
 
     #[test]
