@@ -110,7 +110,9 @@ pub struct DropsArgs {
 /// Arguments of `umemd doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Interface to examine; may be given several times. None: all of them.
+    /// Interface to examine; may be given several times: the exit code is 1 if
+    /// one of them cannot be used. None: all of them, and 1 if the machine
+    /// cannot run umemd.
     #[arg(long = "iface", value_name = "NAME")]
     pub ifaces: Vec<String>,
 

@@ -206,10 +206,14 @@ fn sockets(link: &Link) -> Finding {
     let list: Vec<String> = taken.iter().map(ToString::to_string).collect();
     match (taken.len(), all) {
         (0, true) => finding(Answer::Ok, "nobody has an AF_XDP socket here".to_owned()),
-        (0, false) => {
+        (0, false) if users::can_be_loaded() => {
             let text =
                 "the kernel tells of AF_XDP sockets only with its module xsk_diag, which is not loaded";
             finding(Answer::Unknown, text.to_owned()).mended_by("modprobe xsk_diag")
+        }
+        (0, false) => {
+            let text = "this kernel does not tell of AF_XDP sockets: it has no xsk_diag";
+            finding(Answer::Unknown, text.to_owned())
         }
         (1, _) => finding(Answer::Warning, format!("queue {} has an AF_XDP socket", list.join("")))
             .mended_by("ss --xdp -e"),

@@ -11,7 +11,7 @@ use rustix::{
 use super::{Answer, Finding};
 use crate::{nic::drivers, xsk};
 
-const ABOUT: &str = "machine";
+pub(super) const ABOUT: &str = "machine";
 
 /// What `umemd run` takes for one queue unless told otherwise: 4096 frames of 2048 bytes.
 const UMEM: u64 = 8 << 20;
@@ -115,7 +115,11 @@ fn memlock() -> Finding {
             Finding::new(ABOUT, "memlock", Answer::Warning, text).mended_by("ulimit -l unlimited")
         }
         Some(limit) => {
-            let text = format!("{} KiB: {} queues of the usual size", limit >> 10, limit / UMEM);
+            let queues = match limit / UMEM {
+                1 => "1 queue".to_owned(),
+                count => format!("{count} queues"),
+            };
+            let text = format!("{} KiB: {queues} of the usual size", limit >> 10);
             Finding::new(ABOUT, "memlock", Answer::Ok, text)
         }
     }

@@ -98,6 +98,8 @@ fn wrapped(text: &str) -> Vec<String> {
 #[derive(Clone, Debug)]
 pub struct Report {
     findings: Vec<Finding>,
+    /// Whether it is about interfaces that somebody asked for.
+    asked: bool,
 }
 
 /// Examines the machine, and these interfaces or all.
@@ -117,13 +119,15 @@ pub fn examine(names: &[String]) -> anyhow::Result<Report> {
     for name in names {
         findings.extend(interface::examine(nic::find(&links, name, None)?, &links));
     }
-    Ok(Report { findings })
+    Ok(Report { findings, asked: !names.is_empty() })
 }
 
 impl Report {
-    /// Whether something does not work.
+    /// Whether something does not work: of the machine, or of the interfaces asked for. That a machine has others
+    /// that cannot be used, an `ifb0` or a port that is down, is no fault of it.
     pub fn is_bad(&self) -> bool {
-        self.findings.iter().any(|finding| finding.answer == Answer::No)
+        let counts = |finding: &Finding| self.asked || finding.about == machine::ABOUT;
+        self.findings.iter().any(|finding| finding.answer == Answer::No && counts(finding))
     }
 
     /// For people: a line each, and below it what to type.
@@ -156,6 +160,7 @@ mod tests {
                 Finding::new("machine", "AF_XDP", Answer::Ok, "this kernel has it"),
                 Finding::new("eth0", "up", Answer::No, "eth0 is down").mended_by("ip link set eth0 up"),
             ],
+            asked: true,
         }
     }
 
@@ -174,6 +179,14 @@ mod tests {
                         \x20                         -> ip link set eth0 up\n";
         assert_eq!(report().text(), expected);
         assert!(report().is_bad());
+    }
+
+    #[test]
+    fn an_interface_that_nobody_asked_for_does_not_make_the_machine_bad() {
+        let mut report = Report { asked: false, ..report() };
+        assert!(!report.is_bad());
+        report.findings.push(Finding::new("machine", "CAP_BPF", Answer::No, "may not load a program"));
+        assert!(report.is_bad());
     }
 
     #[test]

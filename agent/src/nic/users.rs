@@ -58,14 +58,31 @@ pub fn users() -> io::Result<Option<Vec<User>>> {
     }
 }
 
+/// The module that answers.
+const MODULE: &str = "xsk_diag";
+
 /// Whether the kernel can answer without loading a module for it.
 fn is_loaded() -> bool {
-    if Path::new("/sys/module/xsk_diag").exists() {
-        return true;
-    }
+    Path::new("/sys/module").join(MODULE).exists() || is_listed("modules.builtin")
+}
+
+/// Whether `modprobe xsk_diag` would make the kernel answer.
+pub fn can_be_loaded() -> bool {
+    is_listed("modules.dep")
+}
+
+/// Whether a list of the running kernel's modules has it (modules.dep(5)): one a line, a path first.
+fn is_listed(list: &str) -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let built_in = fs::read_to_string(format!("/lib/modules/{release}/modules.builtin")).unwrap_or_default();
-    built_in.lines().any(|module| module.ends_with("/xsk_diag.ko"))
+    let text = fs::read_to_string(format!("/lib/modules/{release}/{list}")).unwrap_or_default();
+    text.lines().any(|line| names(line, MODULE))
+}
+
+/// Whether the path at the beginning of a line is that of a module, compressed or not.
+fn names(line: &str, module: &str) -> bool {
+    let path = line.split(':').next().unwrap_or_default();
+    let file = path.rsplit('/').next().unwrap_or_default();
+    file.split_once(".ko").is_some_and(|(name, _)| name == module)
 }
 
 /// Reads a datagram; whether it is the last one.
@@ -159,6 +176,14 @@ mod tests {
         assert_eq!(answer(77, 3, 1).user(), Some(User { ifindex: 3, queue: 1, inode: 77 }));
         assert_eq!(answer(77, 0, 0).user(), None);
         assert_eq!(Message::request().0.len(), 20);
+    }
+
+    #[test]
+    fn a_module_is_found_in_the_kernels_lists() {
+        assert!(names("kernel/net/xdp/xsk_diag.ko", MODULE), "modules.builtin");
+        assert!(names("kernel/net/xdp/xsk_diag.ko.xz: kernel/net/core/x.ko.xz", MODULE), "modules.dep");
+        assert!(!names("kernel/net/x.ko: kernel/net/xdp/xsk_diag.ko", MODULE), "what another one needs");
+        assert!(!names("", MODULE));
     }
 
     #[test]
