@@ -29,7 +29,7 @@ use crate::{
     capture::{Source, Writer},
     config::{BindMode, RunConfig},
     ebpf::RuleCount,
-    nic::{self, interrupts},
+    nic::{self, NicError, interrupts},
     observe::{DeviceInfo, DeviceView, HoldsView, QueueView},
     xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
 };
@@ -192,9 +192,9 @@ impl Group {
         let change = self.with_mut(|open| open.change(&common.config()));
         match change {
             Some(None) => None,
-            Some(Some(why)) => {
+            Some(Some(Change { why, keep })) => {
                 log::warn!("{}: {why}; its queues are closed", self.names.join(" and "));
-                self.close(&why, true).await
+                self.close(&why, keep).await
             }
             None => {
                 self.open_again(common);
@@ -376,24 +376,29 @@ impl Open {
     }
 
     /// Why the group has to be closed, if it has to.
-    fn change(&mut self, config: &RunConfig) -> Option<String> {
+    fn change(&mut self, config: &RunConfig) -> Option<Change> {
+        let kept = |why| Some(Change { why, keep: true });
         for device in &mut self.devices {
             let link = match nic::link(device.plan.link.index) {
                 Ok(Some(link)) => link,
-                Ok(None) => return Some(format!("{} was removed", device.info().name)),
+                Ok(None) => return kept(format!("{} was removed", device.info().name)),
                 // The kernel is busy with something else. It will tell next time.
                 Err(_) => continue,
             };
             if !device.is_attached() {
-                return Some(format!("our XDP program was taken off {}", device.info().name));
+                return kept(format!("our XDP program was taken off {}", device.info().name));
             }
             let longer = link.mtu > device.plan.link.mtu;
             let plan = match Plan::new(config, link) {
                 Ok(plan) => plan,
-                Err(error) => return Some(format!("{error:#}")),
+                Err(error) => {
+                    // What a driver would refuse now it may not bear either: mvpp2 runs on without its pools.
+                    let keep = !matches!(error.downcast_ref(), Some(NicError::Quirk { .. }));
+                    return Some(Change { why: format!("{error:#}"), keep });
+                }
             };
             if let Some(why) = device.plan.difference(&plan) {
-                return Some(why);
+                return kept(why);
             }
             device.plan.link = plan.link;
             if longer {
@@ -505,6 +510,13 @@ impl Open {
     }
 }
 
+/// Why a group has to be closed.
+struct Change {
+    why: String,
+    /// Whether its programs may stay where they are meanwhile.
+    keep: bool,
+}
+
 /// What [`Open::bury`] found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Buried {
@@ -547,7 +559,7 @@ fn bind_as(config: &RunConfig, plans: &[Plan], queues: &[u32], bind: BindMode) -
         interface: &plans[0].link.name,
         queue: queues[0],
         layout,
-        headroom: config.headroom,
+        headroom: plans[0].headroom,
         huge_pages: config.huge_pages,
         rings,
     };

@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) multi_buffer: bool,
     /// The mode to ask for, and whether the user did.
     pub(super) bind: (BindMode, bool),
+    /// Bytes to keep free in each frame: as configured, or more if the driver wants that for zero-copy.
+    pub(super) headroom: u32,
     /// What a switch chip puts into the frames.
     pub(super) switch_tag: SwitchTag,
 }
@@ -94,7 +96,9 @@ fn join(plans: &mut [Plan]) -> Result<()> {
     }
     let multi_buffer = a.multi_buffer || b.multi_buffer;
     let copy = [a.bind.0, b.bind.0].contains(&BindMode::Copy);
+    let headroom = a.headroom.max(b.headroom);
     for plan in [a, b] {
+        plan.headroom = headroom;
         plan.multi_buffer = multi_buffer;
         plan.bind.0 = if copy { BindMode::Copy } else { BindMode::ZeroCopy };
     }
@@ -108,11 +112,9 @@ impl Plan {
             Some(asked) => (asked, true),
             None => (drivers::default_bind(&driver, config.mode, drivers::linux_version()), false),
         };
+        let wanted = if bind.0 == BindMode::ZeroCopy { drivers::zero_copy_headroom(&driver) } else { 0 };
+        let headroom = config.headroom.max(wanted);
         let facts = Facts::of(&link);
-        let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
-        if let Some(finding) = facts.findings(&link.name, config.mode).into_iter().find(refusal) {
-            return Err(NicError::Quirk { finding }.into());
-        }
         let queues = nic::choose_queues(&link, config.queues.as_deref(), facts.only_queue())?;
         let mut longest = link.mtu + L2_OVERHEAD;
         if let Handler::Generate(generate) = &config.handler {
@@ -128,17 +130,22 @@ impl Plan {
             longest = longest.max(generate.size as u32);
         }
         let multi_buffer = match config.multi_buffer {
-            MultiBuffer::Auto => longest > capacity(config),
+            MultiBuffer::Auto => longest > capacity(config, headroom),
             MultiBuffer::On => true,
             MultiBuffer::Off => false,
         };
+        let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
+        let mut findings = facts.findings(&link.name, config.mode, multi_buffer).into_iter();
+        if let Some(finding) = findings.find(refusal) {
+            return Err(NicError::Quirk { finding }.into());
+        }
         let switch_tag = switch_tag(config, &link.name)?;
-        Ok(Self { link, driver, queues, multi_buffer, bind, switch_tag })
+        Ok(Self { link, driver, queues, multi_buffer, bind, headroom, switch_tag })
     }
 
     /// Says what will be dropped, and what the driver does otherwise than one expects.
     pub(super) fn warn(&self, config: &RunConfig) {
-        for finding in Facts::of(&self.link).findings(&self.link.name, config.mode) {
+        for finding in Facts::of(&self.link).findings(&self.link.name, config.mode, self.multi_buffer) {
             match finding.weight {
                 Weight::Refusal => {}
                 Weight::Warning => log::warn!("{}", finding.text),
@@ -146,7 +153,7 @@ impl Plan {
             }
         }
         self.warn_of_tags(&config.rules);
-        let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config));
+        let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config, self.headroom));
         if mtu + L2_OVERHEAD > capacity && !self.multi_buffer {
             log::warn!(
                 "{name} has MTU {mtu}, and a frame of {} bytes holds packets of {capacity}: longer ones are dropped \
@@ -196,8 +203,8 @@ fn switch_tag(config: &RunConfig, interface: &str) -> Result<SwitchTag> {
 }
 
 /// Bytes of a packet that a frame has room for.
-fn capacity(config: &RunConfig) -> u32 {
-    config.layout.chunk_size() - HEADROOM - config.headroom
+fn capacity(config: &RunConfig, headroom: u32) -> u32 {
+    config.layout.chunk_size() - HEADROOM - headroom
 }
 
 /// Refuses UMEMs that the machine cannot hold, before the kernel pins them page by page.

@@ -33,7 +33,8 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     findings.extend(program(link));
     findings.extend(master(link, links));
     findings.extend(conduit(link));
-    findings.extend(facts.findings(&link.name, Mode::Native).into_iter().map(|quirk| {
+    let quirks = facts.findings(&link.name, Mode::Native, needs_several_frames(link));
+    findings.extend(quirks.into_iter().map(|quirk| {
         let answer = match quirk.weight {
             Weight::Note => Answer::Note,
             Weight::Warning => Answer::Warning,
@@ -106,6 +107,11 @@ fn features(link: &Link) -> Vec<Finding> {
         finding("zero-copy", Answer::Note, zero_copy),
         finding("multi-buffer", Answer::Note, fragments.to_owned()),
     ]
+}
+
+/// Whether `umemd run`, if nobody says how, lets packets take several frames.
+fn needs_several_frames(link: &Link) -> bool {
+    link.mtu.saturating_add(L2_OVERHEAD) > FRAMES[0] - HEADROOM
 }
 
 fn mtu(link: &Link) -> Finding {

@@ -11,8 +11,6 @@ pub enum ZeroCopy {
     Since(u32, u32),
     /// It can, and is slower or less reliable by it.
     Avoid,
-    /// It can where the device is made for it, which few are.
-    IfAsked,
     /// It cannot.
     Never,
 }
@@ -78,7 +76,7 @@ pub const DRIVERS: &[Driver] = &[
         quirk(Kind::Bounces, "drivers/net/ethernet/marvell/mvneta.c: mvneta_xdp_setup"),
         quirk(Kind::CountersReset, "mvneta.c: mvneta_create_page_pool, at each open"),
         quirk(Kind::OneQueue("marvell,armada-3700-neta"), "mvneta.c: neta_armada3700, rxq_def"),
-        quirk(Kind::MtuLimit(3520), "mvneta.c: MVNETA_MAX_RX_BUF_SIZE"),
+        quirk(Kind::MtuLimitOfOneBuffer(3520), "mvneta.c: MVNETA_MAX_RX_BUF_SIZE"),
         quirk(Kind::NoBufferManager, "mvneta.c: \"Hardware Buffer Management not supported on XDP\""),
     ]),
     driver("mvpp2", ZeroCopy::Never, "drivers/net/ethernet/marvell/mvpp2: XDP_SETUP_PROG only, up to 7.3")
@@ -94,8 +92,8 @@ pub const DRIVERS: &[Driver] = &[
     driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c"),
     driver("tun", ZeroCopy::Never, "drivers/net/tun.c: XDP_SETUP_PROG only, up to 7.3"),
     driver("veth", ZeroCopy::Never, "drivers/net/veth.c: XDP_SETUP_PROG only, up to 7.3"),
-    // In the driver since 6.11.
-    driver("virtio_net", ZeroCopy::IfAsked, "drivers/net/virtio_net.c: virtnet_xsk_pool_enable")
+    // It announces zero-copy once it also sends so; 6.11 and 6.12 receive only, and answer EOPNOTSUPP to a bind.
+    driver("virtio_net", ZeroCopy::Since(6, 13), "drivers/net/virtio_net.c: NETDEV_XDP_ACT_XSK_ZEROCOPY")
         .with(&[quirk(Kind::ZeroCopyHeadroom(12), "virtio_net.c: virtnet_xsk_pool_enable")]),
 ];
 
@@ -117,6 +115,15 @@ pub fn default_bind(driver: &str, mode: Mode, linux: (u32, u32)) -> BindMode {
         }
         _ => BindMode::Copy,
     }
+}
+
+/// How many bytes of headroom each frame must have for zero-copy.
+pub fn zero_copy_headroom(driver: &str) -> u32 {
+    let wanted = |quirk: &Quirk| match quirk.kind {
+        Kind::ZeroCopyHeadroom(bytes) => Some(bytes),
+        _ => None,
+    };
+    find(driver).and_then(|known| known.quirks.iter().find_map(wanted)).unwrap_or(0)
 }
 
 /// The version of the running kernel, as `uname` tells it.
@@ -149,10 +156,13 @@ mod tests {
         assert_eq!(bind("igb", (6, 13)), BindMode::Copy);
         assert_eq!(bind("igb", (6, 14)), BindMode::ZeroCopy);
         assert_eq!(bind("igb", (7, 0)), BindMode::ZeroCopy);
-        for driver in ["veth", "mvneta", "mvpp2", "ixgbe", "virtio_net", "", "nobody"] {
+        assert_eq!(bind("virtio_net", (6, 12)), BindMode::Copy);
+        assert_eq!(bind("virtio_net", (6, 13)), BindMode::ZeroCopy);
+        for driver in ["veth", "mvneta", "mvpp2", "ixgbe", "", "nobody"] {
             assert_eq!(bind(driver, (9, 9)), BindMode::Copy, "{driver}");
         }
         assert_eq!(default_bind("ice", Mode::Skb, (6, 12)), BindMode::Copy);
+        assert_eq!(["virtio_net", "ice", ""].map(zero_copy_headroom), [12, 0, 0]);
     }
 
     #[test]

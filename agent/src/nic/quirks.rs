@@ -8,6 +8,7 @@ use std::{fs, path::Path};
 use super::{
     Link,
     drivers::{self, ZeroCopy},
+    netdev,
 };
 use crate::{ebpf::Mode, sys::ethtool};
 
@@ -35,9 +36,12 @@ pub enum Kind {
     /// All frames arrive on queue 0 of a chip with this `compatible` in the device tree, whatever number of queues
     /// the interface has.
     OneQueue(&'static str),
-    /// A program without fragments is refused above this MTU.
+    /// A program is refused above this MTU.
     MtuLimit(u32),
-    /// Above this MTU the driver gives up the pools that its XDP needs, without a word and with the program attached.
+    /// A program that does not take packets in several buffers is.
+    MtuLimitOfOneBuffer(u32),
+    /// Above this MTU, also of a sibling port, the driver gives up the pools that its XDP needs, without a word and
+    /// with the program attached.
     MtuTakesPools(u32),
     /// On more possible CPUs than this the driver refuses XDP.
     CpuLimit(u32),
@@ -45,7 +49,8 @@ pub enum Kind {
     NoBufferManager,
     /// Unless flows are hashed (`ethtool -K X rxhash on`), all frames arrive on queue 0.
     HashSpreads,
-    /// Zero-copy wants so many bytes of headroom in each frame.
+    /// Zero-copy wants so many bytes of headroom in each frame, for a header of the device's, and a device that the
+    /// kernel reaches through an IOMMU.
     ZeroCopyHeadroom(u32),
     /// Two queues are made of each: those for zero-copy have the upper half of the numbers.
     ZeroCopyQueuesAbove,
@@ -68,6 +73,9 @@ pub struct Facts {
     pub buffer_manager: bool,
     /// Its MTU.
     pub mtu: u32,
+    /// Whether its driver says that it runs XDP programs at the moment; `None` if unknown. Asked only of drivers that
+    /// may cease to.
+    pub runs_programs: Option<bool>,
     /// Whether the NIC hashes flows; `None` if unknown.
     pub hashes: Option<bool>,
     /// CPUs that there may ever be; `None` if unknown.
@@ -103,8 +111,14 @@ impl Facts {
         let index = fs::read_to_string(folder.join("ifindex")).ok().and_then(|text| text.trim().parse().ok());
         let node = (index == Some(link.index)).then(|| folder.join("device/of_node"));
         let compatible = node.as_ref().and_then(|node| fs::read_to_string(node.join("compatible")).ok());
+        let driver = ethtool::driver(&link.name).unwrap_or_default();
+        let may_cease = drivers::find(&driver).is_some_and(|known| {
+            known.quirks.iter().any(|quirk| matches!(quirk.kind, Kind::MtuTakesPools(_)))
+        });
+        let features = if may_cease { netdev::features(link.index).ok().flatten() } else { None };
         Self {
-            driver: ethtool::driver(&link.name).unwrap_or_default(),
+            driver,
+            runs_programs: features.map(|features| features.native),
             compatible: compatible
                 .map(|list| list.split_terminator('\0').map(str::to_owned).collect())
                 .unwrap_or_default(),
@@ -127,13 +141,14 @@ impl Facts {
         self.quirks().iter().any(one).then_some(0)
     }
 
-    /// What matters for a program in this mode. In `skb` mode the driver never sees it.
-    pub fn findings(&self, name: &str, mode: Mode) -> Vec<Finding> {
+    /// What matters for a program in this mode, which takes packets in several buffers or does not. In `skb` mode the
+    /// driver never sees it.
+    pub fn findings(&self, name: &str, mode: Mode, multi_buffer: bool) -> Vec<Finding> {
         if mode != Mode::Native {
             return Vec::new();
         }
         let finding = |quirk: &Quirk| {
-            let (weight, text) = self.judge(quirk.kind, name)?;
+            let (weight, text) = self.judge(quirk.kind, name, multi_buffer)?;
             Some(Finding { weight, text, source: quirk.source })
         };
         let zero_copy = drivers::find(&self.driver).filter(|driver| driver.zero_copy == ZeroCopy::Avoid);
@@ -145,7 +160,7 @@ impl Facts {
         self.quirks().iter().filter_map(finding).chain(harms).collect()
     }
 
-    fn judge(&self, kind: Kind, name: &str) -> Option<(Weight, String)> {
+    fn judge(&self, kind: Kind, name: &str, multi_buffer: bool) -> Option<(Weight, String)> {
         let driver = &self.driver;
         let mtu = self.mtu;
         Some(match kind {
@@ -178,6 +193,20 @@ impl Facts {
                      {limit}; or pass --mode skb"
                 ),
             ),
+            Kind::MtuLimitOfOneBuffer(limit) if mtu > limit && !multi_buffer => (
+                Weight::Refusal,
+                format!(
+                    "{driver} takes no program for packets in one buffer on {name} with MTU {mtu}, but up to {limit}: \
+                     ip link set {name} mtu {limit}; or leave --multi-buffer off away"
+                ),
+            ),
+            Kind::MtuTakesPools(limit) if mtu <= limit && self.runs_programs == Some(false) => (
+                Weight::Refusal,
+                format!(
+                    "{driver} gave up the pools that its XDP needs: a sibling port of {name} has an MTU above {limit}; \
+                     ip link set PORT mtu {limit} on that; or pass --mode skb"
+                ),
+            ),
             Kind::MtuTakesPools(limit) if mtu <= limit => (
                 Weight::Note,
                 format!(
@@ -207,6 +236,7 @@ impl Facts {
                 ),
             ),
             Kind::MtuLimit(_)
+            | Kind::MtuLimitOfOneBuffer(_)
             | Kind::MtuTakesPools(_)
             | Kind::CpuLimit(_)
             | Kind::NoBufferManager
@@ -215,7 +245,10 @@ impl Facts {
             }
             Kind::ZeroCopyHeadroom(bytes) => (
                 Weight::Note,
-                format!("zero-copy on {name} wants --headroom {bytes} or more, and a device behind an IOMMU"),
+                format!(
+                    "zero-copy on {name} takes {bytes} bytes of headroom, and a device behind an IOMMU \
+                     (iommu_platform=on,disable-legacy=on in QEMU)"
+                ),
             ),
             Kind::ZeroCopyQueuesAbove => (
                 Weight::Note,
@@ -255,7 +288,7 @@ mod tests {
     }
 
     fn refusals(facts: &Facts) -> Vec<String> {
-        let findings = facts.findings("eth0", Mode::Native).into_iter();
+        let findings = facts.findings("eth0", Mode::Native, false).into_iter();
         findings.filter(|finding| finding.weight == Weight::Refusal).map(|finding| finding.text).collect()
     }
 
@@ -266,9 +299,25 @@ mod tests {
             let said = refusals(&facts(driver, most + 1));
             assert!(said.len() == 1 && said[0].contains(&format!("ip link set eth0 mtu {most}")), "{said:?}");
         }
-        assert_eq!(facts("mvpp2", 9000).findings("eth0", Mode::Skb), []);
-        assert_eq!(facts("nobody", 9000).findings("eth0", Mode::Native), []);
-        assert_eq!(facts("ena", 1500).findings("eth0", Mode::Native).len(), 1, "zero-copy, which harms");
+        let findings = |driver, mtu, mode| facts(driver, mtu).findings("eth0", mode, true);
+        assert_eq!(findings("mvpp2", 9000, Mode::Skb), []);
+        assert_eq!(findings("nobody", 9000, Mode::Native), []);
+        assert_eq!(findings("ena", 1500, Mode::Native).len(), 1, "zero-copy, which harms");
+        let refuses = |driver| {
+            findings(driver, 9000, Mode::Native).iter().any(|finding| finding.weight == Weight::Refusal)
+        };
+        assert!(!refuses("mvneta") && refuses("mvpp2"), "packets in several buffers");
+    }
+
+    #[test]
+    fn a_sibling_that_takes_the_pools_is_named() {
+        let mut port = facts("mvpp2", 1500);
+        for (runs_programs, count) in [(None, 0), (Some(true), 0), (Some(false), 1)] {
+            port.runs_programs = runs_programs;
+            let said = refusals(&port);
+            assert_eq!(said.len(), count, "{said:?}");
+            assert!(said.iter().all(|text| text.contains("a sibling port of eth0 has an MTU above 1640")));
+        }
     }
 
     #[test]
