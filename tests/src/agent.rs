@@ -114,7 +114,7 @@ impl AgentCommand {
     #[track_caller]
     pub fn start(self) -> Agent {
         let mut agent = self.spawn();
-        wait_until("umemd is listening", PATIENCE, || {
+        wait_until("umemd is listening", patience(), || {
             assert!(!agent.has_ended(), "umemd ended instead of starting");
             agent.address = agent.find_address();
             agent.address.is_some()
@@ -351,7 +351,7 @@ impl Agent {
     /// If it does not come.
     #[track_caller]
     pub fn wait(mut self) -> Exit {
-        wait_until("umemd has ended", PATIENCE, || self.has_ended());
+        wait_until("umemd has ended", patience(), || self.has_ended());
         let status = self.child.wait().expect("it has ended");
         for reader in self.readers.drain(..) {
             reader.join().expect("readers do not panic");
@@ -461,6 +461,13 @@ pub fn umemd(args: &[&str]) -> Told {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Time for a start, with or without an end: on an emulated CPU the kernel takes many times as long to verify the XDP
+/// program, and whoever runs us there says so.
+fn patience() -> Duration {
+    let seconds = env::var("UMEMD_START_SECONDS").ok().and_then(|text| text.parse().ok());
+    seconds.map_or(PATIENCE, Duration::from_secs)
 }
 
 /// A path where no other agent has its control socket.

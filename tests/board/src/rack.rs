@@ -115,7 +115,7 @@ impl Rack {
     fn carry(&mut self) {
         for from in 0..self.slots.len() {
             while let Some((port, frame)) = self.slots[from].nic.take_sent() {
-                if let Some((to, port)) = self.cables.other_end((from, port))
+                if let Some(((to, port), frame)) = self.cables.carry((from, port), frame)
                     && let Some(Slot { nic, user: User::Here(connection), .. }) = self.slots.get_mut(to)
                 {
                     nic.receive(port, &frame, &connection.memory);

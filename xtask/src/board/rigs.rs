@@ -48,16 +48,17 @@ pub(crate) struct Model {
 const FIRST_SPI: u32 = 48;
 const SPIS_PER_SLOT: u32 = 16;
 
-/// Armada 3720 as on the EspressoBIN: NETA without buffer manager, one interrupt.
+/// Armada 3720 as on the EspressoBIN: NETA without buffer manager, one interrupt. Two pairs: one joined by a wire,
+/// the other by a switch chip that tags.
 pub(crate) const MVNETA: Rig = Rig {
     name: "mvneta",
     machine: Machine { cpu: "cortex-a53", cpus: 1, memory: 512 },
-    hardware: Hardware::Model(Model { kind: "neta", slots: 2, nodes: mvneta_nodes, bars: &MVNETA_BARS }),
+    hardware: Hardware::Model(Model { kind: "neta", slots: 4, nodes: mvneta_nodes, bars: &MVNETA_BARS }),
     modules: &["fixed_phy", "mvneta", "xsk_diag"],
     kernels: &[Kernel::Trixie],
-    patience: 240,
+    patience: 600,
 };
-const MVNETA_BARS: [(u32, u32); 2] = [(1, 0x1000_0000), (2, 0x1000_4000)];
+const MVNETA_BARS: [(u32, u32); 4] = [(1, 0x1000_0000), (2, 0x1000_4000), (3, 0x1000_8000), (4, 0x1000_c000)];
 
 /// Armada 8040 as on the MacchiatoBIN: two CP110, each with a PPv2.2 and two ports in use, an interrupt per port and
 /// CPU. XDP wants no more than four CPUs.
@@ -72,7 +73,7 @@ pub(crate) const MVPP2: Rig = Rig {
     }),
     modules: &["fixed_phy", "mvpp2", "xsk_diag"],
     kernels: &[Kernel::Trixie],
-    patience: 480,
+    patience: 900,
 };
 const MVPP2_SLOTS: u32 = 2;
 const MVPP2_BARS: [(u32, u32); 4] = [(1, 0x1000_0000), (2, 0x1010_0000), (1, 0x1020_0000), (2, 0x1021_0000)];
@@ -84,7 +85,7 @@ pub(crate) const IGB: Rig = Rig {
     hardware: Hardware::Qemu("igb"),
     modules: &["igb", "xsk_diag"],
     kernels: &[Kernel::Newest],
-    patience: 240,
+    patience: 600,
 };
 
 /// A virtual machine's own NIC.
@@ -94,7 +95,7 @@ pub(crate) const VIRTIO: Rig = Rig {
     hardware: Hardware::Qemu("virtio-net-pci"),
     modules: &["virtio_net", "xsk_diag"],
     kernels: &[Kernel::Newest],
-    patience: 240,
+    patience: 600,
 };
 
 /// No hardware: the end-to-end tests, on kernels old and new.
@@ -104,7 +105,7 @@ pub(crate) const E2E: Rig = Rig {
     hardware: Hardware::None,
     modules: &["veth", "tun", "xsk_diag"],
     kernels: &[Kernel::Bookworm, Kernel::Trixie, Kernel::Newest],
-    patience: 900,
+    patience: 2400,
 };
 
 /// The hardware address of a port.

@@ -7,7 +7,13 @@
 
 use std::{env, error::Error, io, os::unix::net::UnixListener, process::ExitCode};
 
-use board::{cable::Cables, neta::Neta, nic::Nic, pp2::Pp2, rack::Rack};
+use board::{
+    cable::{Cables, Kind},
+    neta::Neta,
+    nic::Nic,
+    pp2::Pp2,
+    rack::Rack,
+};
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -26,8 +32,15 @@ fn main() -> ExitCode {
 
 fn serve(kind: &str, sockets: &[String]) -> Result<(), Box<dyn Error>> {
     let (make, cables): (fn() -> Box<dyn Nic>, _) = match kind {
-        "neta" => (|| Box::new(Neta::new()), Cables::new([((0, 0), (1, 0))])),
-        "pp2" => (|| Box::new(Pp2::new()), Cables::new([((0, 0), (1, 0)), ((0, 1), (1, 1))])),
+        "neta" => (
+            || Box::new(Neta::new()),
+            // The EspressoBIN's switch is between the second pair.
+            Cables::new([((0, 0), (1, 0), Kind::Plain), ((2, 0), (3, 0), Kind::Switch)]),
+        ),
+        "pp2" => (
+            || Box::new(Pp2::new()),
+            Cables::new([((0, 0), (1, 0), Kind::Plain), ((0, 1), (1, 1), Kind::Plain)]),
+        ),
         other => return Err(format!("no model of {other}; there is: neta, pp2").into()),
     };
     let listeners = sockets.iter().map(UnixListener::bind).collect::<io::Result<Vec<_>>>()?;

@@ -1,35 +1,25 @@
 //! What is the same on every board: starting the agent, frames there and back, what it takes.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use e2e::{
-    agent::{Agent, AgentCommand},
-    command::{ip, run},
-    wire::WINDOW,
+    agent::{Agent, AgentCommand, umemd},
+    command::ip,
+    wire::{WINDOW, Wire, any_size},
 };
-use serde_json::Value;
 
 use super::{
-    cable::{self, Cable, NEAR, STEER},
+    cable::{self, Cable, NEAR, OTHER_PORT, STEER, carrier_changes},
     verdict::Verdicts,
 };
 
 /// Time enough for anything that works, on an emulated CPU.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The agent on `eth0`, sending back what it takes.
 pub(super) fn reflecting(args: &[&str]) -> AgentCommand {
     let run = ["--iface", NEAR, "--steer", STEER, "--handler", "reflect"];
     AgentCommand::new().args(run).args(args.iter().copied())
-}
-
-/// Sizes of UDP payloads for an MTU of 1500: both ends, and what lies between.
-pub(super) fn any_size(number: u64) -> usize {
-    match number % 4 {
-        0 => (number / 4 % 64) as usize,
-        1 => 1472 - (number / 4 % 64) as usize,
-        _ => (number * 37 % 1473) as usize,
-    }
 }
 
 /// Sends datagrams in small windows to a reflecting agent, and checks each that comes back, and the law.
@@ -61,29 +51,71 @@ pub(super) fn check_refusals(verdicts: &mut Verdicts, longest: u32) {
         assert!(cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
     });
     verdicts.check("an MTU that the driver takes no program with is refused with its limit", || {
-        let set = |mtu: u32| ip(&["link", "set", NEAR, "mtu", &mtu.to_string()]);
-        set(longest + 8);
-        let exit = reflecting(&[]).run();
-        set(1500);
+        set_mtu(NEAR, longest + 8);
+        let exit = reflecting(&["--multi-buffer", "off"]).run();
+        set_mtu(NEAR, 1500);
         assert_eq!(exit.code, Some(1), "{exit}");
         assert!(exit.stderr.contains(&format!("ip link set {NEAR} mtu {longest}")), "{exit}");
     });
 }
 
+/// Sets an interface's MTU.
+pub(super) fn set_mtu(dev: &str, mtu: u32) {
+    ip(&["link", "set", dev, "mtu", &mtu.to_string()]);
+}
+
+/// A rule more, and a rule less: what comes back follows, and the link knows nothing of it.
+pub(super) fn check_rules(verdicts: &mut Verdicts, agent: &Agent, cable: &Cable) {
+    verdicts.check("`umemd rule add` and `del` are in force at once, and no link bounces", || {
+        let before = (carrier_changes(NEAR), agent.xdp_links(), program_id());
+        let (wire, other, _near) = (cable.wire(), cable.wire_to(OTHER_PORT), cable.listen());
+        let comes_back = |wire: &Wire| {
+            wire.send(0..1, any_size);
+            wire.receive(Duration::from_millis(500)).is_some()
+        };
+        assert!(comes_back(&wire) && !comes_back(&other));
+        let rule = format!("udp dst port {OTHER_PORT}");
+        agent.tell(&["rule", "add", &rule, "--name", "other"]).ok();
+        assert!(comes_back(&wire) && comes_back(&other));
+        agent.tell(&["rule", "del", "other"]).ok();
+        assert!(comes_back(&wire) && !comes_back(&other));
+        assert_eq!((carrier_changes(NEAR), agent.xdp_links(), program_id()), before);
+    });
+}
+
+/// The program on `eth0`, by the kernel's number.
+pub(super) fn program_id() -> u64 {
+    cable::show(None, NEAR)["xdp"]["prog"]["id"].as_u64().expect("a program is attached")
+}
+
 /// What the doctor says of `eth0`: no word of something that does not work, and each of these.
 pub(super) fn check_doctor(verdicts: &mut Verdicts, driver: &str, says: &[&str]) {
-    verdicts.check("the doctor knows the driver and its quirks", || {
-        let mut doctor = Command::new("umemd");
-        let text = run(doctor.args(["doctor", "--iface", NEAR, "--json"]), "")
-            .unwrap_or_else(|error| panic!("{error}"));
-        let report: Value = serde_json::from_str(&text).expect("--json prints JSON");
+    verdicts.check("the doctor tells the truth about the driver, and touches nothing", || {
+        let before = carrier_changes(NEAR);
+        // For whoever reads the console.
+        println!("{}", umemd(&["doctor", "--iface", NEAR]).stdout);
+        let report = umemd(&["doctor", "--iface", NEAR, "--json"]).json();
+        assert_eq!(carrier_changes(NEAR), before);
         let findings = report["findings"].as_array().expect("there are findings");
         let texts: Vec<&str> = findings.iter().filter_map(|finding| finding["text"].as_str()).collect();
         assert!(findings.iter().any(|f| f["asked"] == "driver" && f["text"] == driver), "{texts:?}");
-        for word in says {
+        for word in says.iter().chain(&["nobody has an AF_XDP socket here"]) {
             assert!(texts.iter().any(|text| text.contains(word)), "nothing about {word:?}: {texts:?}");
         }
         assert!(findings.iter().all(|finding| finding["answer"] != "no"), "{texts:?}");
+    });
+}
+
+/// What the doctor says of `eth0` while an agent has it.
+pub(super) fn check_doctor_beside(verdicts: &mut Verdicts, driver: &str) {
+    verdicts.check("the doctor sees the program and the sockets of a running agent", || {
+        let before = carrier_changes(NEAR);
+        let told = umemd(&["doctor", "--iface", NEAR]);
+        assert_eq!((told.code, carrier_changes(NEAR)), (Some(1), before), "{told:?}");
+        for words in [driver, "an XDP program is attached in native mode", "AF_XDP socket"] {
+            assert!(told.stdout.contains(words), "nothing about {words:?}: {told:?}");
+        }
+        assert!(!told.stdout.contains("nobody has"), "{told:?}");
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -13,8 +13,6 @@ pub(super) const LINK: Duration = Duration::from_secs(60);
 
 /// The end that the agent attaches to: as on a board, in the namespace of everyone.
 pub(super) const NEAR: &str = "eth0";
-const NEAR_IP: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
-const FAR_IP: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 2);
 
 /// The UDP port that the agent is told to take.
 pub(super) const PORT: u16 = 7007;
@@ -23,70 +21,67 @@ pub(super) const STEER: &str = "udp dst port 7007";
 /// A port that is the stack's.
 pub(super) const OTHER_PORT: u16 = 7008;
 
-/// The other end is here.
+/// Both ends.
 #[derive(Debug)]
 pub(super) struct Cable {
+    near_name: &'static str,
+    near_ip: Ipv4Addr,
     pub(super) far: NetNs,
-    pub(super) far_name: String,
+    pub(super) far_name: &'static str,
+    far_ip: Ipv4Addr,
 }
 
 impl Cable {
     /// Takes `eth0` and the port `far_name`, brings both up, and gives them addresses.
-    pub(super) fn lay(far_name: &str) -> Self {
+    pub(super) fn lay(far_name: &'static str) -> Self {
+        Self::between(NEAR, far_name, 0)
+    }
+
+    /// The same with another port than `eth0`, as cable number `number`.
+    pub(super) fn between(near_name: &'static str, far_name: &'static str, number: u8) -> Self {
         let far = NetNs::new("far");
         ip(&["link", "set", far_name, "netns", far.name()]);
-        for scope in ["all", "default", NEAR] {
+        for scope in ["all", "default", near_name] {
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
         }
-        let cable = Self { far, far_name: far_name.to_owned() };
-        let (near_mac, far_mac) = (mac(None, NEAR), mac(Some(cable.far.name()), far_name));
         ip(&["link", "set", "lo", "up"]);
-        for (netns, dev, own, other, other_mac) in [
-            (None, NEAR, NEAR_IP, FAR_IP, far_mac),
-            (Some(cable.far.name()), far_name, FAR_IP, NEAR_IP, near_mac),
-        ] {
-            let run = |args: &[&str]| {
-                let prefix: &[&str] = match &netns {
-                    Some(name) => &["-netns", name],
-                    None => &[],
-                };
-                ip(&[prefix, args].concat())
+        let [near_ip, far_ip] = [1, 2].map(|end| Ipv4Addr::new(10, 79, number, end));
+        let cable = Self { near_name, near_ip, far, far_name, far_ip };
+        for (netns, dev, own) in [(None, near_name, near_ip), (Some(cable.far.name()), far_name, far_ip)] {
+            let prefix: &[&str] = match &netns {
+                Some(name) => &["-netns", name],
+                None => &[],
             };
-            run(&["address", "add", &format!("{own}/30"), "dev", dev]);
-            run(&["link", "set", dev, "up"]);
-            run(&[
-                "neighbour",
-                "replace",
-                &other.to_string(),
-                "lladdr",
-                &other_mac,
-                "dev",
-                dev,
-                "nud",
-                "permanent",
-            ]);
+            let own = format!("{own}/30");
+            for args in [&["address", "add", own.as_str(), "dev", dev][..], &["link", "set", dev, "up"]] {
+                ip(&[prefix, args].concat());
+            }
         }
+        cable.restore_neighbour();
+        let (near, near_mac) = (near_ip.to_string(), mac(None, near_name));
+        let far = ["-netns", cable.far.name(), "neighbour", "replace", &near, "lladdr", &near_mac];
+        ip(&[&far[..], &["dev", far_name, "nud", "permanent"]].concat());
         cable.wait_for_link();
         cable
     }
 
     /// Waits until both ends have a carrier.
     pub(super) fn wait_for_link(&self) {
-        wait_until("eth0 has a carrier", LINK, || has_carrier(None, NEAR));
-        wait_until("the far port has a carrier", LINK, || has_carrier(Some(self.far.name()), &self.far_name));
+        wait_until("the near port has a carrier", LINK, || has_carrier(None, self.near_name));
+        wait_until("the far port has a carrier", LINK, || has_carrier(Some(self.far.name()), self.far_name));
     }
 
-    /// Tells `eth0` again where the far end is, which it forgets when it is brought down.
+    /// Tells the near end where the far end is, which it forgets when it is brought down.
     pub(super) fn restore_neighbour(&self) {
-        let mac = mac(Some(self.far.name()), &self.far_name);
-        ip(&["neighbour", "replace", &FAR_IP.to_string(), "lladdr", &mac, "dev", NEAR, "nud", "permanent"]);
+        let (far, mac) = (self.far_ip.to_string(), mac(Some(self.far.name()), self.far_name));
+        ip(&["neighbour", "replace", &far, "lladdr", &mac, "dev", self.near_name, "nud", "permanent"]);
     }
 
     /// Waits until a datagram comes through to the stack and one comes back.
     pub(super) fn wait_for_traffic(&self) {
-        let near = UdpSocket::bind((NEAR_IP, OTHER_PORT)).expect("nobody else has the port");
+        let near = self.listen();
         near.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout above zero");
-        let far = Wire::connect(&self.far, (NEAR_IP, OTHER_PORT).into());
+        let far = self.wire_to(OTHER_PORT);
         let start = Instant::now();
         loop {
             far.send(0..1, |_| 100);
@@ -100,15 +95,20 @@ impl Cable {
         }
     }
 
+    /// A socket of the stack's at the near end: without one the kernel answers that nobody listens.
+    pub(super) fn listen(&self) -> UdpSocket {
+        UdpSocket::bind((self.near_ip, OTHER_PORT)).expect("nobody else has the port")
+    }
+
     /// A socket at the far end that sends to the port of the agent.
     pub(super) fn wire(&self) -> Wire {
-        Wire::connect(&self.far, near(PORT))
+        self.wire_to(PORT)
     }
-}
 
-/// The near end's address with a port.
-pub(super) fn near(port: u16) -> SocketAddr {
-    (NEAR_IP, port).into()
+    /// A socket at the far end that sends to another port.
+    pub(super) fn wire_to(&self, port: u16) -> Wire {
+        Wire::connect(&self.far, (self.near_ip, port).into())
+    }
 }
 
 /// How often the carrier of an interface came and went.
@@ -131,6 +131,11 @@ pub(super) fn show(netns: Option<&str>, dev: &str) -> serde_json::Value {
 
 pub(super) fn has_carrier(netns: Option<&str>, dev: &str) -> bool {
     show(netns, dev)["operstate"] == "UP"
+}
+
+/// The same as the driver sees it at this moment, where operstate comes later.
+pub(super) fn has_carrier_now(dev: &str) -> bool {
+    fs::read_to_string(format!("/sys/class/net/{dev}/carrier")).is_ok_and(|text| text.trim() == "1")
 }
 
 fn mac(netns: Option<&str>, dev: &str) -> String {

@@ -17,7 +17,9 @@ const COUNT: u64 = 400;
 /// The NIC whose driver takes its receive buffers out of the UMEM, if the kernel is new enough.
 pub(super) fn check_igb(verdicts: &mut Verdicts) {
     let Some(cable) = begin(verdicts, "igb") else { return };
-    agent::check_doctor(verdicts, "igb", &[]);
+    let zero_copy =
+        if linux() < (6, 14) { "the driver has none: copy mode" } else { "the driver has it, for packets" };
+    agent::check_doctor(verdicts, "igb", &["the driver runs XDP programs and redirects", zero_copy]);
     if linux() < (6, 14) {
         verdicts.note("this kernel's igb has no zero-copy: since 6.14");
         verdicts.check("zero-copy is refused, and copy mode is what one gets without asking", || {
@@ -75,19 +77,31 @@ pub(super) fn check_igb(verdicts: &mut Verdicts) {
 /// The NIC of a virtual machine, without the IOMMU that its zero-copy asks for.
 pub(super) fn check_virtio(verdicts: &mut Verdicts) {
     let Some(cable) = begin(verdicts, "virtio_net") else { return };
-    agent::check_doctor(verdicts, "virtio_net", &[]);
-    verdicts.check("native mode in copy mode, without asking: frames come back byte for byte", || {
-        let agent = agent::reflecting(&[]).start();
-        cable.wait_for_link();
-        assert_eq!(modes(&agent), ["copy"]);
-        assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
-        reflect(&agent, &cable, COUNT);
-        agent.terminate();
-        assert_eq!(agent.wait().summary()["rx_packets"], COUNT);
-    });
+    agent::check_doctor(
+        verdicts,
+        "virtio_net",
+        &["the driver runs XDP programs and redirects", "behind an IOMMU"],
+    );
+    verdicts.check(
+        "copy mode is what one gets without asking, said aloud: frames come back byte for byte",
+        || {
+            let agent = agent::reflecting(&[]).start();
+            cable.wait_for_link();
+            if linux() >= (6, 13) {
+                let said = agent.stderr();
+                assert!(said.contains("should have zero-copy and gets copy mode"), "{said}");
+            }
+            assert_eq!(modes(&agent), ["copy"]);
+            assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
+            reflect(&agent, &cable, COUNT);
+            agent.terminate();
+            assert_eq!(agent.wait().summary()["rx_packets"], COUNT);
+        },
+    );
     verdicts.check("zero-copy is refused with what it needs", || {
         let exit = agent::reflecting(&["--zerocopy"]).run();
         assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(exit.stderr.contains("behind an IOMMU"), "{exit}");
         assert!(cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
     });
     verdicts.check("the link goes down and up under a running agent", || {
