@@ -1,7 +1,7 @@
 //! [`QueuePort`]: a queue's four rings as the worker sees them.
 //!
 //! The trait trades in [`Frame`]s, never in addresses. Whoever implements it keeps a
-//! [`Ledger`](frame_pool::Ledger), so that a frame is given up when it goes onto a ring and exists
+//! [`Ledger`], so that a frame is given up when it goes onto a ring and exists
 //! again only when the ledger has recognised the address that came back. A wrong address is then a
 //! counter of the port and not a wrong frame in the worker's hands.
 
