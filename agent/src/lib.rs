@@ -27,6 +27,7 @@ pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod connections;
 pub mod control;
 pub mod counts;
 pub mod doctor;

@@ -3,16 +3,18 @@
 //! Nobody who connects can harm the agent: a request is bounded in bytes and time, its answer in time, and of too many
 //! connections the oldest is closed. All of it is on the control thread, which no worker ever waits for.
 
-use std::{collections::VecDeque, io, rc::Rc, time::Duration};
+use std::{io, rc::Rc, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    task::AbortHandle,
     time::timeout,
 };
 
-use crate::protocol::{self, LONGEST_REQUEST, Refusal, Request};
+use crate::{
+    connections,
+    protocol::{self, LONGEST_REQUEST, Refusal, Request},
+};
 
 /// For a request's first byte to its last.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -29,33 +31,13 @@ pub(in crate::control) trait Respond: 'static {
 
 /// Serves for ever. Runs inside a `LocalSet`: what is asked for belongs to the control thread.
 pub(in crate::control) async fn serve<R: Respond>(listener: UnixListener, responder: Rc<R>) {
-    let mut connections = VecDeque::new();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                make_room(&mut connections);
-                let responder = Rc::clone(&responder);
-                // Whoever dawdles or goes away is its own problem.
-                let conversation = async move { drop(converse(stream, &*responder).await) };
-                connections.push_back(tokio::task::spawn_local(conversation).abort_handle());
-            }
-            Err(error) => {
-                // Out of descriptors, say. Without a pause this would spin until one is free.
-                log::warn!("cannot accept a connection to the control socket: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// Forgets the connections that ended, and ends the oldest of too many.
-fn make_room(connections: &mut VecDeque<AbortHandle>) {
-    connections.retain(|connection| !connection.is_finished());
-    if connections.len() >= CONNECTIONS
-        && let Some(oldest) = connections.pop_front()
-    {
-        oldest.abort();
-    }
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    let serve = |stream| {
+        let responder = Rc::clone(&responder);
+        // Whoever dawdles or goes away is its own problem.
+        async move { drop(converse(stream, &*responder).await) }
+    };
+    connections::serve_each("a connection to the control socket", CONNECTIONS, accept, serve).await;
 }
 
 async fn converse(mut stream: UnixStream, responder: &impl Respond) -> io::Result<()> {

@@ -8,7 +8,7 @@
 mod host;
 mod requests;
 
-use std::{collections::VecDeque, convert::Infallible, io, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 pub use host::Hosts;
 use http_body_util::Full;
@@ -24,7 +24,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 pub use requests::Requests;
-use tokio::{net::TcpListener, task::AbortHandle};
+use tokio::net::TcpListener;
+
+use crate::connections;
 
 /// For a request's first bytes to its last.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -64,45 +66,25 @@ pub async fn serve(
     requests: Requests,
     page: impl Fn(&str) -> Option<Answer> + Clone + 'static,
 ) {
-    let mut connections = VecDeque::new();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                make_room(&mut connections);
-                let (page, hosts, requests) = (page.clone(), hosts.clone(), requests.clone());
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let response = respond(&request, &hosts, &page);
-                    requests.count(request.uri().path(), response.status());
-                    async move { Ok::<_, Infallible>(response) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(REQUEST_TIME)
-                    .max_buf_size(REQUEST_BYTES)
-                    .max_headers(REQUEST_HEADERS)
-                    .keep_alive(false)
-                    .serve_connection(TokioIo::new(stream), service);
-                // A client that breaks the protocol, dawdles or goes away is its own problem.
-                let bounded = async { drop(tokio::time::timeout(CONNECTION_TIME, connection).await) };
-                connections.push_back(tokio::task::spawn_local(bounded).abort_handle());
-            }
-            Err(error) => {
-                // Out of descriptors, say. Without a pause this would spin until one is free.
-                log::warn!("cannot accept an HTTP connection: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// Forgets the connections that ended, and ends the oldest of too many.
-fn make_room(connections: &mut VecDeque<AbortHandle>) {
-    connections.retain(|connection| !connection.is_finished());
-    if connections.len() >= CONNECTIONS
-        && let Some(oldest) = connections.pop_front()
-    {
-        oldest.abort();
-    }
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    let serve = |stream| {
+        let (page, hosts, requests) = (page.clone(), hosts.clone(), requests.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = respond(&request, &hosts, &page);
+            requests.count(request.uri().path(), response.status());
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIME)
+            .max_buf_size(REQUEST_BYTES)
+            .max_headers(REQUEST_HEADERS)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that breaks the protocol, dawdles or goes away is its own problem.
+        async { drop(tokio::time::timeout(CONNECTION_TIME, connection).await) }
+    };
+    connections::serve_each("an HTTP connection", CONNECTIONS, accept, serve).await;
 }
 
 fn respond(
