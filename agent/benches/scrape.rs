@@ -116,6 +116,7 @@ fn observation() -> Observation {
     Observation {
         at: Duration::from_secs(1),
         started: SystemTime::now(),
+        epoch: SystemTime::now(),
         leak_after: Duration::from_secs(60),
         rules: Arc::new(compile(&expressions).expect("rules")),
         handler: "drop",

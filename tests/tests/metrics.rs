@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, SystemTime},
 };
 
 use e2e::{
@@ -67,6 +68,21 @@ fn metrics_equal_the_frames_sent() {
     assert_eq!(metrics.total("umemd_tx_packets_total"), 0);
     assert_eq!(metrics.sum("umemd_packets_dropped_total", &[("reason", "handler_dropped")]), sent);
     assert_eq!(metrics.sum("umemd_rx_packets_total", &[("device", "near0"), ("queue", "0")]), sent);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_heartbeat_is_of_the_past() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    for _ in 0..20 {
+        let page = agent.get("/metrics").body;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+        let line = page.lines().find(|line| line.starts_with("umemd_worker_heartbeat_timestamp_seconds{"));
+        let beat: f64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(beat <= now && beat > now - 60.0, "{beat} at {now}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

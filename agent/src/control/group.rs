@@ -11,7 +11,7 @@ use std::{
     mem,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -44,11 +44,18 @@ pub(super) struct Common {
     pub(super) capture: RefCell<Option<Writer>>,
     /// Time zero of all turns.
     pub(super) epoch: Instant,
+    /// The same moment by the wall clock.
+    pub(super) epoch_at: SystemTime,
 }
 
 impl Common {
-    pub(super) fn new(config: RunConfig, hire: Hire, capture: Option<Writer>, epoch: Instant) -> Self {
-        Self { config: RefCell::new(Rc::new(config)), hire, capture: RefCell::new(capture), epoch }
+    pub(super) fn new(
+        config: RunConfig,
+        hire: Hire,
+        capture: Option<Writer>,
+        (epoch, epoch_at): (Instant, SystemTime),
+    ) -> Self {
+        Self { config: RefCell::new(Rc::new(config)), hire, capture: RefCell::new(capture), epoch, epoch_at }
     }
 
     /// The configuration at the moment; its rules are those in force.

@@ -123,7 +123,7 @@ fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
 
     let (epoch, wall_clock) = (Instant::now(), SystemTime::now());
     let capture = config.capture.clone().map(|capture| Writer::start(capture, wall_clock)).transpose()?;
-    let common = Common::new(config, hire, capture, epoch);
+    let common = Common::new(config, hire, capture, (epoch, wall_clock));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
@@ -384,6 +384,7 @@ impl Agent {
         Observation {
             at: self.started.elapsed(),
             started: self.started_at,
+            epoch: self.common.epoch_at,
             leak_after: self.common.config().leak_after,
             rules: Arc::clone(&self.common.config().rules),
             handler: self.common.config().handler.name(),

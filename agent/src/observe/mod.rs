@@ -34,6 +34,8 @@ pub struct Observation {
     pub at: Duration,
     /// When that was.
     pub started: SystemTime,
+    /// What the times of turns and of holds count from.
+    pub epoch: SystemTime,
     /// How long a frame may be kept before it is taken for leaked.
     pub leak_after: Duration,
     /// The rules in force.
@@ -243,6 +245,7 @@ pub(crate) fn fixture() -> Observation {
     Observation {
         at: Duration::from_secs(1),
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        epoch: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         leak_after: Duration::from_secs(60),
         rules: Arc::default(),
         handler: "drop",

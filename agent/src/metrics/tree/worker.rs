@@ -63,7 +63,7 @@ pub(super) const STEERING: &[Metric] = &[
         read: Read::Agent(|observation, out| {
             for device in &observation.devices {
                 for queue in &device.queues {
-                    let at = unix(observation.started) + queue.snapshot.last_turn.as_secs_f64();
+                    let at = unix(observation.epoch) + queue.snapshot.last_turn.as_secs_f64();
                     out.add_with(&[&device.info.name, &queue.queue.to_string()], millis(at));
                 }
             }
