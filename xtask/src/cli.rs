@@ -159,6 +159,11 @@ pub(crate) struct Board {
     #[arg(long)]
     pub(crate) shell: bool,
 
+    /// Where Debian's packages cannot be had, say so and succeed; fail all the
+    /// same if UMEMD_EXPECT_BOARDS is set.
+    #[arg(long)]
+    pub(crate) skip_unavailable: bool,
+
     #[command(flatten)]
     pub(crate) install: Install,
 }

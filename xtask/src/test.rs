@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::board::{self, Unavailable};
+use crate::board;
 use crate::cli::{Board, Test, Which};
 use crate::compile::{self, Program};
 use crate::{bench, setup, shell};
@@ -80,17 +80,19 @@ fn mutants(names: &[OsString]) -> Result<()> {
     shell::run(&mut cargo).context("an error in the pool is not noticed")
 }
 
-/// All boards; where Debian's packages for them cannot be had they are skipped by name, but not in CI.
+/// All boards, where they can be had.
 fn boards(options: &Test) -> Result<()> {
     let install = options.install;
-    let all = Board { rig: None, kernel: Vec::new(), keep: false, dev: false, shell: false, install };
-    match board::run(&all) {
-        Err(error) if error.is::<Unavailable>() && env::var_os("CI").is_none() => {
-            eprintln!("skipped: boards {}: {error:#}", all.names());
-            Ok(())
-        }
-        result => result,
-    }
+    let all = Board {
+        rig: None,
+        kernel: Vec::new(),
+        keep: false,
+        dev: false,
+        shell: false,
+        skip_unavailable: true,
+        install,
+    };
+    board::run(&all)
 }
 
 /// Everything that is built for this machine, with the same features each time: cargo builds it once.

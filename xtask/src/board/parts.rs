@@ -6,10 +6,11 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::Unavailable;
 use super::packages::Packages;
 use crate::cli::Install;
 use crate::compile::Program;
-use crate::{compile, cross, shell};
+use crate::{compile, cross, setup, shell};
 
 /// What rigs are made of.
 pub(super) struct Parts {
@@ -41,17 +42,17 @@ impl Parts {
         let guest =
             packages.with_dependencies("guest", "arm64", &["iproute2", "ethtool", "busybox-static"])?;
 
+        setup::cross(install).map_err(|error| Unavailable(format!("{error:#}")))?;
         let built = if dev { cross::umemd_dev(install) } else { cross::umemd(install) }?;
         let mut build = cross::cargo("build")?;
         let init = compile::find(
             &compile::programs(build.args(["--package", "board", "--bin", "board-guest"]))?,
             "board-guest",
         )?;
+        // Of the whole workspace, so that its features are those of the tests, and what these built serves here too.
         let mut build = shell::cargo();
-        let device = compile::find(
-            &compile::programs(build.args(["build", "--package", "board", "--bin", "board-device"]))?,
-            "board-device",
-        )?;
+        build.args(["build", "--workspace", "--exclude", "xdp-prog", "--bin", "board-device"]);
+        let device = compile::find(&compile::programs(&mut build)?, "board-device")?;
         let umemd = folder.join("umemd");
         strip(&built, &umemd)?;
         Ok(Self { tools, guest, device, init, umemd, packages, folder })

@@ -56,7 +56,7 @@ pub(crate) const MVNETA: Rig = Rig {
     hardware: Hardware::Model(Model { kind: "neta", slots: 4, nodes: mvneta_nodes, bars: &MVNETA_BARS }),
     modules: &["fixed_phy", "mvneta", "xsk_diag"],
     kernels: &[Kernel::Trixie],
-    patience: 600,
+    patience: 900,
 };
 const MVNETA_BARS: [(u32, u32); 4] = [(1, 0x1000_0000), (2, 0x1000_4000), (3, 0x1000_8000), (4, 0x1000_c000)];
 
@@ -85,7 +85,7 @@ pub(crate) const IGB: Rig = Rig {
     hardware: Hardware::Qemu("igb"),
     modules: &["igb", "xsk_diag"],
     kernels: &[Kernel::Newest],
-    patience: 600,
+    patience: 900,
 };
 
 /// A virtual machine's own NIC.
@@ -95,7 +95,7 @@ pub(crate) const VIRTIO: Rig = Rig {
     hardware: Hardware::Qemu("virtio-net-pci"),
     modules: &["virtio_net", "xsk_diag"],
     kernels: &[Kernel::Newest],
-    patience: 600,
+    patience: 900,
 };
 
 /// No hardware: the end-to-end tests, on kernels old and new.

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Time enough for anything that works, on an emulated CPU.
-pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The agent on `eth0`, sending back what it takes.
 pub(super) fn reflecting(args: &[&str]) -> AgentCommand {

@@ -108,6 +108,8 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         agent.terminate();
         let exit = agent.wait();
         exit.summary();
+        // For whoever reads the console.
+        println!("{}", exit.stderr);
         set_mtu(NEAR, 1500);
         assert!(cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
     });
