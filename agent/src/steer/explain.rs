@@ -31,7 +31,7 @@ impl fmt::Display for Explanation<'_> {
         let terms = rule.terms();
         writeln!(f, "matches a frame with {}:", if terms.len() == 1 { "this" } else { "one of these" })?;
         for term in terms {
-            writeln!(f, "  {}", conditions(term).join(", "))?;
+            writeln!(f, "{}", lines(&conditions(term)))?;
         }
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         write!(
@@ -43,6 +43,30 @@ impl fmt::Display for Explanation<'_> {
             units * 32,
         )
     }
+}
+
+/// Columns of a terminal.
+const COLUMNS: usize = 80;
+
+/// The conditions with commas between, in lines that a terminal holds; none is cut.
+fn lines(conditions: &[String]) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for (number, condition) in conditions.iter().enumerate() {
+        let comma = usize::from(number + 1 < conditions.len());
+        if number == 0 || column + 1 + condition.len() + comma > COLUMNS {
+            let indent = if number == 0 { "  " } else { "\n    " };
+            text += indent;
+            column = indent.trim_start_matches('\n').len();
+        } else {
+            text.push(' ');
+            column += 1;
+        }
+        text += condition;
+        text += &","[..comma];
+        column += condition.len() + comma;
+    }
+    text
 }
 
 /// What an entry asks for, from the outside in.
@@ -122,7 +146,8 @@ mod tests {
             explain("vlan 5 and udp dst portrange 8000-8015"),
             "vlan 5 and udp dst portrange 8000-8015\n\
              matches a frame with this:\n\
-             \x20 a VLAN tag with id 5, IP protocol 17, destination port 8000 to 8015, all read behind 4 bytes of tag\n\
+             \x20 a VLAN tag with id 5, IP protocol 17, destination port 8000 to 8015,\n\
+             \x20   all read behind 4 bytes of tag\n\
              takes 1 entry, 1 look-up and 128 bytes of tables"
         );
         assert_eq!(
@@ -133,6 +158,11 @@ mod tests {
              \x20 IPv4 or ARP destination 10.0.0.1/32\n\
              takes 2 entries, 2 look-ups and 256 bytes of tables"
         );
+        let widest = "vlan 4095 and vlan 4095 and dst net fd00:1111:2222:3333:4444:5555:6666::/112 and \
+             src net fd00:1111:2222:3333:4444:5555:6666::/112 and udp src and dst portrange 32768-65535 and \
+             ether src 02:00:00:00:00:01 and ether dst 02:00:00:00:00:02";
+        let explained = explain(widest);
+        assert!(explained.lines().skip(1).all(|line| line.len() <= COLUMNS), "{explained}");
         assert!(explain("all").contains("\n  anything\n"));
         assert!(explain("ip6 net fd00::/8").contains("IPv6 source fd00::/8"));
         assert!(explain("ether src 2:0:0:0:0:1").contains("MAC source 02:00:00:00:00:01"));
