@@ -14,7 +14,7 @@ use umemd_common::Decision;
 use super::{plan::Plan, queue::Queue};
 use crate::{
     config::RunConfig,
-    ebpf::{LoadOptions, MapError, Program, ProgramLog, Retired, RuleCount},
+    ebpf::{LoadOptions, Program, ProgramLog, Retired, RuleCount},
     nic::{self, NicError, XdpAttachment, drivers},
     observe::{DeviceInfo, DeviceView},
     steer::RuleSet,
@@ -32,6 +32,15 @@ pub(super) struct Device {
     program: RefCell<Program>,
     /// The queues served.
     pub(super) queues: Vec<Queue>,
+}
+
+/// See [`Program`], which has a method for each.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RuleStep<'a> {
+    WriteAside(&'a RuleSet),
+    Switch,
+    Undo,
+    Finish,
 }
 
 /// The program of an interface that has no sockets yet: gve wants it before those.
@@ -138,9 +147,16 @@ impl Device {
         Ok(self.program.borrow_mut().clear_socket(queue.number())?)
     }
 
-    /// Puts these rules in force, all at once.
-    pub(super) fn set_rules(&self, rules: &RuleSet) -> Result<(), MapError> {
-        self.program.borrow_mut().set_rules(rules)
+    /// The steps in which rules change on several interfaces at once.
+    pub(super) fn change_rules(&self, step: RuleStep<'_>) -> Result<()> {
+        let mut program = self.program.borrow_mut();
+        match step {
+            RuleStep::WriteAside(rules) => program.write_rules_aside(rules)?,
+            RuleStep::Switch => program.switch_rules()?,
+            RuleStep::Undo => program.undo_rules(),
+            RuleStep::Finish => program.finish_rules(),
+        }
+        Ok(())
     }
 
     /// What each rule has matched.

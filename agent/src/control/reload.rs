@@ -55,8 +55,14 @@ impl Agent {
                 different.join(", ")
             )));
         }
-        let RunConfig { rules, force: forced, .. } = new;
-        self.put_in_force(Ok(rules.as_ref().clone()), force || forced)?;
+        let RunConfig { rules, force: forced, source, .. } = new;
+        self.change_to(rules.as_ref().clone(), force || forced).map_err(|error| {
+            let error = match source {
+                Some(source) => source.point_at(error),
+                None => error,
+            };
+            Refusal::refused(format_args!("{error:#}"))
+        })?;
         Ok(self.changed(Vec::new()))
     }
 

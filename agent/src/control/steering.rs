@@ -6,7 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use umemd_common::{Decision, maps::Count};
 
-use super::{Agent, device::Device, plan::Surroundings};
+use super::{
+    Agent,
+    device::{Device, RuleStep},
+    plan::Surroundings,
+};
 use crate::{
     config::RunConfig,
     protocol::{self, Changed, ListedRule, OtherAction, Refusal, RuleListing, RuleText},
@@ -114,20 +118,19 @@ impl Agent {
         Changed { rules: rules.len(), default: rules.default.into(), added }
     }
 
+    /// Puts rules that somebody asked for in force, or says why not.
+    fn put_in_force(&self, rules: Result<RuleSet, SetError>, force: bool) -> Result<(), Refusal> {
+        let rules = rules.map_err(Refusal::usage)?;
+        self.change_to(rules, force).map_err(|error| Refusal::refused(format_args!("{error:#}")))
+    }
+
     /// The one way in which rules change: refused rules, and rules that the kernel does not take, leave the old ones
     /// in force.
-    pub(super) fn put_in_force(&self, rules: Result<RuleSet, SetError>, force: bool) -> Result<(), Refusal> {
-        let rules = Arc::new(rules.map_err(Refusal::usage)?);
-        let refused = |error: anyhow::Error| Refusal::refused(format_args!("{error:#}"));
+    pub(super) fn change_to(&self, rules: RuleSet, force: bool) -> Result<()> {
+        let rules = Arc::new(rules);
         let before = self.common.config();
-        let harmless = self.guard(&before.rules, &rules, force).map_err(refused)?;
-        if let Err(error) = self.each_device(|device| Ok(device.set_rules(&rules)?)) {
-            // On those that took the new rules already.
-            if let Err(error) = self.each_device(|device| Ok(device.set_rules(&before.rules)?)) {
-                log::error!("{error:#}");
-            }
-            return Err(refused(error.context("the rules are not in force")));
-        }
+        let harmless = self.guard(&before.rules, &rules, force)?;
+        self.change_rules(&rules).context("the rules are not in force")?;
         let had_tags = before.rules.look_for_tags();
         // An interface that comes back is guarded again, unless its rules were forced.
         let force = !harmless && (force || before.force);
@@ -140,6 +143,12 @@ impl Agent {
             });
         }
         Ok(())
+    }
+
+    /// Puts rules in force on every interface that is served, or on none.
+    fn change_rules(&self, rules: &RuleSet) -> Result<()> {
+        let on_all = |step| self.each_device(|device| device.change_rules(step));
+        in_steps(rules, on_all)
     }
 
     /// Refuses rules that would cut off what the rules before did not; whether nothing at all is cut off.
@@ -181,6 +190,14 @@ impl Agent {
     }
 }
 
+/// A change of rules in steps, each on all interfaces before the next: what may be refused comes first. After an error
+/// every interface has the rules that it had.
+fn in_steps<'a>(rules: &'a RuleSet, on_all: impl Fn(RuleStep<'a>) -> Result<()>) -> Result<()> {
+    let changed = on_all(RuleStep::WriteAside(rules)).and_then(|()| on_all(RuleStep::Switch));
+    on_all(if changed.is_ok() { RuleStep::Finish } else { RuleStep::Undo })?;
+    changed
+}
+
 /// Of frames that no rule matches.
 const BY_DEFAULT: [Decision; 6] = [
     Decision::Unmatched,
@@ -193,3 +210,75 @@ const BY_DEFAULT: [Decision; 6] = [
 
 /// Names that are enough to see a slip.
 const SHOWN: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use anyhow::bail;
+
+    use super::*;
+
+    /// An interface whose rules are a number, and which fails at a step.
+    #[derive(Default)]
+    struct Fake {
+        in_force: Cell<u32>,
+        aside: Cell<Option<u32>>,
+        before: Cell<Option<u32>>,
+        fails_at: Option<&'static str>,
+    }
+
+    impl Fake {
+        fn step(&self, step: RuleStep<'_>) -> Result<()> {
+            let name = match step {
+                RuleStep::WriteAside(_) => "write",
+                RuleStep::Switch => "switch",
+                RuleStep::Undo => "undo",
+                RuleStep::Finish => "finish",
+            };
+            if self.fails_at == Some(name) {
+                bail!("{name} fails");
+            }
+            match step {
+                RuleStep::WriteAside(_) => self.aside.set(Some(2)),
+                RuleStep::Switch => {
+                    self.before.set(Some(self.in_force.get()));
+                    self.in_force.set(self.aside.take().expect("written before"));
+                }
+                RuleStep::Undo => {
+                    self.aside.set(None);
+                    self.in_force.set(self.before.take().unwrap_or(self.in_force.get()));
+                }
+                RuleStep::Finish => self.before.set(None),
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_one_interface_refuses_is_in_force_on_none() {
+        for (place, fails_at) in [
+            (2, None),
+            (0, Some("write")),
+            (1, Some("write")),
+            (2, Some("write")),
+            (0, Some("switch")),
+            (1, Some("switch")),
+            (2, Some("switch")),
+        ] {
+            let fakes = [0, 1, 2].map(|number| Fake {
+                in_force: Cell::new(1),
+                fails_at: fails_at.filter(|_| number == place),
+                ..Fake::default()
+            });
+            let rules = RuleSet::default();
+            let changed = in_steps(&rules, |step| fakes.iter().try_for_each(|fake| fake.step(step)));
+            assert_eq!(changed.is_ok(), fails_at.is_none());
+            let expected = if changed.is_ok() { 2 } else { 1 };
+            for fake in &fakes {
+                let left = (fake.in_force.get(), fake.aside.get(), fake.before.get());
+                assert_eq!(left, (expected, None, None), "{fails_at:?} on {place}");
+            }
+        }
+    }
+}

@@ -173,8 +173,7 @@ pub enum MapError {
     Tables(#[from] TablesError),
     /// Nobody can say when the program is through with the old rules, so that they cannot be overwritten.
     #[error(
-        "this kernel does not say when the XDP program is through with the old rules (membarrier); restart umemd \
-         with the new ones"
+        "the kernel does not say when the XDP program is through with the old rules; restart umemd with the new ones"
     )]
     Grace {
         /// Why.

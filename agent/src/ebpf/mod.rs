@@ -62,15 +62,6 @@ pub struct LoadOptions {
     pub frags: bool,
 }
 
-/// The program's size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statistics {
-    /// Instructions that the verifier walked through; `None` before Linux 5.16.
-    pub verified: Option<u32>,
-    /// Bytes of machine code.
-    pub compiled: u32,
-}
-
 /// The log of the program; see [`Program::take_log`].
 pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 
@@ -255,6 +246,36 @@ impl Program {
         self.rules.set(rules)
     }
 
+    /// Writes these rules beside those in force, for [`switch_rules`](Self::switch_rules): what is refused is refused
+    /// here, and nothing is in force by it.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_rules`](Self::set_rules).
+    pub fn write_rules_aside(&mut self, rules: &RuleSet) -> Result<(), MapError> {
+        self.rules.write_aside(rules)
+    }
+
+    /// Puts what was written aside in force; one write.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses; nothing is known that would. The rules before stay in force then.
+    pub fn switch_rules(&mut self) -> Result<(), MapError> {
+        self.rules.switch()
+    }
+
+    /// Takes a change back that is not [finished](Self::finish_rules): the rules before are in force, with their
+    /// counts.
+    pub fn undo_rules(&mut self) {
+        self.rules.undo();
+    }
+
+    /// Ends a change, and waits for the last frame under the rules before.
+    pub fn finish_rules(&mut self) {
+        self.rules.finish();
+    }
+
     /// What each rule has matched, in the order of the rules, summed over CPUs.
     ///
     /// # Errors
@@ -342,16 +363,6 @@ impl Program {
     pub fn test_runs(&mut self, frame: &[u8], repeat: u32) -> Result<(), aya::programs::ProgramError> {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
         xdp(&mut self.ebpf, self.name).test_run(options).map(drop)
-    }
-
-    /// What the verifier and the compiler of the kernel made of the program.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not answer.
-    pub fn statistics(&mut self) -> Result<Statistics, aya::programs::ProgramError> {
-        let info = xdp(&mut self.ebpf, self.name).info()?;
-        Ok(Statistics { verified: info.verified_instruction_count(), compiled: info.size_jitted() })
     }
 }
 

@@ -1,11 +1,10 @@
 //! The rules in the program's maps: two generations, one switch, and the counters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use rustix::thread::{MembarrierCommand, membarrier};
 use umemd_common::maps::{
     Count, GENERATION, GENERATIONS, MAX_COUNTERS, MAX_RULES, MAX_SHAPES, MAX_UNITS, QUEUES, RULE_COUNTS,
     SETS, SHAPES, UNITS,
@@ -14,6 +13,7 @@ use umemd_common::search::{Set, Shape, Unit};
 
 use super::{LoadError, MapError, take};
 use crate::steer::{Image, RuleSet};
+use crate::sys::grace::GracePeriod;
 
 /// What a rule has matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +32,13 @@ pub(super) struct RuleMaps {
     units: Array<MapData, Unit>,
     queues: Array<MapData, u64>,
     counts: PerCpuArray<MapData, Count>,
+    grace: GracePeriod,
     /// The generation in force.
     in_force: u32,
     /// Whether the other generation is nobody's any more.
     settled: bool,
+    /// The change that is under way.
+    change: Option<Change>,
     /// The rules in force in their order, each with its counter.
     counters: Vec<(String, u16)>,
     /// Counters that no rule in force has.
@@ -44,6 +47,22 @@ pub(super) struct RuleMaps {
     carried: HashMap<String, Count>,
     /// Counters of the rules before, which a frame on its way may still count in.
     leaving: Vec<u16>,
+}
+
+/// Rules on their way into force.
+enum Change {
+    /// They lie in the generation that is not in force.
+    Written {
+        counters: Vec<(String, u16)>,
+        /// Those of the counters that had no rule.
+        fresh: Vec<u16>,
+    },
+    /// They are in force, and the rules before lie where they did.
+    Switched {
+        /// Their counters.
+        before: Vec<(String, u16)>,
+        fresh: Vec<u16>,
+    },
 }
 
 impl RuleMaps {
@@ -55,8 +74,13 @@ impl RuleMaps {
             units: take(ebpf, UNITS)?,
             queues: take(ebpf, QUEUES)?,
             counts: take(ebpf, RULE_COUNTS)?,
+            grace: GracePeriod::new().map_err(|source| LoadError::Kernel {
+                what: "create the maps that wait for the XDP program",
+                source: aya::maps::MapError::IoError(source).into(),
+            })?,
             in_force: 0,
             settled: true,
+            change: None,
             counters: Vec::new(),
             free: (0..MAX_COUNTERS as u16).rev().collect(),
             carried: HashMap::new(),
@@ -64,50 +88,90 @@ impl RuleMaps {
         })
     }
 
-    /// Writes the generation that is not in force, and switches.
+    /// All of a change, at once.
     pub(super) fn set(&mut self, rules: &RuleSet) -> Result<(), MapError> {
+        self.write_aside(rules)?;
+        self.switch()?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Writes rules into the generation that is not in force: all of a change that may fail for a reason of its own.
+    pub(super) fn write_aside(&mut self, rules: &RuleSet) -> Result<(), MapError> {
+        self.undo();
         self.settle()?;
         let next = (self.in_force + 1) % GENERATIONS;
         let (counters, fresh) = self.assign(rules);
         let numbers: Vec<u16> = counters.iter().map(|(_, counter)| *counter).collect();
-        let written = Image::build(rules, &numbers, next)
-            .map_err(MapError::from)
-            .and_then(|image| {
-                self.zero(&fresh)?;
-                self.write(&image, next)
-            })
-            .and_then(|()| self.generation.set(0, next, 0).map_err(failed));
-        if let Err(error) = written {
+        let written = Image::build(rules, &numbers, next).map_err(MapError::from).and_then(|image| {
+            self.zero(&fresh)?;
+            self.write(&image, next)
+        });
+        match written {
+            Ok(()) => self.change = Some(Change::Written { counters, fresh }),
+            Err(_) => self.free.extend(fresh),
+        }
+        written
+    }
+
+    /// Puts what was written aside in force.
+    pub(super) fn switch(&mut self) -> Result<(), MapError> {
+        let Some(Change::Written { counters, fresh }) = self.change.take() else { return Ok(()) };
+        if let Err(error) = self.flip() {
             self.free.extend(fresh);
             return Err(error);
         }
-        self.in_force = next;
-        self.settled = false;
-        let kept: std::collections::HashSet<u16> = numbers.into_iter().collect();
         let before = std::mem::replace(&mut self.counters, counters);
-        if !self.carried.is_empty() {
-            let in_force: std::collections::HashSet<&str> =
-                self.counters.iter().map(|(name, _)| name.as_str()).collect();
-            self.carried.retain(|name, _| in_force.contains(name.as_str()));
-        }
-        self.leaving = before.into_iter().map(|(_, counter)| counter).filter(|c| !kept.contains(c)).collect();
-        // Waits for the last frame under the old rules, so that who asked for the new ones may rely on them. That it
-        // cannot be waited for is said by the next change, which is what needs it.
-        if let Err(error) = self.settle() {
-            log::debug!("{error}");
-        }
+        self.change = Some(Change::Switched { before, fresh });
         Ok(())
     }
 
-    /// Waits until no frame is being looked at under the rules before.
-    ///
-    /// The program runs within one RCU read-side section per frame, and `MEMBARRIER_CMD_GLOBAL` is
-    /// `synchronize_rcu()` (`kernel/sched/membarrier.c`), but for a machine with one CPU: there nothing runs beside
-    /// us, since XDP is not preempted. A kernel with `nohz_full` refuses.
+    /// Takes back what is under way: the rules before are in force then, and go on counting.
+    pub(super) fn undo(&mut self) {
+        match self.change.take() {
+            None => {}
+            Some(Change::Written { fresh, .. }) => self.free.extend(fresh),
+            Some(Change::Switched { before, fresh }) => {
+                // The same write has just succeeded.
+                if let Err(error) = self.flip() {
+                    log::error!("{error}");
+                }
+                self.counters = before;
+                self.leaving = fresh;
+            }
+        }
+    }
+
+    /// Ends a change: the rules before are forgotten. Waits for the last frame under them, so that who asked for the
+    /// new ones may rely on them.
+    pub(super) fn finish(&mut self) {
+        let Some(Change::Switched { before, .. }) = self.change.take() else { return };
+        let kept: HashSet<u16> = self.counters.iter().map(|(_, counter)| *counter).collect();
+        if !self.carried.is_empty() {
+            let in_force: HashSet<&str> = self.counters.iter().map(|(name, _)| name.as_str()).collect();
+            self.carried.retain(|name, _| in_force.contains(name.as_str()));
+        }
+        self.leaving = before.into_iter().map(|(_, counter)| counter).filter(|c| !kept.contains(c)).collect();
+        // That it cannot be waited for is said by the next change, which is what needs it.
+        if let Err(error) = self.settle() {
+            log::debug!("{error}");
+        }
+    }
+
+    /// Puts the other generation in force.
+    fn flip(&mut self) -> Result<(), MapError> {
+        let next = (self.in_force + 1) % GENERATIONS;
+        self.generation.set(0, next, 0).map_err(failed)?;
+        self.in_force = next;
+        self.settled = false;
+        Ok(())
+    }
+
+    /// Waits until no frame is being looked at under the rules before. The program runs within one RCU read-side
+    /// section per frame.
     fn settle(&mut self) -> Result<(), MapError> {
         if !self.settled {
-            membarrier(MembarrierCommand::Global)
-                .map_err(|errno| MapError::Grace { source: errno.into() })?;
+            self.grace.wait().map_err(|source| MapError::Grace { source })?;
             self.settled = true;
         }
         self.free.append(&mut self.leaving);
@@ -168,8 +232,7 @@ impl RuleMaps {
 
     /// Goes on from these counts, for rules in force under the same names.
     pub(super) fn carry(&mut self, counts: Vec<RuleCount>) {
-        let in_force: std::collections::HashSet<&str> =
-            self.counters.iter().map(|(name, _)| name.as_str()).collect();
+        let in_force: HashSet<&str> = self.counters.iter().map(|(name, _)| name.as_str()).collect();
         let counts = counts.into_iter().filter(|rule| in_force.contains(rule.name.as_str()));
         self.carried = counts.map(|rule| (rule.name, rule.count)).collect();
     }

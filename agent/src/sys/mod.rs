@@ -1,4 +1,5 @@
 //! The few system calls that no library has: small, audited, and the only unsafe code beside [`crate::xsk`].
 
 pub mod ethtool;
+pub mod grace;
 mod guarded;
