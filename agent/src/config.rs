@@ -1,7 +1,8 @@
 //! What to run, as plain data that was validated once.
 
+mod source;
+
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -10,6 +11,8 @@ use std::{
 };
 
 use frame_pool::{FrameLayout, LayoutError};
+pub use source::Source;
+pub(crate) use source::place;
 use thiserror::Error;
 
 use crate::{
@@ -77,32 +80,6 @@ pub struct RunConfig {
     pub log_program: bool,
     /// From where it can be read again; `None`: from nowhere.
     pub source: Option<Source>,
-}
-
-/// Where a configuration came from, so that it can be read again.
-#[derive(Clone)]
-pub struct Source(Arc<dyn Fn() -> Result<RunConfig, ConfigError> + Send + Sync>);
-
-impl Source {
-    /// A source that is read by `read`.
-    pub fn new(read: impl Fn() -> Result<RunConfig, ConfigError> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// Reads it again.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it now.
-    pub fn read(&self) -> Result<RunConfig, ConfigError> {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Source(..)")
-    }
 }
 
 impl RunConfig {

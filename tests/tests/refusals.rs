@@ -6,6 +6,7 @@ use e2e::{
     agent::AgentCommand,
     command::ip,
     exit::Exit,
+    full::Scratch,
     lab::{Lab, LabConfig, PORT, STEER},
     wait::{PATIENCE, wait_until},
 };
@@ -90,6 +91,45 @@ fn interfaces_and_queues_that_do_not_exist_are_named() {
     ip(&["-netns", netns, "link", "set", "near0", "down"]);
     let down = lab.agent(&["--steer", STEER]).run();
     assert_refused(&lab, &down, REFUSED, &["near0 is down", "ip link set near0 up"]);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn what_is_refused_late_is_shown_where_the_file_says_it() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let listener = lab.near.run(|| TcpListener::bind(near.port(PORT))).expect("a free port");
+    let _client = lab.far.run(|| TcpStream::connect(near.port(PORT))).expect("a handshake");
+    let _server = listener.accept().expect("a connection");
+    let scratch = Scratch::new();
+    let path = scratch.path().join("umemd.toml");
+    let rule = "[[rule]]\nmatch = 'udp dst port 7007'\n";
+    for (text, place) in [
+        (
+            format!("iface = ['near7']\n{rule}"),
+            "line 1, column 10\n  |\n1 | iface = ['near7']\n  |          ^^^^^^^\nthere is",
+        ),
+        (
+            format!("iface = ['near0']\nqueues = [0, 5]\n{rule}"),
+            "2 | queues = [0, 5]\n  |              ^\nnear0 has no queue 5",
+        ),
+        (
+            format!("iface = ['near0']\n{rule}[[rule]]\nmatch = 'tcp'\n"),
+            "line 5, column 9\n  |\n5 | match = 'tcp'\n  |         ^^^^^\nwill not attach to near0",
+        ),
+        (
+            format!("iface = ['near0']\ndefault = 'drop'\n{rule}"),
+            "2 | default = 'drop'\n  |           ^^^^^^\nwill not attach",
+        ),
+    ] {
+        std::fs::write(&path, text).expect("a file can be written");
+        let exit = lab.agent_on(&["--config", path.to_str().expect("of our making")]).run();
+        assert_refused(&lab, &exit, REFUSED, &["umemd.toml: line ", place]);
+    }
+    // What a flag says is not blamed on the file.
+    let path = path.to_str().expect("of our making");
+    let exit = lab.agent_on(&["--config", path, "--iface", "near9"]).run();
+    assert_refused(&lab, &exit, REFUSED, &["umemd: error: there is no interface near9"]);
 }
 
 #[test]

@@ -375,9 +375,13 @@ fn a_reload_locks_nobody_out_and_sighup_without_a_file_ends() {
     let file = Scratch::new("guard.toml", "iface = ['near0']\n");
     let agent = lab.agent_on(&["--config", file.path()]).start();
     let (_client, _server) = connect(&lab, near.port(PORT));
-    for text in ["iface = ['near0']\ndefault = 'drop'\n", "iface = ['near0']\n[[rule]]\nmatch = 'all'\n"] {
+    for (text, place) in [
+        ("iface = ['near0']\ndefault = 'drop'\n", "2 | default = 'drop'\n  |           ^^^^^^\n"),
+        ("iface = ['near0']\n[[rule]]\nmatch = 'all'\n", "3 | match = 'all'\n  |         ^^^^^\n"),
+    ] {
         file.write(text);
         let stderr = agent.tell(&["reload"]).refused(1);
+        assert!(stderr.contains(place), "{stderr}");
         assert!(stderr.contains("cut off") && stderr.contains(&near.port(PORT).to_string()), "{stderr}");
         assert_eq!(names(&agent), [""; 0]);
     }

@@ -103,16 +103,16 @@ struct RulesFile {
 }
 
 impl File {
-    /// Reads a file.
+    /// Reads a file: its text, and what that says.
     ///
     /// # Errors
     ///
     /// What is wrong, with the line and a caret under the word.
-    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn read(path: &Path) -> Result<(String, Self), ConfigError> {
         let text = text(path, fs::File::open(path))?;
         let file: Self = parse(path, &text)?;
         check(path, &text, &file.rule)?;
-        Ok(file)
+        Ok((text, file))
     }
 
     /// Fills in what the flags leave open; returns the rules.
@@ -375,12 +375,15 @@ mod tests {
                 "iface = ['eth0']\n[[rule]]\nname = 'a'\nmatch = 'udp dst prot 7'\n",
                 "line 4: bad rule: expected `port` or `portrange`, not `prot`\n  udp dst prot 7\n          ^^^^\n",
             ),
-            ("iface = ['eth0']\nframes = 1000\n", "--frames 1000 is not possible"),
+            (
+                "iface = ['eth0']\nframes = 1000\n",
+                "line 2, column 10\n  |\n2 | frames = 1000\n  |          ^^^^\n--frames 1000 is not possible",
+            ),
             ("frames = 1024\n", "needs --iface"),
             ("iface = ['eth0']\n[capture]\nsnaplen = 96\n", "--capture"),
             (
                 "iface = ['eth0']\n[[rule]]\nmatch = 'arp'\nname = 'x'\n[[rule]]\nmatch = 'ip'\nname = 'x'\n",
-                "called `x`",
+                "line 7, column 8\n  |\n7 | name = 'x'\n  |        ^^^\ntwo rules are called `x`",
             ),
         ] {
             let error = run(text, "").unwrap_err();

@@ -324,16 +324,22 @@ impl TryFrom<RunArgs> for RunConfig {
             return args.validate(rules);
         };
         let again = args.clone();
-        let from_file = File::read(&path)?.under(&mut args);
+        let (text, file) = File::read(&path)?;
+        let from_file = file.under(&mut args);
         if rules.is_empty() {
             rules = from_file;
         } else if !from_file.is_empty() {
             log::info!("--steer overrides the {} rules of {}", from_file.len(), path.display());
         }
-        let config = args
-            .validate(rules)
-            .map_err(|source| ConfigError::With { path: path.clone(), source: Box::new(source) })?;
-        Ok(Self { source: Some(Source::new(move || Self::try_from(again.clone()))), ..config })
+        let config = args.validate(rules).map_err(|error| match config::place(&text, &error) {
+            Some(place) => {
+                let problem = format!("{place}\n{:#}", anyhow::Error::from(error));
+                ConfigError::File { path: path.clone(), problem }
+            }
+            None => ConfigError::With { path: path.clone(), source: Box::new(error) },
+        })?;
+        let read = move || Self::try_from(again.clone());
+        Ok(Self { source: Some(Source::new(path, &text, read)), ..config })
     }
 }
 

@@ -109,7 +109,16 @@ where
     start(config, out, Box::new(move |place, parts| crew::solo(parts, handler(place), |_| false)))
 }
 
+/// What is refused is shown where the file says it, if there is one.
 fn start(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
+    let source = config.source.clone();
+    open_and_serve(config, out, hire).map_err(|error| match source {
+        Some(source) => source.point_at(error),
+        None => error,
+    })
+}
+
+fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome> {
     preflight::check(&config)?;
     let listener = metrics::bind(config.listen).with_context(|| {
         format!("cannot listen on {}; choose another address with --listen", config.listen)

@@ -23,6 +23,12 @@ impl RuleError {
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
+
+    /// The rule, as it was given.
+    #[must_use]
+    pub fn expression(&self) -> &str {
+        &self.expression
+    }
 }
 
 impl std::error::Error for RuleError {}
