@@ -34,14 +34,15 @@ impl Driver {
     }
 }
 
-/// Whether one variant of the program may take the place of the other, for packets in one frame or in several: whether
-/// the driver does nothing when a program is attached that depends on that, and would be left out then.
+/// Whether one variant of the program may take the place of the other, for packets in one frame or in several, without
+/// a moment between (`BPF_LINK_UPDATE`).
 ///
-/// mvneta (`mvneta_xdp_setup`) and mvpp2 (`mvpp2_xdp_setup`) check the MTU each time. veth (`veth_xdp_set`) does not: it
-/// lowers the other end's greatest MTU when the first program comes. Whoever is not known is taken to be like that.
+/// Drivers look at the new program, and refuse one that the MTU is too long for: mvneta (`mvneta_xdp_setup`), mvpp2
+/// (`mvpp2_xdp_setup`), ice, i40e, ixgbe, mlx5, bnxt. But veth (`veth_xdp_set`) lowers the other end's greatest MTU when
+/// the first program comes, and raises it only when the last one goes; it has no link to bounce.
 #[must_use]
 pub fn swaps_variants(driver: &str) -> bool {
-    ["mvneta", "mvpp2"].contains(&driver)
+    driver != "veth"
 }
 
 /// The row of a driver.
