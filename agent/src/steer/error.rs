@@ -36,8 +36,11 @@ impl std::error::Error for RuleError {}
 impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { expression, span, problem, next } = self;
-        // One column per character, whatever it was, so that the caret stands where it should.
-        let shown: String = expression.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // One column per character, whatever it was, so that the caret stands where it should; and nothing that a
+        // terminal would take for a command, also where the problem names a word.
+        let plain =
+            |text: &str| -> String { text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() };
+        let (shown, problem) = (plain(expression), plain(problem));
         let indent = expression[..span.start].chars().count();
         let width = expression[span.clone()].chars().count().max(1);
         writeln!(f, "bad rule: {problem}")?;
