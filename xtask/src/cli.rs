@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::fuzz;
+
 /// Sets up, builds, runs and tests umemd.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 80)]
@@ -30,6 +32,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Set up, then run the tests.
     Test(Test),
+    /// Look for frames and rules that break the parser or the rule language.
+    Fuzz(Fuzz),
     /// Check umemd on the stock drivers of Marvell's boards and others, and on
     /// kernels old and new, in guests.
     Board(Board),
@@ -255,6 +259,25 @@ pub(crate) struct Test {
     /// mutants, parts of their names.
     #[arg(last = true)]
     pub(crate) test_args: Vec<OsString>,
+}
+
+/// Arguments of `cargo xtask fuzz`.
+#[derive(Args, Debug)]
+pub(crate) struct Fuzz {
+    /// Which target: parser or rule; unset: one after the other.
+    #[arg(value_parser = fuzz::target)]
+    pub(crate) target: Option<String>,
+
+    /// How long each is fuzzed.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) time: humantime::Duration,
+
+    /// Do not fuzz; put what was found, and reaches new code, into the corpus.
+    #[arg(long)]
+    pub(crate) merge: bool,
+
+    #[command(flatten)]
+    pub(crate) install: Install,
 }
 
 /// Arguments of `cargo xtask conformance`.

@@ -10,6 +10,7 @@ mod cli;
 mod compile;
 mod conformance;
 mod cross;
+mod fuzz;
 mod lab;
 mod lint;
 mod remote;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build(&options).map(|()| ExitCode::SUCCESS),
         Command::Run(options) => run::run(&options, theirs),
         Command::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Board(options) => board::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint(install) => lint::run(install).map(|()| ExitCode::SUCCESS),
         Command::Conformance(options) => conformance::run(&options),

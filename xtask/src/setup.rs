@@ -36,6 +36,11 @@ pub(crate) fn full_tests(options: Install) -> Result<()> {
     until_complete(options, Extent::FullTests)
 }
 
+/// Makes sure that everything is there that fuzzing needs.
+pub(crate) fn fuzz(options: Install) -> Result<()> {
+    until_complete(options, Extent::Fuzz)
+}
+
 /// Makes sure that everything is there to build for aarch64 too.
 pub(crate) fn cross(options: Install) -> Result<()> {
     let extent = if consts::ARCH == cross::ARCH { Extent::Native } else { Extent::Aarch64 };

@@ -5,13 +5,14 @@ use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::board;
-use crate::cli::{Board, Test, Which};
+use crate::cli::{Board, Fuzz, Test, Which};
 use crate::compile::{self, Program};
-use crate::{bench, setup, shell};
+use crate::{bench, fuzz, setup, shell};
 
 /// Sets up, and runs the tests asked for; the fast ones first.
 pub(crate) fn run(options: &Test) -> Result<()> {
@@ -44,6 +45,8 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         if full {
             privileged(options, &programs, &compile::release()?)?;
             mutants(&[])?;
+            let time = Duration::from_secs(60).into();
+            fuzz::run(&Fuzz { target: None, time, merge: false, install: options.install })?;
             boards(options)?;
         }
     }

@@ -31,7 +31,7 @@ enum Others {
     None,
 }
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 10] = [
     Rule { package: "frame-pool", ours: &[], others: Others::None },
     Rule {
         package: "datapath",
@@ -40,9 +40,16 @@ const RULES: [Rule; 8] = [
     },
     Rule { package: "umemd-common", ours: &[], others: Others::None },
     Rule { package: "xdp-prog", ours: &["umemd-common"], others: Others::Any },
-    Rule { package: "umemd", ours: &["umemd-common", "datapath", "frame-pool"], others: Others::Any },
-    Rule { package: "e2e", ours: &["umemd-common"], others: Others::Any },
+    Rule {
+        package: "umemd",
+        ours: &["umemd-common", "datapath", "frame-pool", "oracle"],
+        others: Others::Any,
+    },
+    Rule { package: "e2e", ours: &["umemd-common", "oracle"], others: Others::Any },
     Rule { package: "board", ours: &["e2e"], others: Others::Any },
+    Rule { package: "fuzz", ours: &["umemd", "umemd-common", "oracle"], others: Others::Any },
+    // It shares no code with what it is compared with.
+    Rule { package: "oracle", ours: &[], others: Others::Any },
     Rule { package: "xtask", ours: &[], others: Others::Any },
 ];
 

@@ -74,6 +74,10 @@ const FULL: [Need; 3] = [
     },
 ];
 
+/// libFuzzer is a C++ program.
+const FUZZ: [Need; 1] =
+    [Need { what: "C++ compiler, for libFuzzer", package: "g++", sign: Sign::Program("c++") }];
+
 /// The C side of a static build for aarch64.
 const AARCH64: [Need; 4] = [
     Need {
@@ -105,8 +109,10 @@ pub(crate) enum Extent {
     Native,
     /// That, and what the tests and benchmarks take.
     Tests,
-    /// That, and the real peers of the longest tests.
+    /// That, the real peers of the longest tests, and what fuzzing takes.
     FullTests,
+    /// What building and running on this machine takes, and what fuzzing does.
+    Fuzz,
     /// What building and running takes, and what building for aarch64 does.
     Aarch64,
 }
@@ -140,16 +146,17 @@ pub(crate) fn look(extent: Extent) -> Lacks {
         Sign::Library(names) => has_library(root, names),
     };
     let cross = extent == Extent::Aarch64;
-    let more: [&[Need]; 2] = match extent {
-        Extent::Native => [&[], &[]],
-        Extent::Tests => [&TESTS, &[]],
-        Extent::FullTests => [&TESTS, &FULL],
-        Extent::Aarch64 => [&AARCH64, &[]],
+    let more: &[&[Need]] = match extent {
+        Extent::Native => &[],
+        Extent::Tests => &[&TESTS],
+        Extent::FullTests => &[&TESTS, &FULL, &FUZZ],
+        Extent::Fuzz => &[&FUZZ],
+        Extent::Aarch64 => &[&AARCH64],
     };
     let needs = NEEDS
         .iter()
         .chain(&LAB)
-        .chain(more.into_iter().flatten())
+        .chain(more.iter().copied().flatten())
         .filter(|need| !there(need))
         .copied()
         .collect();

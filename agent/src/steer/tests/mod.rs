@@ -1,14 +1,11 @@
-//! The language by example; in the modules against a plain oracle, and against tcpdump itself.
+//! The language by example; in the module against a plain oracle. Against tcpdump itself it is tested end to end.
 
-mod expressions;
-mod frames;
-mod oracle;
-mod tcpdump;
+mod against_oracle;
 
+use oracle::Frame;
 use umemd_common::decision::Action;
 use umemd_common::{Decision, judge};
 
-use self::frames::Frame;
 use super::*;
 
 fn entries(expression: &str) -> Vec<umemd_common::Rule> {
@@ -160,6 +157,8 @@ fn errors_put_a_caret_under_the_word_and_say_the_next_step() {
          \x20               ^^^^^^^\n\
          \x20 begin and end it at round binary numbers: 0-65535 holds it"
     );
+    // Nothing that a terminal takes for a command.
+    assert!(!shown("port 7\u{1b}[2J").contains('\u{1b}') && !shown("vlan 4\u{8}9").contains('\u{8}'));
     // Columns are counted in characters, and a tab takes one.
     assert!(shown("udp\tör arp").contains("\n  udp ör arp\n      ^^\n"), "{}", shown("udp\tör arp"));
 }
