@@ -189,7 +189,9 @@ fn plug_in(
         Hardware::Qemu(device) => {
             for port in 0..2 {
                 qemu.args(["-netdev", &format!("hubport,hubid=0,id=port{port}")]);
-                qemu.args(["-device", &format!("{device},netdev=port{port}")]);
+                // A bus each: on one, igb's virtual functions would claim the same places.
+                qemu.args(["-device", &format!("pcie-root-port,id=bus{port},chassis={port}")]);
+                qemu.args(["-device", &format!("{device},bus=bus{port},netdev=port{port}")]);
             }
             return Ok(None);
         }

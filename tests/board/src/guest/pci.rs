@@ -14,6 +14,10 @@ use super::{
 /// Frames of a check.
 const COUNT: u64 = 400;
 
+/// igb's receive buffers are whole KiB: of a frame of 2048 bytes, 256 of them the kernel's, it fills 1024, and drops
+/// what is longer.
+const FRAME: [&str; 2] = ["--frame-size", "4096"];
+
 /// The NIC whose driver takes its receive buffers out of the UMEM, if the kernel is new enough.
 pub(super) fn check_igb(verdicts: &mut Verdicts) {
     let Some(cable) = begin(verdicts, "igb") else { return };
@@ -31,7 +35,7 @@ pub(super) fn check_igb(verdicts: &mut Verdicts) {
         });
     } else {
         verdicts.check("zero-copy: frames are received and sent without a copy, byte for byte", || {
-            let agent = agent::reflecting(&["--zerocopy"]).start();
+            let agent = agent::reflecting(&["--zerocopy"]).args(FRAME).start();
             cable.wait_for_link();
             assert_eq!(modes(&agent), ["zerocopy"]);
             assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
@@ -44,7 +48,7 @@ pub(super) fn check_igb(verdicts: &mut Verdicts) {
         verdicts.check(
             "zero-copy is what one gets without asking, and it goes on after a link that was down",
             || {
-                let agent = agent::reflecting(&[]).start();
+                let agent = agent::reflecting(&FRAME).start();
                 cable.wait_for_link();
                 assert_eq!(modes(&agent), ["zerocopy"]);
                 reflect(&agent, &cable, WINDOW);
@@ -56,7 +60,7 @@ pub(super) fn check_igb(verdicts: &mut Verdicts) {
         );
         verdicts.check("more frames than the NIC's ring holds find their way home", || {
             // A ring of 256: each of its buffers is one of ours, and comes back.
-            let agent = agent::reflecting(&["--zerocopy", "--frames", "1024"]).start();
+            let agent = agent::reflecting(&["--zerocopy", "--frames", "1024"]).args(FRAME).start();
             cable.wait_for_link();
             reflect(&agent, &cable, 3 * COUNT);
             agent.terminate();
