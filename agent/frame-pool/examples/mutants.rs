@@ -131,16 +131,24 @@ impl Copy {
         let root = target.ok_or_else(|| io::Error::other("this is not run by cargo"))?.join("mutants");
         let copy = Self { root };
         let manifest = fs::read_to_string(workspace.join("Cargo.toml"))?;
-        let manifest: Vec<_> = manifest
-            .lines()
-            .filter(|line| !line.starts_with("default-members"))
-            .map(|line| if line.starts_with("members") { "members = [\"agent/frame-pool\"]" } else { line })
-            .collect();
+        // The lists of members, each from its key to the bracket at its end, make room for this crate alone.
+        let mut in_list = false;
+        let mut rest = Vec::new();
+        for line in manifest.lines() {
+            in_list |= line.starts_with("members") || line.starts_with("default-members");
+            if !in_list {
+                rest.push(line);
+            } else if line.ends_with(']') {
+                in_list = false;
+            }
+        }
+        let manifest =
+            rest.join("\n").replace("[workspace]", "[workspace]\nmembers = [\"agent/frame-pool\"]");
         if copy.crate_dir().exists() {
             fs::remove_dir_all(copy.crate_dir())?;
         }
         copy_dir(crate_dir, &copy.crate_dir())?;
-        fs::write(copy.root.join("Cargo.toml"), manifest.join("\n"))?;
+        fs::write(copy.root.join("Cargo.toml"), manifest)?;
         fs::copy(workspace.join("Cargo.lock"), copy.root.join("Cargo.lock"))?;
         Ok(copy)
     }
