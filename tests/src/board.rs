@@ -51,8 +51,8 @@ impl<'a> Board<'a> {
             .expect("a scratch folder can be written");
 
         // `ip netns exec` gives it a mount namespace, too.
-        let script = "mount --bind \"$1\" /root && mount --bind \"$2\" /tmp && \
-                      exec dropbear -F -s -m -p \"$3\" -r /root/host -P /root/pid";
+        let script = "home=~root; mount --bind \"$1\" \"$home\" && mount --bind \"$2\" /tmp && \
+                      exec dropbear -F -s -m -p \"$3\" -r \"$home/host\" -P \"$home/pid\"";
         let mut command = Command::new("setpriv");
         command.args([
             "--pdeathsig",
