@@ -11,31 +11,30 @@ use std::{
     mem,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
 use datapath::{CaptureReader, WorkerConfig, capture};
-use frame_pool::{FrameLayout, FramePool, PoolConfig, Recycler, Shutdown, UmemProvider};
+use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
 
 use super::{
+    bound::{Bound, bind},
     crew::{self, Crew, Hire, Parts, Place},
     device::{self, Attached, Device, Kept},
+    leaving::{Leaving, Past},
     plan::{self, Plan},
     queue::{Fixed, Queue},
     worker::{self, End, Post, Running, Why},
 };
 use crate::{
     capture::{Source, Writer},
-    config::{BindMode, RunConfig},
+    config::RunConfig,
     ebpf::RuleCount,
     nic::{self, NicError, interrupts},
-    observe::{DeviceInfo, DeviceView, HoldsView, QueueView},
-    xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
+    observe::{DeviceInfo, DeviceView},
+    xsk::{self, RingSizes, SocketHandle, UmemFrames, XskPort},
 };
-
-/// How often queues are counted whose numbers do not add up.
-const LOOKS: u32 = 4;
 
 /// What groups need of the agent that they are of.
 pub(super) struct Common {
@@ -101,18 +100,6 @@ enum Employed {
     Gone(Vec<FramePool>),
 }
 
-/// A group that was closed, until all of its frames are home.
-pub(super) struct Leaving {
-    workers: Vec<Past>,
-}
-
-/// A worker that ended: the last look at its queues, and their pools.
-struct Past {
-    queues: Vec<QueueView>,
-    pools: Vec<FramePool>,
-}
-
-/// How to name a queue in a message.
 fn who(device: &Device, queue: &Queue) -> String {
     format!("{} queue {}", device.info().name, queue.number())
 }
@@ -533,124 +520,11 @@ pub(super) struct Buried {
     pub(super) all: bool,
 }
 
-/// The sockets of one worker, all on one UMEM.
-struct Bound {
-    sockets: Vec<(XskPort, SocketHandle)>,
-    huge_pages: bool,
-    rings: RingSizes,
-}
-
-/// Binds one queue of each interface, in the mode planned; or in copy mode, said aloud, if zero-copy was nobody's
-/// wish but the table's.
-fn bind(config: &RunConfig, plans: &[Plan], queues: &[u32]) -> Result<Bound, OpenError> {
-    let (planned, asked) = plans[0].bind;
-    match bind_as(config, plans, queues, planned) {
-        Err(error) if planned == BindMode::ZeroCopy && !asked && !matches!(error, OpenError::Busy { .. }) => {
-            log::warn!(
-                "{error}: {} should have zero-copy and gets copy mode; --zerocopy makes this an error, --copy no \
-                 warning",
-                plans[0].driver
-            );
-            bind_as(config, plans, queues, BindMode::Copy)
-        }
-        result => result,
-    }
-}
-
-fn bind_as(config: &RunConfig, plans: &[Plan], queues: &[u32], bind: BindMode) -> Result<Bound, OpenError> {
-    let rings = RingSizes::new(config.layout, config.rings);
-    // Two sides take turns in one UMEM: twice the frames, for twice the rings.
-    let count = config.layout.chunk_count() * queues.len() as u32;
-    let layout = FrameLayout::new(config.layout.chunk_size(), count).unwrap_or(config.layout);
-    let mut request = UmemRequest {
-        interface: &plans[0].link.name,
-        queue: queues[0],
-        layout,
-        headroom: plans[0].headroom,
-        huge_pages: config.huge_pages,
-        rings,
-    };
-    let frames = match xsk::umem(request) {
-        Err(error @ OpenError::NoHugePages { .. }) => {
-            log::warn!("{error}; it gets ordinary pages");
-            request.huge_pages = false;
-            xsk::umem(request)
-        }
-        result => result,
-    }?;
-    let sockets = plans.iter().zip(queues).map(|(plan, queue)| {
-        let Plan { link, multi_buffer, .. } = plan;
-        let multi_buffer = *multi_buffer;
-        xsk::open(Request {
-            interface: &link.name,
-            queue: *queue,
-            frames: &frames,
-            rings,
-            bind,
-            multi_buffer,
-        })
-    });
-    Ok(Bound { sockets: sockets.collect::<Result<_, _>>()?, huge_pages: request.huge_pages, rings })
-}
-
 fn source(reader: CaptureReader, frames: &Arc<UmemFrames>, plans: &[Plan], index: usize) -> Source {
     Source {
         reader,
         frames: Arc::clone(frames) as _,
         interfaces: plans.iter().map(|plan| plan.link.name.clone()).collect(),
         queue: plans[0].queues[index],
-    }
-}
-
-impl Leaving {
-    /// The last look at the queues.
-    pub(super) fn queues(&self) -> impl Iterator<Item = &QueueView> {
-        self.workers.iter().flat_map(|past| &past.queues)
-    }
-
-    /// Takes late frames home, and says once a minute if some are still out; whether all are home.
-    pub(super) fn retry(&mut self, now: Duration, leak_after: Duration) -> bool {
-        let mut all_home = true;
-        for Past { queues, pools } in &mut self.workers {
-            for pool in &mut *pools {
-                if let Shutdown::Draining { warning, .. } = pool.retry(now) {
-                    all_home = false;
-                    if let Some(stalled) = warning {
-                        log::warn!("{stalled}");
-                    }
-                }
-            }
-            // Again, if somebody gave a frame back between two of its numbers.
-            for _ in 0..LOOKS {
-                count_again(queues, pools, now, leak_after);
-                if queues.iter().all(|queue| queue.snapshot.conserved()) {
-                    break;
-                }
-            }
-        }
-        all_home
-    }
-}
-
-/// Brings the last look at a worker's queues up to date with its pools. As while it ran, the second of two
-/// accounts for what its own pool took, the first for all the rest.
-fn count_again(queues: &mut [QueueView], pools: &[FramePool], now: Duration, leak_after: Duration) {
-    let mut others = 0;
-    for (side, (queue, pool)) in queues.iter_mut().zip(pools).enumerate().rev() {
-        queue.holds = HoldsView::of(&pool.recycler(), now, leak_after);
-        let (snapshot, now) = (&mut queue.snapshot, pool.places());
-        snapshot.given = pool.held();
-        snapshot.inflight = pool.inflight();
-        (snapshot.hold, snapshot.release) = (pool.hold(), pool.release());
-        let places = &mut snapshot.places;
-        places.user = now.out.saturating_sub(places.quarantined);
-        (places.ring, places.detached) = (now.ring, now.detached);
-        if side > 0 {
-            others = now.out + now.ring + now.detached;
-            snapshot.total = others;
-        } else {
-            places.slab = now.slab;
-            snapshot.total = pool.layout().chunk_count() - others;
-        }
     }
 }

@@ -3,10 +3,12 @@
 //! One thread runs all of it, on a tokio runtime of its own. Workers are plain pinned threads. The two meet in
 //! three places: a flag to stop a worker, the block that it publishes, a handle to join.
 
+mod bound;
 mod crew;
 mod device;
 mod group;
 mod leaks;
+mod leaving;
 pub mod namespace;
 mod plan;
 mod preflight;
@@ -51,8 +53,9 @@ use crew::Hire;
 pub use crew::Place;
 use device::Device;
 use frame_pool::RETRY_INTERVAL;
-use group::{Buried, Common, Group, Leaving, Open};
+use group::{Buried, Common, Group, Open};
 use leaks::Leaks;
+use leaving::Leaving;
 use socket::ControlSocket;
 
 /// How often interfaces are compared with how they were opened.
