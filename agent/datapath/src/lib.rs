@@ -26,7 +26,7 @@
 //!            |                                                                     | 6 kick
 //!            |                                                                     v
 //!            +<-- 1 complete ------------------------------ complete <- comp ring <- sends
-//!                                                       7 publish: where every frame is now
+//!                                        7 publish, once in a millisecond: where every frame is now
 //! ```
 //!
 //! The square brackets are the only place where the worker itself keeps frames between two turns, but for the
@@ -88,7 +88,7 @@ pub use self::observer::{Home, Observer, ObserverCounts, Seen};
 pub use self::packet::Packet;
 pub use self::pair::Pair;
 pub use self::port::{FrameBytes, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
-pub use self::publish::{Published, Publisher};
+pub use self::publish::{Pending, Published, Publisher};
 pub use self::right::Right;
 pub use self::shutdown::{Drain, FinalReport};
 pub use self::snapshot::{Places, Snapshot, Traffic};

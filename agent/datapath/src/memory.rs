@@ -230,6 +230,11 @@ impl QueuePort for MemoryPort {
         &mut self.memory
     }
 
+    #[inline]
+    fn lent(&self, lent: Lent) -> u32 {
+        self.ledger.lent(lent)
+    }
+
     fn places(&mut self) -> PortPlaces {
         PortPlaces::from(Occupancy {
             rx: self.rx.len(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use frame_pool::FramePool;
+use frame_pool::{FramePool, Lent};
 
 use crate::handler::PacketHandler;
 use crate::observer::Observer;
@@ -103,7 +103,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
     }
 
     fn left(&self) -> u32 {
-        let lent: u32 = self.sides.iter().map(|side| side.lent.lent_tx()).sum();
+        let lent: u32 = self.sides.iter().map(|side| side.port.lent(Lent::Tx)).sum();
         let waiting: usize = self.outboxes.iter().map(|out| out.backlog.len()).sum();
         lent + waiting as u32
     }
@@ -125,12 +125,14 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
     fn end_turn(&mut self, now: Duration, turns: [Turn; 2]) -> Turn {
         let mut more = false;
         for (side, turn) in self.sides.iter_mut().zip(&turns) {
-            side.look();
             side.end_turn(now, turn);
             more |= side.may_have_more(turn.received);
         }
-        if self.sides[0].is_to_publish(more) {
+        let published = self.sides[0].is_to_publish();
+        if published {
             self.publish();
+        } else {
+            self.sides.iter_mut().for_each(|side| side.publisher.fall_behind());
         }
         let [a, b] = turns;
         Turn {
@@ -141,6 +143,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
             kick: more_urgent(a.kick, b.kick),
             more,
             next: None,
+            published,
         }
     }
 

@@ -190,6 +190,10 @@ pub trait QueuePort {
     /// The bytes of the frames, to change.
     fn bytes_mut(&mut self) -> &mut Self::Bytes;
 
+    /// Frames lent to the fill ring and not yet read back from the RX ring, or the same of TX and completion:
+    /// what the ledger says, without a look at a ring.
+    fn lent(&self, lent: Lent) -> u32;
+
     /// Where the frames lent to the kernel are now. See [`Occupancy`] for how to find out.
     fn places(&mut self) -> PortPlaces;
 

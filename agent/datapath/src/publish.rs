@@ -1,8 +1,11 @@
 //! [`Published`]: a worker's last [`Snapshot`], readable anywhere without disturbing the worker.
 //!
-//! The numbers of a snapshot lie in the words of a seqlock, one after the other.
+//! The numbers of a snapshot lie in the words of a seqlock, one after the other. To take a snapshot and to write it
+//! costs more than a turn that found a packet or two, and at moderate load most turns are such: so a worker does it
+//! once in a millisecond, and a reader who wants to see all that happened before he asked can wait for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::seqlock::{SeqLock, SeqWriter};
@@ -79,21 +82,37 @@ impl Word for Duration {
 
 /// The reading side. Clone it for as many readers as there are.
 #[derive(Clone, Debug)]
-pub struct Published(Arc<SeqLock<WORDS>>);
+pub struct Published {
+    words: Arc<SeqLock<WORDS>>,
+    /// Whether turns have ended since that were not published.
+    behind: Arc<AtomicBool>,
+}
+
+/// The publication that shows all turns which have ended by some moment: see [`Published::pending`].
+#[derive(Clone, Copy, Debug)]
+pub struct Pending {
+    /// The version of the one before it.
+    after: u64,
+}
 
 /// The writing side: there is one.
 #[derive(Debug)]
-pub struct Publisher(SeqWriter<WORDS>);
+pub struct Publisher {
+    words: SeqWriter<WORDS>,
+    behind: Arc<AtomicBool>,
+    /// What is stored there: readers' cache lines are written to only when it changes.
+    is_behind: bool,
+}
 
 impl Publisher {
     /// A block that holds an empty snapshot.
     pub fn new() -> Self {
-        Publisher(SeqWriter::new())
+        Publisher { words: SeqWriter::new(), behind: Arc::default(), is_behind: false }
     }
 
     /// A reading side of this block.
     pub fn reader(&self) -> Published {
-        Published(Arc::clone(self.0.lock()))
+        Published { words: Arc::clone(self.words.lock()), behind: Arc::clone(&self.behind) }
     }
 
     /// Shows `snapshot` to the readers: one Relaxed store per word.
@@ -101,7 +120,22 @@ impl Publisher {
         macro_rules! words_of_each {
             ($($($field:ident).+ : $type:ty,)+) => { [$(snapshot.$($field).+.into_word()),+] };
         }
-        self.0.write(&every_number_of_a_snapshot!(words_of_each));
+        self.words.write(&every_number_of_a_snapshot!(words_of_each));
+        self.set_behind(false);
+    }
+
+    /// Tells the readers that there is more than was published.
+    #[inline]
+    pub fn fall_behind(&mut self) {
+        if !self.is_behind {
+            self.set_behind(true);
+        }
+    }
+
+    fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+        // Who sees that all is published sees it published.
+        self.behind.store(is_behind, Ordering::Release);
     }
 }
 
@@ -124,9 +158,23 @@ impl Published {
         }
     }
 
+    /// What to wait for in order to see every turn that has ended by now; `None`: all of them are published.
+    ///
+    /// A worker at work shows where it is once in a millisecond, one that sleeps when it is next called.
+    pub fn pending(&self) -> Option<Pending> {
+        // First: a publication between the two looks is then not waited for.
+        let after = self.words.version();
+        self.behind.load(Ordering::Acquire).then_some(Pending { after })
+    }
+
+    /// Whether that has been published, or is being.
+    pub fn has_come(&self, pending: Pending) -> bool {
+        self.words.version() != pending.after
+    }
+
     /// One look. `None` if the worker was publishing meanwhile.
     pub fn try_read(&self) -> Option<Snapshot> {
-        let words = self.0.read()?;
+        let words = self.words.read()?;
         let mut snapshot = Snapshot::default();
         let mut words = words.into_iter();
         macro_rules! load_each {
@@ -180,6 +228,19 @@ mod tests {
         assert_eq!(reader.read(), written);
         drop(publisher);
         assert_eq!(reader.read(), written, "readable after the worker is gone");
+    }
+
+    #[test]
+    fn a_reader_waits_for_what_is_not_published_and_for_nothing_else() {
+        let mut publisher = Publisher::new();
+        let reader = publisher.reader();
+        publisher.publish(&snapshot(Some(1)));
+        assert!(reader.pending().is_none());
+        publisher.fall_behind();
+        let pending = reader.pending().expect("a turn is not published");
+        assert!(!reader.has_come(pending));
+        publisher.publish(&snapshot(Some(2)));
+        assert!(reader.has_come(pending) && reader.pending().is_none());
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl<const N: usize> SeqLock<N> {
         fence(Ordering::Acquire); // (G)
         (self.version.load(Ordering::Relaxed) == version).then_some(words) // (H)
     }
+
+    /// How many rounds have been written, twice, and once more while one is.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
 }
 
 #[cfg(all(test, not(datapath_loom)))]

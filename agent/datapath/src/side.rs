@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use frame_pool::{Frame, FramePool, Recycler};
+use frame_pool::{Frame, FramePool, Lent, Recycler};
 
 use crate::observer::Observer;
 use crate::outbox::Outbox;
@@ -17,9 +17,9 @@ use crate::worker::{Turn, WorkerConfig};
 /// them empty a batch of 64 and what an earlier turn left behind.
 const KICKS_PER_TURN: u32 = 4;
 
-/// How many turns may follow one another, each with more to do at once, before the readers are shown where
-/// things are. At full load that is a fraction of a millisecond.
-const PUBLISH_EVERY: u32 = 16;
+/// How far readers may be behind a worker that is at work. Most turns of a busy queue are over in a few
+/// microseconds, and to show each of them would cost as much as the turn.
+const PUBLISH_EVERY: Duration = Duration::from_millis(1);
 
 /// One queue: the pool that its frames are of, its rings, and what lies in between.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) struct Side<P> {
     pub(crate) received: Vec<Packet>,
     /// The parts of the one packet that is being handled. Empty between turns.
     pub(crate) parts: Vec<Packet>,
-    /// Where the port's frames were at the end of the last turn.
+    /// Where the port's frames were at the last [`look`](Self::look).
     pub(crate) lent: PortPlaces,
     pub(crate) traffic: Traffic,
     /// Frames that were ever read from the RX ring.
@@ -48,8 +48,8 @@ pub(crate) struct Side<P> {
     turns_busy: u64,
     turns_idle: u64,
     last_turn: Duration,
-    /// Turns since the last one that was published.
-    unpublished: u32,
+    /// The last turn that was published.
+    last_published: Duration,
     pub(crate) publisher: Publisher,
 }
 
@@ -95,14 +95,19 @@ impl<P: QueuePort> Side<P> {
             turns_busy: 0,
             turns_idle: 0,
             last_turn: Duration::ZERO,
-            unpublished: 0,
+            last_published: Duration::ZERO,
             publisher: Publisher::new(),
         }
     }
 
-    /// Sent frames come home. Does not look at whether anything is received: a queue that only sends
-    /// would stop otherwise.
+    /// Sent frames come home, if any are out. Does not look at whether anything is received: a queue that only
+    /// sends would stop otherwise.
+    #[inline]
     pub(crate) fn complete<R: Right>(&mut self, out: &mut Outbox<R>) -> usize {
+        if self.port.lent(Lent::Tx) == 0 { 0 } else { self.reap(out) }
+    }
+
+    fn reap<R: Right>(&mut self, out: &mut Outbox<R>) -> usize {
         let mut completed = 0;
         loop {
             let batch = self.port.complete(&mut out.sent);
@@ -120,7 +125,7 @@ impl<P: QueuePort> Side<P> {
     /// the last one. Does not look at whether anything is received: once the fill ring is empty,
     /// nothing would be ever again.
     pub(crate) fn refill(&mut self) -> usize {
-        let missing = self.fill_target.saturating_sub(self.lent.lent_fill()) as usize;
+        let missing = self.fill_target.saturating_sub(self.port.lent(Lent::Fill)) as usize;
         let running_dry = self.runs_dry();
         if missing < self.batch && !running_dry {
             return 0;
@@ -145,9 +150,10 @@ impl<P: QueuePort> Side<P> {
         filled
     }
 
-    /// Whether the kernel has less than half of the frames that it should have for receiving.
+    /// Whether the kernel has less than half of the frames that it should have for receiving. Those on the RX
+    /// ring count as well: while there are many, every turn reads a batch and refills one.
     fn runs_dry(&self) -> bool {
-        self.lent.fill + self.lent.kernel <= self.fill_target / 2
+        self.port.lent(Lent::Fill) <= self.fill_target / 2
     }
 
     /// After a turn that received so many: whether another one is worth while at once.
@@ -156,10 +162,12 @@ impl<P: QueuePort> Side<P> {
     }
 
     /// Lends the kernel what waits, and drops what exceeds the limit.
+    #[inline]
     pub(crate) fn transmit<R: Right>(&mut self, out: &mut Outbox<R>) -> usize {
-        if out.backlog.is_empty() {
-            return 0;
-        }
+        if out.backlog.is_empty() { 0 } else { self.send(out) }
+    }
+
+    fn send<R: Right>(&mut self, out: &mut Outbox<R>) -> usize {
         let transmitted = self.port.transmit(&mut out.backlog);
         self.tx_frames += transmitted as u64;
         out.cut(out.limit, &mut self.pool);
@@ -168,21 +176,32 @@ impl<P: QueuePort> Side<P> {
 
     /// Wakes the kernel until it has what it was given or takes no more, or the turn's share of wake-ups is
     /// spent; the next turn goes on.
+    #[inline]
     pub(crate) fn kick<R: Right>(&mut self, out: &mut Outbox<R>) -> (Kick, usize) {
-        let mut completed = 0;
-        for _ in 0..KICKS_PER_TURN {
-            let kick = self.port.kick();
+        match self.port.kick() {
+            Kick::NotNeeded => (Kick::NotNeeded, 0),
+            first => self.kick_on(first, out),
+        }
+    }
+
+    fn kick_on<R: Right>(&mut self, first: Kick, out: &mut Outbox<R>) -> (Kick, usize) {
+        let (mut kick, mut completed) = (first, 0);
+        for kicks in 1.. {
             self.traffic.count_kick(kick);
             if matches!(kick, Kick::NotNeeded | Kick::Done | Kick::Down) {
-                return (kick, completed);
+                break;
             }
             let reaped = self.complete(out);
             completed += reaped;
             if kick == Kick::Busy && reaped == 0 {
-                return (kick, completed);
+                break;
             }
+            if kicks == KICKS_PER_TURN {
+                return (Kick::Again, completed);
+            }
+            kick = self.port.kick();
         }
-        (Kick::Again, completed)
+        (kick, completed)
     }
 
     /// Counts a turn.
@@ -200,12 +219,11 @@ impl<P: QueuePort> Side<P> {
         self.lent = self.port.places();
     }
 
-    /// Whether others are to be shown this turn.
-    pub(crate) fn is_to_publish(&mut self, more: bool) -> bool {
-        self.unpublished += 1;
-        let is_to_publish = !more || self.unpublished >= PUBLISH_EVERY;
+    /// Whether readers are to be shown the turn that has [ended](Self::end_turn).
+    pub(crate) fn is_to_publish(&mut self) -> bool {
+        let is_to_publish = self.last_turn.saturating_sub(self.last_published) >= PUBLISH_EVERY;
         if is_to_publish {
-            self.unpublished = 0;
+            self.last_published = self.last_turn;
         }
         is_to_publish
     }

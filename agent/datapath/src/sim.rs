@@ -211,6 +211,11 @@ impl QueuePort for SimPort {
         &mut self.umem
     }
 
+    #[inline]
+    fn lent(&self, lent: Lent) -> u32 {
+        self.ledger.lent(lent)
+    }
+
     fn places(&mut self) -> PortPlaces {
         let rx = self.rx.len();
         let fill = self.fill.len();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use frame_pool::FramePool;
+use frame_pool::{FramePool, Lent};
 
 use crate::handler::PacketHandler;
 use crate::observer::Observer;
@@ -56,6 +56,8 @@ pub struct Turn {
     /// When the handler has packets of its own to send again, if it knows. A caller that sleeps must not
     /// sleep longer.
     pub next: Option<Duration>,
+    /// Whether readers were shown this turn. If not, a caller that sleeps should not do so for long.
+    pub published: bool,
 }
 
 impl Turn {
@@ -123,7 +125,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     }
 
     fn left(&self) -> u32 {
-        self.side.lent.lent_tx() + self.outbox.backlog.len() as u32
+        self.side.port.lent(Lent::Tx) + self.outbox.backlog.len() as u32
     }
 
     /// The port, for its owner to poll or look at between turns.
@@ -139,7 +141,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     /// One turn: complete, refill, receive, handle, transmit, kick, publish. `now` is the
     /// time since whatever moment the caller counts from, and ends up in [`Snapshot::last_turn`].
     ///
-    /// Of turns with [more](Turn::more) to do at once only some are published.
+    /// Turns within a millisecond of the last one that was [published](Turn::published) are not.
     pub fn poll_once(&mut self, now: Duration) -> Turn {
         let Worker { side, outbox, handler, observer } = self;
         let completed = side.complete(outbox);
@@ -149,14 +151,16 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
         let transmitted = side.transmit(outbox);
         let (kick, completed_late) = side.kick(outbox);
         let completed = completed + completed_late;
-        side.look();
         let more = side.may_have_more(received);
-        let turn = Turn { completed, filled, received, transmitted, kick, more, next };
+        let turn = Turn { completed, filled, received, transmitted, kick, more, next, published: false };
         side.end_turn(now, &turn);
-        if side.is_to_publish(more) {
+        let published = side.is_to_publish();
+        if published {
             self.publish();
+        } else {
+            side.publisher.fall_behind();
         }
-        turn
+        Turn { published, ..turn }
     }
 
     /// A turn of the shutdown: completes, transmits the backlog and kicks, but takes in nothing new.
@@ -166,7 +170,8 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
         let completed = side.complete(outbox);
         let transmitted = side.transmit(outbox);
         let (kick, completed_late) = side.kick(outbox);
-        let turn = Turn { completed: completed + completed_late, transmitted, kick, ..Turn::default() };
+        let completed = completed + completed_late;
+        let turn = Turn { completed, transmitted, kick, published: true, ..Turn::default() };
         side.end_turn(now, &turn);
         self.publish();
         Drain { left: self.left(), turn }

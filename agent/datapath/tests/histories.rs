@@ -16,8 +16,8 @@ use common::{Recorder, for_each_seed, lawful, random_sizes};
 use datapath::handlers::{Drop, Forward, Generate, Pace, Reflect};
 use datapath::sim::{Faulty, Random, Rates, SimConfig, SimPort, SimUmem};
 use datapath::{
-    Capture, CaptureReader, Captured, FinalReport, HeldBytes, Observer, PacketHandler, Pair, Snapshot, Turn,
-    Verdict, Worker, WorkerConfig, capture,
+    Capture, CaptureReader, Captured, FinalReport, HeldBytes, Observer, PacketHandler, Pair, Published,
+    Snapshot, Turn, Verdict, Worker, WorkerConfig, capture,
 };
 use frame_pool::{FrameLayout, FramePool, MemoryProvider, PoolConfig, Shutdown, UmemProvider};
 
@@ -31,6 +31,7 @@ trait Machine {
     fn drain(&mut self, now: Duration);
     fn ports(&mut self) -> Vec<&mut Port>;
     fn snapshots(&mut self) -> Vec<Snapshot>;
+    fn published(&self) -> Vec<Published>;
     fn finish(self, now: Duration) -> Vec<FinalReport>;
 }
 
@@ -46,6 +47,9 @@ impl<H: PacketHandler, O: Observer> Machine for Worker<Port, H, O> {
     }
     fn snapshots(&mut self) -> Vec<Snapshot> {
         vec![self.snapshot()]
+    }
+    fn published(&self) -> Vec<Published> {
+        vec![self.published()]
     }
     fn finish(self, now: Duration) -> Vec<FinalReport> {
         vec![self.finish(now)]
@@ -65,8 +69,23 @@ impl<H: PacketHandler, O: Observer> Machine for Pair<Port, H, O> {
     fn snapshots(&mut self) -> Vec<Snapshot> {
         self.snapshots().into()
     }
+    fn published(&self) -> Vec<Published> {
+        self.published().into()
+    }
     fn finish(self, now: Duration) -> Vec<FinalReport> {
         self.finish(now).into()
+    }
+}
+
+/// Readers see the turn that has ended, or are told that there is more to see.
+fn check_what_is_published(machine: &mut impl Machine, turn: Turn) {
+    for (published, snapshot) in machine.published().into_iter().zip(machine.snapshots()) {
+        assert_eq!(published.pending().is_none(), turn.published);
+        assert!(
+            !turn.published || published.read() == snapshot,
+            "{:?} is not {snapshot:?}",
+            published.read()
+        );
     }
 }
 
@@ -134,7 +153,8 @@ impl World {
                 }
                 5..7 => {
                     now += Duration::from_micros(self.random.below(2000) as u64);
-                    machine.turn(now);
+                    let turn = machine.turn(now);
+                    check_what_is_published(machine, turn);
                 }
                 7 => {
                     if let Some(writer) = &mut self.writer {

@@ -286,7 +286,8 @@ fn the_fill_ring_is_refilled_in_batches_unless_it_runs_dry() {
     }
     assert_eq!(filled, [0, 0, 0, 0, 64, 0, 0]);
     arrive(&mut worker, 300);
-    assert_eq!([turn(&mut worker).filled, turn(&mut worker).filled], [64, 76], "now to the last one");
+    let filled = [(); 3].map(|()| turn(&mut worker).filled);
+    assert_eq!(filled, [64, 64, 64], "as many as were read");
 }
 
 /// The fill and the RX ring are flushed one after the other: for a moment a frame is on both.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use datapath::{Pending, Published};
 use rustix::fd::AsFd as _;
 use umemd_common::Decision;
 
@@ -187,6 +188,11 @@ impl Device {
     /// gone.
     pub(super) fn is_attached(&self) -> bool {
         !matches!(attachment(self.plan.link.index, self.program.borrow().id()), Ok(None))
+    }
+
+    /// What its workers have done and not shown yet.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (Published, Pending)> {
+        self.queues.iter().filter_map(Queue::pending)
     }
 
     /// The device as it is now.

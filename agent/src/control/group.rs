@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use datapath::{CaptureReader, WorkerConfig, capture};
+use datapath::{CaptureReader, Pending, Published, WorkerConfig, capture};
 use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
 
 use super::{
@@ -152,6 +152,12 @@ impl Group {
             ends.push((index, running.end().await));
         }
         self.with_mut(|open| open.bury(ends))
+    }
+
+    /// What workers have done and not shown yet.
+    pub(super) fn pending(&self) -> Vec<(Published, Pending)> {
+        let pending = |open: &Open| open.devices.iter().flat_map(Device::pending).collect();
+        self.with(pending).unwrap_or_default()
     }
 
     /// The group as it is now.

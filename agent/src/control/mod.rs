@@ -156,9 +156,8 @@ fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome>
             }
         }
         let (pages, hosts) = (Rc::clone(&agent), Hosts::new(&agent.common.config().allow_hosts));
-        tokio::task::spawn_local(metrics::serve(listener, hosts, agent.requests.clone(), move |path| {
-            pages.page(path)
-        }));
+        let page = async move |path: &str| pages.page(path).await;
+        tokio::task::spawn_local(metrics::serve(listener, hosts, agent.requests.clone(), page));
         if let Some(controller) = controller {
             let controller = UnixListener::from_std(controller).context("cannot use the control socket")?;
             tokio::task::spawn_local(socket::serve(controller, Rc::clone(&agent)));
@@ -272,6 +271,7 @@ impl Agent {
                 }
                 _ = reconcile.tick() => self.reconcile().await,
                 _ = every_second.tick() => {
+                    self.catch_up().await;
                     let now = self.observe();
                     conserved &= now.conserved();
                     leaks.tell(&now);
@@ -281,6 +281,7 @@ impl Agent {
         }
 
         // At the end every frame comes home: how many were recycled until then is asked before.
+        self.catch_up().await;
         let before = self.observe();
 
         let last = tokio::select! {
@@ -411,8 +412,21 @@ impl Agent {
         }
     }
 
-    /// The same, and what the kernel says of the interfaces themselves.
-    fn observe_all(&self) -> Observation {
+    /// Waits until all turns that have ended by now can be seen: workers show only some of them at once.
+    async fn catch_up(&self) {
+        let pending: Vec<_> = self.groups.iter().flat_map(Group::pending).collect();
+        // One that hangs is not waited for.
+        let patience = Instant::now() + 4 * worker::UNPUBLISHED;
+        while pending.iter().any(|(published, pending)| !published.has_come(*pending))
+            && Instant::now() < patience
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// The same, not behind any worker, and what the kernel says of the interfaces themselves.
+    async fn observe_all(&self) -> Observation {
+        self.catch_up().await;
         let mut observation = self.observe();
         let mut asked = self.asked.borrow_mut();
         let fresh = asked.as_ref().filter(|last| last.at.elapsed() < FRESH).is_some();
@@ -435,21 +449,21 @@ impl Agent {
     }
 
     /// The HTTP pages.
-    fn page(&self, path: &str) -> Option<Answer> {
+    async fn page(&self, path: &str) -> Option<Answer> {
         let page = match path {
             "/" => Answer {
                 status: StatusCode::OK,
                 content_type: "text/html; charset=utf-8",
                 body: metrics::PAGE.to_owned(),
             },
-            "/metrics" => match metrics::render(self.observe_all()) {
+            "/metrics" => match metrics::render(self.observe_all().await) {
                 Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body },
                 Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
             "/status" => Answer {
                 status: StatusCode::OK,
                 content_type: "application/json",
-                body: Status::of(&self.observe_all()).json(),
+                body: Status::of(&self.observe_all().await).json(),
             },
             "/healthz" => self.health("makes no turns", |device| device.stalled_queues().collect()),
             "/readyz" => {

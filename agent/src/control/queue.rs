@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datapath::{FinalReport, Published, snapshot::Snapshot};
+use datapath::{FinalReport, Pending, Published, snapshot::Snapshot};
 use frame_pool::Recycler;
 use rustix::net::xdp::XdpStatistics;
 
@@ -102,6 +102,11 @@ impl Queue {
             self.last.set(snapshot);
         }
         self.last.get()
+    }
+
+    /// What the worker has done and not shown yet.
+    pub(super) fn pending(&self) -> Option<(Published, Pending)> {
+        Some((self.published.clone(), self.published.pending()?))
     }
 
     /// Notes how the worker ended.

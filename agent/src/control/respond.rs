@@ -9,7 +9,7 @@ use crate::{
 impl Respond for Agent {
     async fn respond(&self, request: Request) -> String {
         match request {
-            Request::Status => answer(Ok(Status::of(&self.observe_all()))),
+            Request::Status => answer(Ok(Status::of(&self.observe_all().await))),
             Request::RuleList => answer(Ok(self.list_rules())),
             Request::RuleAdd { rules, at, force } => answer(self.add_rules(rules, at, force)),
             Request::RuleDel { names, force } => answer(self.delete_rules(&names, force)),

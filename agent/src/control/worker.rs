@@ -28,6 +28,8 @@ use crate::xsk::XskPort;
 const IDLE: Duration = Duration::from_millis(100);
 /// The same while frames are being sent: nothing wakes a sleeper when a completion arrives.
 const SENDING: Duration = Duration::from_millis(1);
+/// The same after a turn that readers were not shown: the next one is.
+pub(super) const UNPUBLISHED: Duration = Duration::from_millis(5);
 /// How long a stopping worker waits for frames that the kernel still sends.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -157,7 +159,7 @@ fn work(crew: &mut dyn Crew, stop: &Stop, post: &Post) -> Why {
         if crew.is_done() {
             break Why::Done;
         }
-        match nap(&turn, crew, now()) {
+        match nap(&turn, crew, now) {
             Some(_) if post.spin => std::hint::spin_loop(),
             Some(longest) => sleep(crew, stop, longest),
             None => {}
@@ -175,13 +177,14 @@ fn work(crew: &mut dyn Crew, stop: &Stop, post: &Post) -> Why {
 }
 
 /// How long the worker may sleep now; `None`: not at all.
-fn nap(turn: &Turn, crew: &dyn Crew, now: Duration) -> Option<Duration> {
+fn nap(turn: &Turn, crew: &dyn Crew, now: impl Fn() -> Duration) -> Option<Duration> {
     if !turn.may_sleep() {
         return None;
     }
     // While the interface is down nothing completes, however often one looks.
     let longest = if crew.is_sending() && turn.kick != Kick::Down { SENDING } else { IDLE };
-    let longest = turn.next.map_or(longest, |next| longest.min(next.saturating_sub(now)));
+    let longest = if turn.published { longest } else { longest.min(UNPUBLISHED) };
+    let longest = turn.next.map_or(longest, |next| longest.min(next.saturating_sub(now())));
     (!longest.is_zero()).then_some(longest)
 }
 

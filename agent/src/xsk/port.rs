@@ -235,6 +235,9 @@ impl QueuePort for XskPort {
             // The answer says nothing that the rings do not: a frame arrives, or the next turn asks again.
             let _ = rustix::net::recv(&rings.fd, &mut [0_u8; 0], RecvFlags::DONTWAIT);
         }
+        if self.ledger.lent(Lent::Tx) == 0 {
+            return Kick::NotNeeded;
+        }
         let pending = rings.tx_pending();
         if pending == 0 || !rings.tx.needs_wakeup() {
             return Kick::NotNeeded;
@@ -255,6 +258,11 @@ impl QueuePort for XskPort {
     #[inline]
     fn bytes_mut(&mut self) -> &mut PortFrames {
         &mut self.frames
+    }
+
+    #[inline]
+    fn lent(&self, lent: Lent) -> u32 {
+        self.ledger.lent(lent)
     }
 
     fn places(&mut self) -> PortPlaces {

@@ -21,6 +21,8 @@ use xsk_rs::{FrameDesc, Umem};
 pub struct UmemFrames {
     descriptors: Box<[UnsafeCell<FrameDesc>]>,
     layout: FrameLayout,
+    /// Bytes in a chunk, less one.
+    chunk_mask: usize,
     /// Bytes behind a new descriptor's address, to the end of its chunk.
     blank_len: usize,
     umem: Umem,
@@ -52,7 +54,8 @@ impl UmemFrames {
         let headroom = descriptors.first().map_or(0, |first| first.addr());
         let blank_len = (layout.chunk_size() as usize).saturating_sub(headroom);
         let descriptors = descriptors.into_iter().map(UnsafeCell::new).collect();
-        Ok(Self { descriptors, layout, blank_len, umem })
+        let chunk_mask = layout.chunk_size() as usize - 1;
+        Ok(Self { descriptors, layout, chunk_mask, blank_len, umem })
     }
 
     /// How the UMEM is cut into frames.
@@ -87,11 +90,10 @@ impl UmemFrames {
     #[inline]
     pub(super) fn set_descriptor(&self, frame: &Frame, descriptor: &FrameDesc) {
         let entry = self.get(frame.id());
-        let offset = descriptor.addr() & (self.layout.chunk_size() as usize - 1);
         // SAFETY: `frame` is the sole right to the frame, so by the second invariant this is the only one who
         // looks at the entry.
         unsafe { *entry = *descriptor };
-        if descriptor.lengths().data() > self.layout.chunk_size() as usize - offset {
+        if descriptor.lengths().data() > (!descriptor.addr() & self.chunk_mask) + 1 {
             // INVARIANT: cut at the chunk's end; a kernel that says so overran it.
             self.set_len(frame, usize::MAX);
         }

@@ -75,11 +75,11 @@ impl Case {
         }
         let receives = self.subject != Subject::Generate;
         let before = worker.snapshot().traffic;
-        for _ in 0..turns {
+        for turn in 0..turns {
             if receives {
                 worker.port_mut().arrive_many(self.batch, packet.len() as u32);
             }
-            one_turn(&mut worker);
+            one_turn(&mut worker, TURN * turn as u32);
             worker.port_mut().send_all();
         }
         let snapshot = worker.snapshot();
@@ -89,10 +89,13 @@ impl Case {
     }
 }
 
+/// How long a turn is said to take, which decides how many of them are published.
+const TURN: Duration = Duration::from_micros(10);
+
 /// What is counted, and nothing else: see `instructions.rs`.
 #[inline(never)]
-fn one_turn<H: PacketHandler>(worker: &mut Worker<MemoryPort, H>) {
-    black_box(worker.poll_once(black_box(Duration::ZERO)));
+fn one_turn<H: PacketHandler>(worker: &mut Worker<MemoryPort, H>, now: Duration) {
+    black_box(worker.poll_once(black_box(now)));
 }
 
 /// 60 bytes: UDP over IPv4 with a checksum, which `reflect` has to make anew.

@@ -1,6 +1,6 @@
 //! [`Faulty`]: middleware that drops, delays and lies.
 
-use frame_pool::{Frame, FrameRef, RefusedCounts};
+use frame_pool::{Frame, FrameRef, Lent, RefusedCounts};
 
 use super::random::Random;
 use crate::packet::Packet;
@@ -182,6 +182,10 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
 
     fn bytes_mut(&mut self) -> &mut P::Bytes {
         self.inner.bytes_mut()
+    }
+
+    fn lent(&self, lent: Lent) -> u32 {
+        self.inner.lent(lent)
     }
 
     fn places(&mut self) -> PortPlaces {

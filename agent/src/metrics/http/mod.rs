@@ -8,7 +8,7 @@
 mod host;
 mod requests;
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{convert::Infallible, io, rc::Rc, time::Duration};
 
 pub use host::Hosts;
 use http_body_util::Full;
@@ -64,15 +64,19 @@ pub async fn serve(
     listener: TcpListener,
     hosts: Hosts,
     requests: Requests,
-    page: impl Fn(&str) -> Option<Answer> + Clone + 'static,
+    page: impl AsyncFn(&str) -> Option<Answer> + 'static,
 ) {
+    let page = Rc::new(page);
     let accept = async || listener.accept().await.map(|(stream, _)| stream);
     let serve = |stream| {
-        let (page, hosts, requests) = (page.clone(), hosts.clone(), requests.clone());
+        let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = respond(&request, &hosts, &page);
-            requests.count(request.uri().path(), response.status());
-            async move { Ok::<_, Infallible>(response) }
+            let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
+            async move {
+                let response = respond(&request, &hosts, &*page).await;
+                requests.count(request.uri().path(), response.status());
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -87,10 +91,10 @@ pub async fn serve(
     connections::serve_each("an HTTP connection", CONNECTIONS, accept, serve).await;
 }
 
-fn respond(
+async fn respond(
     request: &Request<Incoming>,
     hosts: &Hosts,
-    page: &impl Fn(&str) -> Option<Answer>,
+    page: &impl AsyncFn(&str) -> Option<Answer>,
 ) -> Response<Full<Bytes>> {
     let host = request.headers().get(HOST).map(HeaderValue::to_str);
     let get = [Method::GET, Method::HEAD].contains(request.method());
@@ -104,7 +108,7 @@ fn respond(
             "umemd is not called that: ask for its address, or start it with --allow-host NAME\n",
         ),
         _ if !get => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
-        _ => page(request.uri().path()).unwrap_or_else(|| {
+        _ => page(request.uri().path()).await.unwrap_or_else(|| {
             Answer::text(
                 StatusCode::NOT_FOUND,
                 "no such page; there are /, /metrics, /status, /healthz and /readyz\n",

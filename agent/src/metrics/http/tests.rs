@@ -25,7 +25,7 @@ fn start() -> SocketAddr {
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            let page = |path: &str| match path {
+            let page = async |path: &str| match path {
                 "/metrics" => Some(Answer::text(StatusCode::OK, "frames 7\n")),
                 "/long" => Some(Answer::text(StatusCode::OK, "x".repeat(8 << 20))),
                 _ => None,
