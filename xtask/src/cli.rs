@@ -351,6 +351,14 @@ pub(crate) struct BenchDatapath {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Measure this handler only; may be given several times.
+    #[arg(long = "handler", value_name = "NAME", value_enum)]
+    pub(crate) handlers: Vec<BenchHandler>,
+
+    /// Compare with this one only: minimal, or xdp-bench; may be given several times.
+    #[arg(long = "peer", value_name = "NAME")]
+    pub(crate) peers: Vec<String>,
+
     /// Pairs of runs per comparison; from 6 on an interval can be given.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub(crate) pairs: usize,
@@ -358,6 +366,19 @@ pub(crate) struct BenchDatapath {
     /// How long a run is.
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(crate) time: humantime::Duration,
+}
+
+/// What is done with packets while it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchHandler {
+    /// Count them.
+    Drop,
+    /// Send them back.
+    Reflect,
+    /// Send them to another interface.
+    Forward,
+    /// Send packets of one's own.
+    Generate,
 }
 
 /// A group of tests.

@@ -9,15 +9,17 @@ mod instructions;
 mod ratio;
 mod syscalls;
 
+use std::iter;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
-use self::contestant::{Contestant, Handler, Outcome};
+use self::contestant::{Contestant, Outcome, name, transmitted};
 use self::ratio::Ratio;
 use self::syscalls::Syscalls;
-use crate::cli::{BenchDatapath, Traffic};
+use crate::cli::{BenchDatapath, BenchHandler as Handler, Traffic};
 use crate::lab::net::Namespaces;
 use crate::lab::sender::RunningSender;
 use crate::{compile, shell};
@@ -27,6 +29,17 @@ const DESTINATION: &str = "10.77.0.1:7";
 
 /// The sender's CPU; whoever receives has the other one.
 const SENDER_CPU: &str = "0";
+
+/// What a run measures beside CPU time; both cost the contestant time of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Nothing,
+    Syscalls,
+    /// The wrapper counts. The sender shares the contestant's CPU: each fills, or empties, the rings while the
+    /// other one waits, so that there is always a full batch. Apart, batches would be as small as the contestant
+    /// is fast.
+    Instructions,
+}
 
 /// Loads, as parts of what the pair of interfaces can carry.
 const LOADS: [f64; 2] = [0.5, 0.8];
@@ -38,17 +51,29 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
     let minimal = compile::release_example("minimal")?;
     let lab = Namespaces::create()?;
     let ours = Contestant::umemd(umemd, &lab.near);
-    let mut peers = vec![Contestant::minimal(minimal, &lab.near)];
-    peers.extend(Contestant::xdp_bench(&lab.near));
+    let minimal = Contestant::minimal(minimal, &lab.near);
+    let all: Vec<_> = iter::once(minimal.clone()).chain(Contestant::xdp_bench(&lab.near)).collect();
+    let wanted = |peer: &&Contestant| options.peers.is_empty() || options.peers.contains(&peer.name);
+    let peers: Vec<_> = all.iter().filter(wanted).collect();
+    if let Some(name) = options.peers.iter().find(|name| peers.iter().all(|peer| peer.name != **name)) {
+        bail!("there is no {name} to compare with: it knows minimal, and xdp-bench where that is installed");
+    }
+    lab.add_second_pair()?;
 
     let bench = Bench { lab: &lab, options };
-    let capacity = bench.capacity(&peers[0])?;
+    let capacity = bench.capacity(&minimal)?;
     eprintln!("xtask: this pair of interfaces carries {capacity} packets per second");
-    for handler in [Handler::Drop, Handler::Reflect] {
+    let handlers = if options.handlers.is_empty() { Handler::value_variants() } else { &options.handlers };
+    for &handler in handlers {
         for peer in peers.iter().filter(|peer| peer.can(handler)) {
-            for load in LOADS {
+            // What sends by itself sends all it can.
+            let loads = if handler == Handler::Generate { &[1.0][..] } else { &LOADS };
+            let instructions = [bench.instructions(&ours, handler)?, bench.instructions(peer, handler)?];
+            for load in loads {
                 let rate = (capacity as f64 * load) as u64;
-                let result = bench.compare(&ours, peer, handler, load, rate)?;
+                let mut result = bench.compare(&ours, peer, handler, *load, rate)?;
+                result["instructions_per_packet"] = json!(instructions[0]);
+                result["peer_instructions_per_packet"] = json!(instructions[1]);
                 if options.json {
                     println!("{result}");
                 } else {
@@ -93,9 +118,10 @@ impl Bench<'_> {
     /// Packets per second that arrive when the sender sends as fast as it can.
     fn capacity(&self, contestant: &Contestant) -> Result<u64> {
         let seconds = 2;
-        let outcome = self.carry(contestant, Handler::Drop, 0, Duration::from_secs(seconds), false)?;
-        ensure!(outcome.received > 0, "{} received nothing", contestant.name);
-        Ok(outcome.received / seconds)
+        let outcome =
+            self.carry(contestant, Handler::Drop, 0, Duration::from_secs(seconds), Counted::Nothing)?;
+        ensure!(outcome.packets > 0, "{} received nothing", contestant.name);
+        Ok(outcome.packets / seconds)
     }
 
     /// Pairs of runs, ours and the peer's, the first of a pair changing each time.
@@ -109,7 +135,9 @@ impl Bench<'_> {
     ) -> Result<Value> {
         let (mut costs, mut ratios, mut lost, mut conserved) = (Vec::new(), Vec::new(), 0, true);
         for pair in 0..self.options.pairs {
-            let run = |contestant| self.carry(contestant, handler, rate, self.options.time.into(), false);
+            let run = |contestant| {
+                self.carry(contestant, handler, rate, self.options.time.into(), Counted::Nothing)
+            };
             let (own, other) = if pair % 2 == 0 {
                 let own = run(ours)?;
                 (own, run(peer)?)
@@ -124,7 +152,7 @@ impl Bench<'_> {
             if !self.options.json {
                 eprintln!(
                     "  {} {}: {:.0} ns, {}: {:.0} ns (pair {})",
-                    handler.name(),
+                    name(handler),
                     ours.name,
                     own.cost()?,
                     peer.name,
@@ -133,52 +161,63 @@ impl Bench<'_> {
                 );
             }
         }
-        let traced = |who| self.carry(who, handler, rate, self.options.time.into(), true);
-        let instructions = |who: &Contestant| {
-            instructions::per_packet(|wrapper, time| {
-                self.carry(&who.clone().under(wrapper), handler, 0, time, false)
-            })
-        };
+        let traced = |who| self.carry(who, handler, rate, self.options.time.into(), Counted::Syscalls);
         let Ratio { median, low, high } = Ratio::of(&ratios);
         Ok(json!({
-            "bench": handler.name(), "peer": peer.name, "runs": self.options.pairs, "load": load,
+            "bench": name(handler), "peer": peer.name, "runs": self.options.pairs, "load": load,
             "cpu_ns_per_packet": ratio::median(&costs).round(),
             "cpu_ratio": median, "cpu_ratio_low": low, "cpu_ratio_high": high,
             "syscalls_per_packet": traced(ours)?.syscalls_per_packet(),
-            "instructions_per_packet": instructions(ours)?,
             "peer_syscalls_per_packet": traced(peer)?.syscalls_per_packet(),
-            "peer_instructions_per_packet": instructions(peer)?,
             "lost": lost, "conserved": conserved,
         }))
     }
 
-    /// One run: a contestant carries what is sent at `rate` for so long. Counting its system calls costs it time.
+    /// In user space, per packet, whatever the load.
+    fn instructions(&self, who: &Contestant, handler: Handler) -> Result<Option<f64>> {
+        instructions::per_packet(|wrapper, time| {
+            self.carry(&who.clone().under(wrapper), handler, 0, time, Counted::Instructions)
+        })
+    }
+
+    /// One run: a contestant carries what is sent at `rate` for so long, or sends by itself.
     fn carry(
         &self,
         contestant: &Contestant,
         handler: Handler,
         rate: u64,
         time: Duration,
-        traced: bool,
+        counted: Counted,
     ) -> Result<Outcome> {
         let running = contestant.start(handler)?;
-        let trace = if traced { Syscalls::of(&running.threads()?)? } else { None };
-        let before = running.cpu_time()?;
+        let trace = if counted == Counted::Syscalls { Syscalls::of(&running.threads()?)? } else { None };
+        let before = (running.cpu_time()?, transmitted(&self.lab.near)?);
+        let sent = if handler == Handler::Generate {
+            std::thread::sleep(time);
+            None
+        } else {
+            let cpu = if counted == Counted::Instructions { contestant::CPU } else { SENDER_CPU };
+            Some(self.send(cpu, rate, time)?)
+        };
+        let after = (running.cpu_time()?, transmitted(&self.lab.near)?);
+        let syscalls = trace.map(|trace| trace.count()).transpose()?;
+        let (received, conserved) = running.finish().with_context(|| contestant.name.clone())?;
+        // Who sends by itself began before and ends later.
+        let packets = if sent.is_some() { received } else { after.1 - before.1 };
+        Ok(Outcome { sent, packets, cpu_time: after.0 - before.0, syscalls, conserved })
+    }
+
+    /// Sends for so long, and waits until all has arrived. How many there were.
+    fn send(&self, cpu: &str, rate: u64, time: Duration) -> Result<u64> {
         let traffic = Traffic { rate, size: 60 };
-        let mut sender = RunningSender::start_on(SENDER_CPU, &self.lab.far, DESTINATION, &traffic)?;
+        let mut sender = RunningSender::start_on(cpu, &self.lab.far, DESTINATION, &traffic)?;
         std::thread::sleep(time);
         if let Some(failure) = sender.failure() {
             return Err(failure);
         }
         sender.stop();
-        // What is on its way arrives.
         std::thread::sleep(Duration::from_millis(100));
-        let cpu_time = running.cpu_time()? - before;
-        let syscalls = trace.map(|trace| trace.count()).transpose()?;
-        let (received, conserved) = running.finish().with_context(|| contestant.name.clone())?;
-        if sender.sent() == 0 {
-            bail!("nothing was sent");
-        }
-        Ok(Outcome { sent: sender.sent(), received, cpu_time, syscalls, conserved })
+        ensure!(sender.sent() > 0, "nothing was sent");
+        Ok(sender.sent())
     }
 }

@@ -56,14 +56,7 @@ impl Namespaces {
             // Before there are interfaces: neighbour discovery would be counted as traffic.
             quiet_ipv6(netns)?;
         }
-        let queues = ["numrxqueues", "1", "numtxqueues", "1"];
-        let end = |name, mac| [&["name", name, "address", mac], queues.as_slice()].concat();
-        let mut pair = vec!["-n", near, "link", "add"];
-        pair.extend(end("near0", "02:00:00:00:00:01"));
-        pair.extend(["type", "veth", "peer"]);
-        pair.extend(end("far0", "02:00:00:00:00:02"));
-        pair.extend(["netns", far]);
-        ip(&pair)?;
+        self.join(("near0", "02:00:00:00:00:01"), ("far0", "02:00:00:00:00:02"))?;
         for (netns, dev, own, peer, mac) in [
             (near, "near0", "10.77.0.1/30", "10.77.0.2", "02:00:00:00:00:02"),
             (far, "far0", "10.77.0.2/30", "10.77.0.1", "02:00:00:00:00:01"),
@@ -75,6 +68,28 @@ impl Namespaces {
         }
         hold_back(far);
         Ok(())
+    }
+
+    /// A second pair, `near1` and `far1`, for what forwards. Nothing at its far end answers.
+    pub(crate) fn add_second_pair(&self) -> Result<()> {
+        self.join(("near1", "02:00:00:00:00:11"), ("far1", "02:00:00:00:00:12"))?;
+        for (netns, dev) in [(&self.near, "near1"), (&self.far, "far1")] {
+            // Without addresses: it could not be told from the first pair by a route.
+            quiet_ipv6(netns)?;
+            ip(&["-n", netns, "link", "set", dev, "up"])?;
+        }
+        Ok(())
+    }
+
+    /// Adds a veth pair of one queue, each end given by name and MAC.
+    fn join(&self, near: (&str, &str), far: (&str, &str)) -> Result<()> {
+        let queues = ["numrxqueues", "1", "numtxqueues", "1"];
+        let mut pair = vec!["-n", &self.near, "link", "add", "name", near.0, "address", near.1];
+        pair.extend(queues);
+        pair.extend(["type", "veth", "peer", "name", far.0, "address", far.1]);
+        pair.extend(queues);
+        pair.extend(["netns", &self.far]);
+        ip(&pair)
     }
 }
 

@@ -12,35 +12,23 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::cli::BenchHandler as Handler;
 use crate::shell;
 
 /// Where a contestant runs; the sender has the other CPU.
-const CPU: &str = "1";
+pub(super) const CPU: &str = "1";
 
 /// The interface it takes packets from.
 const INTERFACE: &str = "near0";
+
+/// Where it forwards to.
+const OTHER: &str = "near1";
 
 /// Longer than anybody takes to start, under valgrind too.
 const START: Duration = Duration::from_secs(30);
 
 /// Between attaching a program and lending the kernel the first frames.
 const SETTLE: Duration = Duration::from_millis(300);
-
-/// What is done with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Handler {
-    Drop,
-    Reflect,
-}
-
-impl Handler {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Drop => "drop",
-            Self::Reflect => "reflect",
-        }
-    }
-}
 
 /// A program that takes packets.
 #[derive(Clone)]
@@ -72,8 +60,9 @@ impl Contestant {
     /// `xdp-bench` of xdp-tools, if one is installed that has AF_XDP.
     pub(super) fn xdp_bench(netns: &str) -> Option<Self> {
         let program = shell::which("xdp-bench")?;
-        let help = Command::new(&program).arg("--help").output().ok()?;
-        let has = String::from_utf8_lossy(&help.stdout).contains("xsk-drop");
+        let help = Command::new(&program).arg("help").output().ok()?;
+        let has =
+            [help.stdout, help.stderr].iter().any(|said| String::from_utf8_lossy(said).contains("xsk-drop"));
         if !has {
             eprintln!(
                 "xtask: not compared with {}: it has no xsk-drop (xdp-tools 1.6 has)",
@@ -93,9 +82,10 @@ impl Contestant {
         self
     }
 
-    /// xdp-bench's `xsk-tx` sends all by itself, and swaps MACs only: there is nothing to compare reflecting with.
+    /// xdp-bench neither forwards from one interface to another nor generates. What it sends back has its MACs
+    /// swapped and nothing else, which is less than umemd and the minimal loop do.
     pub(super) fn can(&self, handler: Handler) -> bool {
-        self.kind != Kind::XdpBench || handler == Handler::Drop
+        self.kind != Kind::XdpBench || matches!(handler, Handler::Drop | Handler::Reflect)
     }
 
     fn arguments(&self, handler: Handler) -> Vec<&str> {
@@ -103,11 +93,21 @@ impl Contestant {
             Kind::Umemd => {
                 let mut args = vec!["run", "--iface", INTERFACE, "--steer", "udp dst port 7", "--json"];
                 args.extend(["--netns", &self.netns, "--listen", "127.0.0.1:0", "--control", "none"]);
-                args.extend(["--cpus", CPU, "--handler", handler.name()]);
+                args.extend(["--cpus", CPU, "--handler", name(handler)]);
+                match handler {
+                    Handler::Drop | Handler::Reflect => {}
+                    Handler::Forward => args.extend(["--to", OTHER]),
+                    // Nobody has this MAC: whoever gets it throws it away.
+                    Handler::Generate => args.extend(["--dst-mac", "02:00:00:00:00:99"]),
+                }
                 args
             }
-            Kind::Minimal => vec![INTERFACE, handler.name()],
-            Kind::XdpBench => vec!["xsk-drop", INTERFACE, "-p", "-C", "copy"],
+            Kind::Minimal if handler == Handler::Forward => vec![INTERFACE, name(handler), OTHER],
+            Kind::Minimal => vec![INTERFACE, name(handler)],
+            Kind::XdpBench => {
+                let command = if handler == Handler::Reflect { "xsk-tx" } else { "xsk-drop" };
+                vec![command, INTERFACE, "--poll", "--quiet", "--copy-mode", "copy"]
+            }
         }
     }
 
@@ -121,14 +121,22 @@ impl Contestant {
         }
         command.args(["taskset", "--cpu-list", CPU]);
         command.args(&self.wrapper).arg(&self.program).args(self.arguments(handler));
+        if self.kind == Kind::XdpBench {
+            // It does not wait for the queue if the one before has only just let go of it, and says each time
+            // that there is no bpffs in the namespace.
+            thread::sleep(SETTLE);
+            command.stderr(Stdio::null());
+        }
         command.env("UMEMD_LOG", "warn").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
         let life_line = child.stdin.take();
         let mut running = Running { kind: self.kind, child, life_line };
         let start = Instant::now();
-        while !has_program(&self.netns)? {
-            ensure!(start.elapsed() < START, "{} attached no program to {INTERFACE}", self.name);
+        // Of two interfaces umemd attaches to the second one last.
+        let last = if self.kind == Kind::Umemd && handler == Handler::Forward { OTHER } else { INTERFACE };
+        while !has_program(&self.netns, last)? {
+            ensure!(start.elapsed() < START, "{} attached no program to {last}", self.name);
             if let Some(status) = running.child.try_wait()? {
                 bail!("{} ended by itself ({status})", self.name);
             }
@@ -139,10 +147,29 @@ impl Contestant {
     }
 }
 
-/// Whether an XDP program is attached.
-fn has_program(netns: &str) -> Result<bool> {
+/// A handler, as umemd and the minimal loop call it.
+pub(super) fn name(handler: Handler) -> &'static str {
+    match handler {
+        Handler::Drop => "drop",
+        Handler::Reflect => "reflect",
+        Handler::Forward => "forward",
+        Handler::Generate => "generate",
+    }
+}
+
+/// How many packets the interface has sent so far.
+pub(super) fn transmitted(netns: &str) -> Result<u64> {
     let mut ip = Command::new(shell::which("ip").context("there is no ip (package iproute2)")?);
-    let shown = shell::run_quietly(ip.args(["-n", netns, "link", "show", "dev", INTERFACE]))?;
+    let shown =
+        shell::run_quietly(ip.args(["-n", netns, "-stats", "-json", "link", "show", "dev", INTERFACE]))?;
+    let links: Value = serde_json::from_str(&shown).context("ip -json printed something else")?;
+    links[0]["stats64"]["tx"]["packets"].as_u64().context("ip told no tx packets")
+}
+
+/// Whether an XDP program is attached.
+fn has_program(netns: &str, interface: &str) -> Result<bool> {
+    let mut ip = Command::new(shell::which("ip").context("there is no ip (package iproute2)")?);
+    let shown = shell::run_quietly(ip.args(["-n", netns, "link", "show", "dev", interface]))?;
     Ok(shown.contains("prog/xdp"))
 }
 
@@ -206,18 +233,21 @@ impl Drop for Running {
     }
 }
 
-/// The packets in the closing lines of `xdp-bench`: `Packets received    : 1234`.
+/// The packets in the closing lines of `xdp-bench`: `Totals:`, and below it ` RX    1234 pkts`.
 fn xdp_bench_total(said: &str) -> Result<u64> {
-    let line = said.lines().rev().find(|line| line.trim_start().starts_with("Packets received"));
-    let number = line.and_then(|line| line.rsplit(':').next());
-    let digits: String = number.unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
+    let totals = said.lines().skip_while(|line| !line.starts_with("Totals:"));
+    let line = totals.skip(1).find_map(|line| line.trim_start().strip_prefix("RX "));
+    // It may group thousands.
+    let digits: String = line.unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
     digits.parse().context("xdp-bench says no total")
 }
 
 /// What one run came to.
 pub(super) struct Outcome {
-    pub(super) sent: u64,
-    pub(super) received: u64,
+    /// What was sent to it, if anything was.
+    pub(super) sent: Option<u64>,
+    /// What it received, or sent by itself.
+    pub(super) packets: u64,
     pub(super) cpu_time: Duration,
     /// If they were counted.
     pub(super) syscalls: Option<u64>,
@@ -225,17 +255,30 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Nanoseconds of CPU per packet received.
+    /// Nanoseconds of CPU per packet.
     pub(super) fn cost(&self) -> Result<f64> {
-        ensure!(self.received > 0, "no packet was received");
-        Ok(self.cpu_time.as_nanos() as f64 / self.received as f64)
+        ensure!(self.packets > 0, "there was no packet");
+        Ok(self.cpu_time.as_nanos() as f64 / self.packets as f64)
     }
 
     pub(super) fn syscalls_per_packet(&self) -> Option<f64> {
-        self.syscalls.map(|calls| calls as f64 / self.received as f64)
+        self.syscalls.map(|calls| calls as f64 / self.packets as f64)
     }
 
     pub(super) fn lost(&self) -> u64 {
-        self.sent.saturating_sub(self.received)
+        self.sent.map_or(0, |sent| sent.saturating_sub(self.packets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_of_xdp_bench_is_the_first_one() {
+        let said = "\nTotals:\n RX                     1,000,042 pkts\n TX                      7 pkts\n\n sock0:\n  \
+                    RX                     3 pkts\n";
+        assert_eq!(xdp_bench_total(said).unwrap(), 1_000_042);
+        assert!(xdp_bench_total("nothing").is_err());
     }
 }

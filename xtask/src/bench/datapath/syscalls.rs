@@ -1,33 +1,38 @@
 //! System calls, as the kernel's own tracing counts them: an instance of tracefs that is ours alone.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-
-/// Where tracefs is.
-const TRACING: &str = "/sys/kernel/tracing";
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 /// Counts the system calls of some threads until dropped.
 pub(super) struct Syscalls {
     instance: PathBuf,
+    /// tracefs, mounted nowhere: a path through this descriptor leads into it.
+    _tracefs: OwnedFd,
 }
 
 impl Syscalls {
     /// Begins to count those of the threads given; `None`, and why, where the kernel does not trace them.
     pub(super) fn of(threads: &[String]) -> Result<Option<Self>> {
-        let event = Path::new(TRACING).join("events/raw_syscalls/sys_enter");
-        if !event.exists() {
-            eprintln!(
-                "xtask: system calls are not counted: no {} (mount -t tracefs none {TRACING})",
-                event.display()
-            );
+        let tracefs = match tracefs() {
+            Ok(tracefs) => tracefs,
+            Err(error) => {
+                eprintln!("xtask: system calls are not counted: this kernel gives no tracefs ({error})");
+                return Ok(None);
+            }
+        };
+        let root = PathBuf::from(format!("/proc/self/fd/{}", tracefs.as_raw_fd()));
+        if !root.join("events/raw_syscalls/sys_enter").exists() {
+            eprintln!("xtask: system calls are not counted: this kernel has no CONFIG_FTRACE_SYSCALLS");
             return Ok(None);
         }
-        let instance = Path::new(TRACING).join("instances").join(format!("umemd-{}", std::process::id()));
+        let instance = root.join("instances").join(format!("umemd-{}", std::process::id()));
         fs::create_dir(&instance).with_context(|| format!("cannot create {}", instance.display()))?;
         // From here on Drop removes it.
-        let counter = Self { instance };
+        let counter = Self { instance, _tracefs: tracefs };
         counter.write("set_event_pid", &threads.join(" "))?;
         counter.write("events/raw_syscalls/sys_enter/enable", "1")?;
         Ok(Some(counter))
@@ -55,6 +60,13 @@ impl Drop for Syscalls {
             eprintln!("xtask: cannot remove {}: {error}", self.instance.display());
         }
     }
+}
+
+/// Opens tracefs without mounting it anywhere.
+fn tracefs() -> rustix::io::Result<OwnedFd> {
+    let context = mount::fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    mount::fsconfig_create(&context)?;
+    mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// The events in a CPU's buffer, and those that newer ones have overwritten.
