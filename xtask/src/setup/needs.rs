@@ -272,4 +272,34 @@ mod tests {
         assert!(!has_header(&root.0, "stdio.h"));
         assert!(!has_library(&root.0, &["libclang"]));
     }
+
+    /// What stands in front of rustc when somebody types `cargo build`.
+    const WRAPPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cargo/rustc-wrapper");
+
+    #[test]
+    fn a_plain_build_without_the_tools_stops_with_one_line() {
+        let wrapped = |package: &str, path: &str| {
+            let mut wrapper = std::process::Command::new("/bin/sh");
+            wrapper.args([WRAPPER, "/bin/echo", "compiled"]).env("CARGO_PKG_NAME", package).env("PATH", path);
+            wrapper.env_remove("CC").env_remove("PKG_CONFIG").output().unwrap()
+        };
+        let refused = wrapped("libbpf-sys", "/nowhere");
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0));
+        let said: serde_json::Value = serde_json::from_slice(&refused.stderr).unwrap();
+        let line = "error: this machine lacks cc, make, m4, pkg-config, clang: run `cargo xtask setup`\n";
+        assert_eq!(said["rendered"], line);
+        // Whatever builds without them is left alone, xtask first of all.
+        let left_alone = wrapped("xtask", "/nowhere");
+        assert_eq!((left_alone.status.code(), &*left_alone.stdout), (Some(0), &b"compiled\n"[..]));
+    }
+
+    #[test]
+    fn what_a_plain_build_looks_for_is_what_setup_installs() {
+        let wrapper = fs::read_to_string(WRAPPER).unwrap();
+        for need in NEEDS {
+            let (Sign::Program(name) | Sign::Linked(_, name)) = need.sign else { continue };
+            let name = if name == "libz" { "zlib" } else { name };
+            assert!(wrapper.contains(name), "{name}");
+        }
+    }
 }
