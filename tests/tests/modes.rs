@@ -110,6 +110,31 @@ fn headroom_is_taken_from_the_room_for_packets() {
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
+fn as_much_headroom_as_the_kernel_takes_or_a_word_on_how_much_that_is() {
+    const COUNT: u64 = 100;
+    for (frame_size, most) in [("2048", 1344), ("4096", 3392)] {
+        let Some(lab) = Lab::new() else { return };
+        let agent = |headroom: u32, duration| {
+            let headroom = headroom.to_string();
+            let sizes = ["--frame-size", frame_size, "--headroom", &headroom, "--multi-buffer", "off"];
+            lab.agent(&[&REFLECT[..], &sizes, &["--duration", duration]].concat())
+        };
+        let served = agent(most, "10m").start();
+        // As much as is left in any case.
+        Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(COUNT, |_| 128 - 42);
+        served.terminate();
+        assert_eq!(served.wait().summary()["tx_packets"], COUNT);
+
+        // Kernels of before 2026 take more.
+        let exit = agent(most + 1, "300ms").run();
+        let said = format!("frames of {frame_size} bytes; every kernel takes up to {most}");
+        let refused = exit.code == Some(1) && exit.stderr.contains(&said);
+        assert!(exit.code == Some(0) || refused, "{exit}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
 fn packets_of_9000_bytes_take_several_frames() {
     const COUNT: u64 = 200;
     // What fits into one frame, and what takes up to six.

@@ -18,6 +18,11 @@ use xsk_rs::{
 use super::{RingSizes, UmemFrames, XskPort, port::Rings};
 use crate::config::BindMode;
 
+/// Bytes of a frame that no headroom may take, whatever the kernel: 256 before the packet (`XDP_PACKET_HEADROOM`),
+/// and since 2026, in stable kernels too, 128 for the packet and 320 for a `struct skb_shared_info` behind it
+/// (`xdp_umem_reg()`). Before, one byte for the packet was enough.
+const KEPT: u32 = 256 + 128 + 320;
+
 /// Which memory is to be registered.
 #[derive(Clone, Copy, Debug)]
 pub struct UmemRequest<'a> {
@@ -129,6 +134,18 @@ pub enum OpenError {
         /// What was asked for.
         asked: BindMode,
     },
+    /// More headroom than this kernel leaves beside a packet.
+    #[error(
+        "this kernel refuses --headroom {headroom} in frames of {frame_size} bytes; every kernel takes up to {}{}",
+        frame_size - KEPT,
+        if *frame_size < 4096 { ", or more with --frame-size 4096" } else { "" }
+    )]
+    Headroom {
+        /// Bytes that are kept free.
+        headroom: u32,
+        /// Bytes of a frame.
+        frame_size: u32,
+    },
     /// The UMEM was refused for another reason.
     #[error("cannot register a UMEM of {frames} frames of {frame_size} bytes, {headroom} of them headroom")]
     Umem {
@@ -222,7 +239,7 @@ pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result
 ///
 /// # Errors
 ///
-/// [`OpenError::Umem`], [`OpenError::Memlock`], [`OpenError::NotPermitted`] or [`OpenError::NoHugePages`].
+/// [`OpenError::Umem`], [`OpenError::Headroom`], [`OpenError::Memlock`], [`OpenError::NotPermitted`] or [`OpenError::NoHugePages`].
 pub fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
     let UmemRequest { interface, queue, layout, headroom, huge_pages, rings } = request;
     let (frames, frame_size) = (layout.chunk_count(), layout.chunk_size());
@@ -244,6 +261,7 @@ pub fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
         }
         Some(libc::ENOBUFS) => OpenError::Memlock { interface: interface.into(), queue, mebibytes },
         Some(libc::EPERM) => OpenError::NotPermitted,
+        Some(libc::EINVAL) if headroom > frame_size - KEPT => OpenError::Headroom { headroom, frame_size },
         Some(errno) => failed(io::Error::from_raw_os_error(errno)),
         None => refused("libxdp gave no reason"),
     })?;
