@@ -167,9 +167,11 @@ impl Published {
         self.behind.load(Ordering::Acquire).then_some(Pending { after })
     }
 
-    /// Whether that has been published, or is being.
+    /// Whether that has been published.
     pub fn has_come(&self, pending: Pending) -> bool {
-        self.words.version() != pending.after
+        // An odd version is of words that are being written: those that are waited for, or, if it was odd when
+        // the waiting began, those before them.
+        self.words.version() > pending.after | 1
     }
 
     /// One look. `None` if the worker was publishing meanwhile.
@@ -241,6 +243,20 @@ mod tests {
         assert!(!reader.has_come(pending));
         publisher.publish(&snapshot(Some(2)));
         assert!(reader.has_come(pending) && reader.pending().is_none());
+    }
+
+    #[test]
+    fn what_is_being_written_has_not_come() {
+        let mut publisher = Publisher::new();
+        let reader = publisher.reader();
+        publisher.fall_behind();
+        let version = reader.words.version();
+        // Begun before the writing of other words, of these, and while others were being written.
+        for (after, now, has_come) in [(2, 3, false), (2, 4, true), (3, 3, false), (3, 4, true), (3, 5, true)]
+        {
+            reader.words.set_version(version + now);
+            assert_eq!(reader.has_come(Pending { after: version + after }), has_come, "{after} {now}");
+        }
     }
 
     #[test]

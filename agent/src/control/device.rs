@@ -195,13 +195,18 @@ impl Device {
         self.queues.iter().filter_map(Queue::pending)
     }
 
+    /// What the program has decided so far.
+    pub(super) fn decisions(&self) -> [u64; Decision::COUNT] {
+        self.program.borrow().decisions().unwrap_or_else(|error| {
+            log::error!("{}: {error}", self.info.name);
+            [0; Decision::COUNT]
+        })
+    }
+
     /// The device as it is now.
     pub(super) fn observe(&self) -> DeviceView {
         // The decisions first: what was steered by then and is seen nowhere later did not get through.
-        let decisions = self.program.borrow().decisions().unwrap_or_else(|error| {
-            log::error!("{}: {error}", self.info.name);
-            [0; Decision::COUNT]
-        });
+        let decisions = self.decisions();
         let redirect_errors = self.program.borrow().redirect_errors();
         let queues = self.queues.iter().map(Queue::observe).collect();
         DeviceView {

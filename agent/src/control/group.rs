@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use datapath::{CaptureReader, Pending, Published, WorkerConfig, capture};
 use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
+use umemd_common::Decision;
 
 use super::{
     bound::{Bound, bind},
@@ -158,6 +159,12 @@ impl Group {
     pub(super) fn pending(&self) -> Vec<(Published, Pending)> {
         let pending = |open: &Open| open.devices.iter().flat_map(Device::pending).collect();
         self.with(pending).unwrap_or_default()
+    }
+
+    /// What the programs have decided so far, by the index of the interface.
+    pub(super) fn decisions(&self) -> Vec<(u32, [u64; Decision::COUNT])> {
+        let decided = |device: &Device| (device.info().index, device.decisions());
+        self.with(|open| open.devices.iter().map(decided).collect()).unwrap_or_default()
     }
 
     /// The group as it is now.

@@ -271,8 +271,7 @@ impl Agent {
                 }
                 _ = reconcile.tick() => self.reconcile().await,
                 _ = every_second.tick() => {
-                    self.catch_up().await;
-                    let now = self.observe();
+                    let now = self.observe_now().await;
                     conserved &= now.conserved();
                     leaks.tell(&now);
                     reporter.interval(now);
@@ -281,8 +280,7 @@ impl Agent {
         }
 
         // At the end every frame comes home: how many were recycled until then is asked before.
-        self.catch_up().await;
-        let before = self.observe();
+        let before = self.observe_now().await;
 
         let last = tokio::select! {
             biased;
@@ -412,11 +410,24 @@ impl Agent {
         }
     }
 
-    /// Waits until all turns that have ended by now can be seen: workers show only some of them at once.
+    /// The same, with all turns that have ended by now.
+    async fn observe_now(&self) -> Observation {
+        // What was decided by then and is seen nowhere in what workers show later did not get through.
+        let decisions: Vec<_> = self.groups.iter().flat_map(Group::decisions).collect();
+        self.catch_up().await;
+        let mut observation = self.observe();
+        for (index, decisions) in decisions {
+            let of_it = observation.devices.iter_mut().filter(|device| device.info.index == index);
+            of_it.for_each(|device| device.decisions = decisions);
+        }
+        observation
+    }
+
+    /// Waits for workers to show what they have done: they do not at the end of every turn.
     async fn catch_up(&self) {
         let pending: Vec<_> = self.groups.iter().flat_map(Group::pending).collect();
-        // One that hangs is not waited for.
-        let patience = Instant::now() + 4 * worker::UNPUBLISHED;
+        // One that has only just begun to hang, or gets no processor, is not waited for.
+        let patience = Instant::now() + watchdog::PERIOD;
         while pending.iter().any(|(published, pending)| !published.has_come(*pending))
             && Instant::now() < patience
         {
@@ -424,10 +435,9 @@ impl Agent {
         }
     }
 
-    /// The same, not behind any worker, and what the kernel says of the interfaces themselves.
+    /// The same, and what the kernel says of the interfaces themselves.
     async fn observe_all(&self) -> Observation {
-        self.catch_up().await;
-        let mut observation = self.observe();
+        let mut observation = self.observe_now().await;
         let mut asked = self.asked.borrow_mut();
         let fresh = asked.as_ref().filter(|last| last.at.elapsed() < FRESH).is_some();
         if !fresh {

@@ -104,8 +104,11 @@ impl Queue {
         self.last.get()
     }
 
-    /// What the worker has done and not shown yet.
+    /// What the worker has done and not shown yet, if it makes turns.
     pub(super) fn pending(&self) -> Option<(Published, Pending)> {
+        if self.failed.get() || !self.watch.get().steered {
+            return None;
+        }
         Some((self.published.clone(), self.published.pending()?))
     }
 

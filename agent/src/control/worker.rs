@@ -159,7 +159,7 @@ fn work(crew: &mut dyn Crew, stop: &Stop, post: &Post) -> Why {
         if crew.is_done() {
             break Why::Done;
         }
-        match nap(&turn, crew, now) {
+        match longest_nap(&turn, || crew.is_sending(), now) {
             Some(_) if post.spin => std::hint::spin_loop(),
             Some(longest) => sleep(crew, stop, longest),
             None => {}
@@ -177,12 +177,12 @@ fn work(crew: &mut dyn Crew, stop: &Stop, post: &Post) -> Why {
 }
 
 /// How long the worker may sleep now; `None`: not at all.
-fn nap(turn: &Turn, crew: &dyn Crew, now: impl Fn() -> Duration) -> Option<Duration> {
+fn longest_nap(turn: &Turn, is_sending: impl Fn() -> bool, now: impl Fn() -> Duration) -> Option<Duration> {
     if !turn.may_sleep() {
         return None;
     }
     // While the interface is down nothing completes, however often one looks.
-    let longest = if crew.is_sending() && turn.kick != Kick::Down { SENDING } else { IDLE };
+    let longest = if turn.kick != Kick::Down && is_sending() { SENDING } else { IDLE };
     let longest = if turn.published { longest } else { longest.min(UNPUBLISHED) };
     let longest = turn.next.map_or(longest, |next| longest.min(next.saturating_sub(now())));
     (!longest.is_zero()).then_some(longest)
@@ -209,4 +209,24 @@ fn sleep(crew: &dyn Crew, stop: &Stop, longest: Duration) {
 fn poll(fds: &mut [PollFd<'_>], longest: Duration) -> bool {
     let timeout = Timespec { tv_sec: longest.as_secs() as _, tv_nsec: longest.subsec_nanos().into() };
     matches!(rustix::event::poll(fds, Some(&timeout)), Ok(_) | Err(Errno::INTR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_sleeps_no_longer_than_what_it_has_left_to_do_allows() {
+        let idle = Turn { published: true, ..Turn::default() };
+        let ms = Duration::from_millis;
+        let nap = |turn: Turn, is_sending| longest_nap(&turn, || is_sending, || ms(100));
+        assert_eq!(nap(idle, false), Some(IDLE));
+        assert_eq!(nap(Turn { published: false, ..idle }, false), Some(UNPUBLISHED));
+        assert_eq!(nap(idle, true), Some(SENDING));
+        assert_eq!(nap(Turn { kick: Kick::Down, ..idle }, true), Some(IDLE), "nothing completes");
+        assert_eq!(nap(Turn { next: Some(ms(103)), ..idle }, false), Some(ms(3)));
+        assert_eq!(nap(Turn { next: Some(ms(99)), ..idle }, false), None);
+        assert_eq!(nap(Turn { more: true, ..idle }, false), None);
+        assert_eq!(nap(Turn { kick: Kick::Again, ..idle }, true), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! [`Observation`]: everything that can be said about a running agent at one moment, as plain data.
 //!
 //! Table, JSON and metrics all read this and nothing else. Taking one costs the workers nothing: their
-//! snapshots are read from a block that they publish once a turn, the rest is asked of the kernel.
+//! snapshots are read from a block that they publish once in a millisecond, the rest is asked of the kernel.
 
 mod holds;
 mod kernel;
@@ -132,7 +132,7 @@ pub struct QueueView {
     pub huge_pages: bool,
     /// Whether packets may take several frames.
     pub multi_buffer: bool,
-    /// What the worker published at the end of its last turn.
+    /// What the worker published last.
     pub snapshot: Snapshot,
     /// Who keeps its frames.
     pub holds: HoldsView,

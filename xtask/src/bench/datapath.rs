@@ -65,15 +65,16 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
     eprintln!("xtask: this pair of interfaces carries {capacity} packets per second");
     let handlers = if options.handlers.is_empty() { Handler::value_variants() } else { &options.handlers };
     for &handler in handlers {
+        let own_instructions = bench.instructions(&ours, handler)?;
         for peer in peers.iter().filter(|peer| peer.can(handler)) {
             // What sends by itself sends all it can.
             let loads = if handler == Handler::Generate { &[1.0][..] } else { &LOADS };
-            let instructions = [bench.instructions(&ours, handler)?, bench.instructions(peer, handler)?];
+            let peer_instructions = bench.instructions(peer, handler)?;
             for load in loads {
                 let rate = (capacity as f64 * load) as u64;
                 let mut result = bench.compare(&ours, peer, handler, *load, rate)?;
-                result["instructions_per_packet"] = json!(instructions[0]);
-                result["peer_instructions_per_packet"] = json!(instructions[1]);
+                result["instructions_per_packet"] = json!(own_instructions);
+                result["peer_instructions_per_packet"] = json!(peer_instructions);
                 if options.json {
                     println!("{result}");
                 } else {

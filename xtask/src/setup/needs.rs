@@ -211,6 +211,8 @@ fn entries(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     /// A folder that plays `/`, gone with the test.
@@ -276,30 +278,48 @@ mod tests {
     /// What stands in front of rustc when somebody types `cargo build`.
     const WRAPPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cargo/rustc-wrapper");
 
-    #[test]
-    fn a_plain_build_without_the_tools_stops_with_one_line() {
-        let wrapped = |package: &str, path: &str| {
-            let mut wrapper = std::process::Command::new("/bin/sh");
-            wrapper.args([WRAPPER, "/bin/echo", "compiled"]).env("CARGO_PKG_NAME", package).env("PATH", path);
-            wrapper.env_remove("CC").env_remove("PKG_CONFIG").output().unwrap()
-        };
-        let refused = wrapped("libbpf-sys", "/nowhere");
-        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0));
-        let said: serde_json::Value = serde_json::from_slice(&refused.stderr).unwrap();
-        let line = "error: this machine lacks cc, make, m4, pkg-config, clang: run `cargo xtask setup`\n";
-        assert_eq!(said["rendered"], line);
-        // Whatever builds without them is left alone, xtask first of all.
-        let left_alone = wrapped("xtask", "/nowhere");
-        assert_eq!((left_alone.status.code(), &*left_alone.stdout), (Some(0), &b"compiled\n"[..]));
+    /// What it does with a package on a machine that has these programs and no others: what it prints, and what it
+    /// tells cargo.
+    fn wrapped(package: &str, programs: &[&str], compiler: &str) -> (String, String) {
+        let root = Root::new("wrapper", &["bin/nothing"]);
+        let bin = root.0.join("bin");
+        for name in programs {
+            let script = if *name == "cc" { compiler } else { "#!/bin/sh\n" };
+            fs::write(bin.join(name), script).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut wrapper = std::process::Command::new("/bin/sh");
+        wrapper.args([WRAPPER, "/bin/echo", "compiled"]).env("CARGO_PKG_NAME", package).env("PATH", bin);
+        wrapper.env_remove("CC").env_remove("M4").env_remove("CLANG");
+        let output = wrapper.output().unwrap();
+        assert_eq!(output.status.success(), output.stderr.is_empty());
+        let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap_or_default();
+        let told = told["rendered"].as_str().unwrap_or_default().to_owned();
+        (String::from_utf8(output.stdout).unwrap(), told)
     }
 
     #[test]
-    fn what_a_plain_build_looks_for_is_what_setup_installs() {
-        let wrapper = fs::read_to_string(WRAPPER).unwrap();
-        for need in NEEDS {
-            let (Sign::Program(name) | Sign::Linked(_, name)) = need.sign else { continue };
-            let name = if name == "libz" { "zlib" } else { name };
-            assert!(wrapper.contains(name), "{name}");
+    fn a_plain_build_stops_with_one_line_for_each_need_of_setup() {
+        let programs = NEEDS.iter().filter_map(|need| match need.sign {
+            Sign::Program(name) => Some(name),
+            _ => None,
+        });
+        let programs: Vec<&str> = programs.collect();
+        let (works, fails) = ("#!/bin/sh\n", "#!/bin/sh\nexit 1\n");
+        let line = |what: &str| format!("error: this machine lacks {what}: run `cargo xtask setup`\n");
+        assert_eq!(wrapped("libbpf-sys", &programs, works), ("compiled\n".to_owned(), String::new()));
+        for lacking in &programs {
+            let others: Vec<&str> = programs.iter().copied().filter(|name| name != lacking).collect();
+            let what = if *lacking == "cc" { "a C compiler" } else { lacking };
+            assert_eq!(wrapped("libbpf-sys", &others, works), (String::new(), line(what)));
         }
+        let headers = NEEDS.iter().filter_map(|need| match need.sign {
+            Sign::Linked(header, _) => Some(header),
+            _ => None,
+        });
+        let headers: Vec<&str> = headers.collect();
+        assert_eq!(wrapped("clang-sys", &programs, fails), (String::new(), line(&headers.join(", "))));
+        // What builds without all that is left alone, xtask first of all.
+        assert_eq!(wrapped("xtask", &[], works).0, "compiled\n");
     }
 }

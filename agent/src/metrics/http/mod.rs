@@ -3,7 +3,7 @@
 //! Nobody who connects can harm the agent: a request fits 8 KiB and comes within five seconds, its answer is
 //! taken within ten, then the connection is closed; there is one request per connection. Of too many connections
 //! the oldest is closed, so that those who are slow on purpose keep nobody else out. Pages are made on this one
-//! thread, one at a time, and take no lock that a worker takes.
+//! thread, at once but for the wait for workers, and take no lock that a worker takes.
 
 mod host;
 mod requests;
@@ -84,6 +84,8 @@ pub async fn serve(
             .max_buf_size(REQUEST_BYTES)
             .max_headers(REQUEST_HEADERS)
             .keep_alive(false)
+            // Who says that he asks nothing more still wants his answer.
+            .half_close(true)
             .serve_connection(TokioIo::new(stream), service);
         // A client that breaks the protocol, dawdles or goes away is its own problem.
         async { drop(tokio::time::timeout(CONNECTION_TIME, connection).await) }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::{Arc, OnceLock, mpsc},
     thread,
     time::Instant,
@@ -27,6 +27,10 @@ fn start() -> SocketAddr {
             sender.send(listener.local_addr().unwrap()).unwrap();
             let page = async |path: &str| match path {
                 "/metrics" => Some(Answer::text(StatusCode::OK, "frames 7\n")),
+                "/late" => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Some(Answer::text(StatusCode::OK, "frames 7\n"))
+                }
                 "/long" => Some(Answer::text(StatusCode::OK, "x".repeat(8 << 20))),
                 _ => None,
             };
@@ -75,6 +79,16 @@ fn only_what_names_us_is_answered() {
     let rebound = ask("HTTP/1.1\r\nHost: evil.example");
     assert!(rebound.starts_with("HTTP/1.1 421") && rebound.contains("--allow-host"), "{rebound}");
     assert!(!rebound.contains("frames"), "{rebound}");
+}
+
+#[test]
+fn who_has_nothing_more_to_ask_gets_his_answer_also_if_it_takes_a_while() {
+    let mut stream = TcpStream::connect(server()).unwrap();
+    stream.write_all(b"GET /late HTTP/1.0\r\n\r\n").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("frames 7\n"), "{answer}");
 }
 
 #[test]
