@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_millis(100);
 /// The same while frames are being sent: nothing wakes a sleeper when a completion arrives.
 const SENDING: Duration = Duration::from_millis(1);
 /// The same after a turn that readers were not shown: the next one is.
-pub(super) const UNPUBLISHED: Duration = Duration::from_millis(5);
+const UNPUBLISHED: Duration = Duration::from_millis(5);
 /// How long a stopping worker waits for frames that the kernel still sends.
 const DRAIN: Duration = Duration::from_secs(1);
 
