@@ -2,7 +2,8 @@
 //!
 //! The numbers of a snapshot lie in the words of a seqlock, one after the other. To take a snapshot and to write it
 //! costs more than a turn that found a packet or two, and at moderate load most turns are such: so a worker does it
-//! once in a millisecond, and a reader who wants to see all that happened before he asked can wait for it.
+//! once in a millisecond, and a reader who wants to see all that happened before he asked can wait for it, and see to
+//! it that there is another turn if the worker sleeps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -160,7 +161,8 @@ impl Published {
 
     /// What to wait for in order to see every turn that has ended by now; `None`: all of them are published.
     ///
-    /// A worker at work shows where it is once in a millisecond, one that sleeps when it is next called.
+    /// A worker at work shows where it is once in a millisecond, one that sleeps in the first turn after it is
+    /// woken, or the second.
     pub fn pending(&self) -> Option<Pending> {
         // First: a publication between the two looks is then not waited for.
         let after = self.words.version();

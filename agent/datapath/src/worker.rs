@@ -56,7 +56,8 @@ pub struct Turn {
     /// When the handler has packets of its own to send again, if it knows. A caller that sleeps must not
     /// sleep longer.
     pub next: Option<Duration>,
-    /// Whether readers were shown this turn. If not, a caller that sleeps should not do so for long.
+    /// Whether readers were shown this turn. If not, one who [waits](Published::pending) for it needs another
+    /// turn: a caller that sleeps should let itself be woken for that.
     pub published: bool,
 }
 

@@ -8,11 +8,14 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use datapath::{Pending, Published};
 use rustix::fd::AsFd as _;
 use umemd_common::Decision;
 
-use super::{plan::Plan, queue::Queue};
+use super::{
+    group::Decisions,
+    plan::Plan,
+    queue::{Queue, Unshown},
+};
 use crate::{
     config::RunConfig,
     ebpf::{LoadOptions, Program, ProgramLog, Retired, RuleCount},
@@ -191,22 +194,20 @@ impl Device {
     }
 
     /// What its workers have done and not shown yet.
-    pub(super) fn pending(&self) -> impl Iterator<Item = (Published, Pending)> {
-        self.queues.iter().filter_map(Queue::pending)
+    pub(super) fn unshown(&self) -> impl Iterator<Item = Unshown> {
+        self.queues.iter().filter_map(Queue::unshown)
     }
 
     /// What the program has decided so far.
-    pub(super) fn decisions(&self) -> [u64; Decision::COUNT] {
+    pub(super) fn decisions(&self) -> Decisions {
         self.program.borrow().decisions().unwrap_or_else(|error| {
             log::error!("{}: {error}", self.info.name);
             [0; Decision::COUNT]
         })
     }
 
-    /// The device as it is now.
-    pub(super) fn observe(&self) -> DeviceView {
-        // The decisions first: what was steered by then and is seen nowhere later did not get through.
-        let decisions = self.decisions();
+    /// The device as it is now, and what its program had decided before.
+    pub(super) fn observe(&self, decisions: Decisions) -> DeviceView {
         let redirect_errors = self.program.borrow().redirect_errors();
         let queues = self.queues.iter().map(Queue::observe).collect();
         DeviceView {

@@ -15,17 +15,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use datapath::{CaptureReader, Pending, Published, WorkerConfig, capture};
+use datapath::{CaptureReader, WorkerConfig, capture};
 use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
 use umemd_common::Decision;
 
 use super::{
+    bell::Bell,
     bound::{Bound, bind},
     crew::{self, Crew, Hire, Parts, Place},
     device::{self, Attached, Device, Kept},
     leaving::{Leaving, Past},
     plan::{self, Plan},
-    queue::{Fixed, Queue},
+    queue::{Fixed, Queue, Unshown},
     worker::{self, End, Post, Running, Why},
 };
 use crate::{
@@ -36,6 +37,9 @@ use crate::{
     observe::{DeviceInfo, DeviceView},
     xsk::{self, RingSizes, SocketHandle, UmemFrames, XskPort},
 };
+
+/// How often a program took each [`Decision`].
+pub(super) type Decisions = [u64; Decision::COUNT];
 
 /// What groups need of the agent that they are of.
 pub(super) struct Common {
@@ -156,21 +160,28 @@ impl Group {
     }
 
     /// What workers have done and not shown yet.
-    pub(super) fn pending(&self) -> Vec<(Published, Pending)> {
-        let pending = |open: &Open| open.devices.iter().flat_map(Device::pending).collect();
-        self.with(pending).unwrap_or_default()
+    pub(super) fn unshown(&self) -> Vec<Unshown> {
+        let unshown = |open: &Open| open.devices.iter().flat_map(Device::unshown).collect();
+        self.with(unshown).unwrap_or_default()
     }
 
     /// What the programs have decided so far, by the index of the interface.
-    pub(super) fn decisions(&self) -> Vec<(u32, [u64; Decision::COUNT])> {
+    pub(super) fn decisions(&self) -> Vec<(u32, Decisions)> {
         let decided = |device: &Device| (device.info().index, device.decisions());
         self.with(|open| open.devices.iter().map(decided).collect()).unwrap_or_default()
     }
 
-    /// The group as it is now.
-    pub(super) fn observe(&self) -> Vec<DeviceView> {
+    /// The group as it is now, and what its programs had decided before.
+    pub(super) fn observe(&self, decided: &[(u32, Decisions)]) -> Vec<DeviceView> {
+        let decided_by = |device: &Device| {
+            let known = decided.iter().find(|(index, _)| *index == device.info().index);
+            // None, if it was opened only just now.
+            known.map_or_else(|| device.decisions(), |(_, decisions)| *decisions)
+        };
         match &*self.state.borrow() {
-            State::Open(open) => open.devices.iter().map(Device::observe).collect(),
+            State::Open(open) => {
+                open.devices.iter().map(|device| device.observe(decided_by(device))).collect()
+            }
             State::Closed { infos, why, .. } => infos
                 .iter()
                 .map(|info| DeviceView {
@@ -183,6 +194,16 @@ impl Group {
                     kernel: None,
                 })
                 .collect(),
+        }
+    }
+
+    /// The interfaces that are away, and why.
+    pub(super) fn away(&self) -> Vec<(Arc<DeviceInfo>, String)> {
+        match &*self.state.borrow() {
+            State::Open(_) => Vec::new(),
+            State::Closed { infos, why, .. } => {
+                infos.iter().map(|info| (Arc::clone(info), why.clone())).collect()
+            }
         }
     }
 
@@ -286,6 +307,7 @@ impl Open {
             let Bound { sockets, huge_pages, rings } = opened;
             let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
             let (crew, pools) = Self::hire(common, &plans, index, ports, rings);
+            let bell = Arc::new(Bell::new().context("cannot make an eventfd to wake a worker by")?);
             let sides = handles.into_iter().zip(crew.published()).zip(pools).enumerate();
             for (side, ((socket, published), pool)) in sides {
                 let fixed = Fixed {
@@ -298,7 +320,8 @@ impl Open {
                     leak_after: config.leak_after,
                 };
                 let device = plans[side].link.name.as_str().into();
-                queues[side].push(Queue::new(device, fixed, socket, published, pool));
+                let bell = Arc::clone(&bell);
+                queues[side].push(Queue::new(device, fixed, socket, published, bell, pool));
             }
             workers.push(Employed::Waiting(crew, cpu));
         }
@@ -371,7 +394,7 @@ impl Open {
                 spin: common.config().spin,
                 epoch: common.epoch,
             };
-            let running = worker::spawn(post, crew)
+            let running = worker::spawn(post, crew, Arc::clone(&queue.bell))
                 .with_context(|| format!("cannot start the thread of {}", who(device, queue)))?;
             *employed = Employed::Running(running);
         }
@@ -480,11 +503,7 @@ impl Open {
         let (devices, kept): (Vec<Vec<Queue>>, Vec<Option<Kept>>) =
             devices.into_iter().map(|device| device.close(keep)).unzip();
         devices.iter().flatten().for_each(Queue::release_socket);
-        for employed in &workers {
-            if let Employed::Running(running) = employed {
-                running.stop.ask();
-            }
-        }
+        devices.iter().flatten().for_each(|queue| queue.bell.ring_to_stop());
         let mut leaving = Leaving { workers: Vec::new() };
         for (index, employed) in workers.into_iter().enumerate() {
             let queues = devices.iter().map(|queues| &queues[index]);

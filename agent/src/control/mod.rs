@@ -3,6 +3,7 @@
 //! One thread runs all of it, on a tokio runtime of its own. Workers are plain pinned threads. The two meet in
 //! three places: a flag to stop a worker, the block that it publishes, a handle to join.
 
+mod bell;
 mod bound;
 mod crew;
 mod device;
@@ -53,7 +54,7 @@ use crew::Hire;
 pub use crew::Place;
 use device::Device;
 use frame_pool::RETRY_INTERVAL;
-use group::{Buried, Common, Group, Open};
+use group::{Buried, Common, Decisions, Group, Open};
 use leaks::Leaks;
 use leaving::Leaving;
 use socket::ControlSocket;
@@ -145,7 +146,7 @@ fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome>
         let listener = TcpListener::from_std(listener).context("cannot use the HTTP listener")?;
         let agent = Rc::new(Agent::new(common, groups));
         // Before the first frame is allocated: at the end all of them are home, and the two are compared.
-        let start = agent.observe();
+        let start = agent.observe(&agent.decided());
         for group in &agent.groups {
             group.with_mut(|open| open.start(&agent.common)).transpose()?;
             if agent.common.config().log_program {
@@ -346,7 +347,7 @@ impl Agent {
     /// The order of shutdown: every group is closed; then the capture is written out; then late frames are
     /// collected.
     async fn shut_down(&self) -> Observation {
-        let mut end = self.observe();
+        let mut end = self.observe(&self.decided());
         // At once: the second would go on sending to the first meanwhile.
         for group in &self.groups {
             group.detach();
@@ -391,7 +392,9 @@ impl Agent {
         self.leaving.borrow().iter().flat_map(Leaving::queues).cloned().collect()
     }
 
-    fn observe(&self) -> Observation {
+    /// The agent as it is now. What was decided by the moment before, and is seen nowhere in what the workers show,
+    /// did not get through.
+    fn observe(&self, decided: &[(u32, Decisions)]) -> Observation {
         Observation {
             at: self.started.elapsed(),
             started: self.started_at,
@@ -400,7 +403,7 @@ impl Agent {
             rules: Arc::clone(&self.common.config().rules),
             handler: self.common.config().handler.name(),
             reloads: self.reloads.get(),
-            devices: self.groups.iter().flat_map(Group::observe).collect(),
+            devices: self.groups.iter().flat_map(|group| group.observe(decided)).collect(),
             leaving: self.leaving_queues(),
             past: self.past.borrow().clone(),
             capture: self.captured(),
@@ -412,25 +415,26 @@ impl Agent {
 
     /// The same, with all turns that have ended by now.
     async fn observe_now(&self) -> Observation {
-        // What was decided by then and is seen nowhere in what workers show later did not get through.
-        let decisions: Vec<_> = self.groups.iter().flat_map(Group::decisions).collect();
+        let decided = self.decided();
         self.catch_up().await;
-        let mut observation = self.observe();
-        for (index, decisions) in decisions {
-            let of_it = observation.devices.iter_mut().filter(|device| device.info.index == index);
-            of_it.for_each(|device| device.decisions = decisions);
-        }
-        observation
+        self.observe(&decided)
+    }
+
+    /// What the programs have decided so far, by the index of the interface.
+    fn decided(&self) -> Vec<(u32, Decisions)> {
+        self.groups.iter().flat_map(Group::decisions).collect()
     }
 
     /// Waits for workers to show what they have done: they do not at the end of every turn.
     async fn catch_up(&self) {
-        let pending: Vec<_> = self.groups.iter().flat_map(Group::pending).collect();
+        let mut unshown: Vec<_> = self.groups.iter().flat_map(Group::unshown).collect();
         // One that has only just begun to hang, or gets no processor, is not waited for.
         let patience = Instant::now() + watchdog::PERIOD;
-        while pending.iter().any(|(published, pending)| !published.has_come(*pending))
-            && Instant::now() < patience
-        {
+        loop {
+            unshown.retain(|unshown| !unshown.has_come());
+            if unshown.is_empty() || Instant::now() > patience {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -495,10 +499,8 @@ impl Agent {
                     }
                 }
             });
-            for device in group.observe() {
-                if let Some(why) = device.away {
-                    body.push_str(&format!("{} is away: {why}\n", device.info.name));
-                }
+            for (info, why) in group.away() {
+                body.push_str(&format!("{} is away: {why}\n", info.name));
             }
         }
         if body.is_empty() {

@@ -10,6 +10,7 @@ use datapath::{FinalReport, Pending, Published, snapshot::Snapshot};
 use frame_pool::Recycler;
 use rustix::net::xdp::XdpStatistics;
 
+use super::bell::Bell;
 use crate::{
     observe::{HoldsView, QueueView},
     xsk::SocketHandle,
@@ -38,6 +39,8 @@ pub(super) struct Queue {
     fixed: Fixed,
     socket: RefCell<Option<SocketHandle>>,
     published: Published,
+    /// Wakes its worker.
+    pub(super) bell: Arc<Bell>,
     /// The way home of its frames, for a look at who keeps them.
     pool: Recycler,
     last: Cell<Snapshot>,
@@ -60,12 +63,31 @@ pub(super) struct Watch {
     pub(super) failed_open: u64,
 }
 
+/// What a worker has done and not shown yet.
+pub(super) struct Unshown {
+    published: Published,
+    pending: Pending,
+    bell: Arc<Bell>,
+}
+
+impl Unshown {
+    /// Whether it is shown by now. If not, the worker is woken: it may sleep until then.
+    pub(super) fn has_come(&self) -> bool {
+        let has_come = self.published.has_come(self.pending);
+        if !has_come {
+            self.bell.ring();
+        }
+        has_come
+    }
+}
+
 impl Queue {
     pub(super) fn new(
         device: Arc<str>,
         fixed: Fixed,
         socket: SocketHandle,
         published: Published,
+        bell: Arc<Bell>,
         pool: Recycler,
     ) -> Self {
         Self {
@@ -75,6 +97,7 @@ impl Queue {
             socket: RefCell::new(Some(socket)),
             last: Cell::new(published.read()),
             published,
+            bell,
             statistics: Cell::new(None),
             failed: Cell::new(false),
             watch: Cell::new(Watch { turns: 0, since: Instant::now(), steered: false, failed_open: 0 }),
@@ -105,11 +128,12 @@ impl Queue {
     }
 
     /// What the worker has done and not shown yet, if it makes turns.
-    pub(super) fn pending(&self) -> Option<(Published, Pending)> {
+    pub(super) fn unshown(&self) -> Option<Unshown> {
         if self.failed.get() || !self.watch.get().steered {
             return None;
         }
-        Some((self.published.clone(), self.published.pending()?))
+        let pending = self.published.pending()?;
+        Some(Unshown { published: self.published.clone(), pending, bell: Arc::clone(&self.bell) })
     }
 
     /// Notes how the worker ended.

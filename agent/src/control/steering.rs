@@ -39,9 +39,8 @@ impl Agent {
             packets: count.packets,
             bytes: count.bytes,
         });
-        let decided = self.groups.iter().flat_map(super::Group::observe);
-        let by_default = decided.map(|device| {
-            BY_DEFAULT.iter().map(|decision| device.decisions[*decision as usize]).sum::<u64>()
+        let by_default = self.decided().into_iter().map(|(_, decisions)| {
+            BY_DEFAULT.iter().map(|decision| decisions[*decision as usize]).sum::<u64>()
         });
         RuleListing {
             rules: rules.collect(),

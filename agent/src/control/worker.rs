@@ -3,33 +3,29 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use datapath::{FinalReport, Kick, Turn};
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec},
-    fd::{AsFd as _, OwnedFd},
+    event::{PollFd, PollFlags, Timespec},
+    fd::AsFd as _,
     io::Errno,
     net::xdp::XdpStatistics,
     thread::CpuSet,
 };
 use tokio::sync::oneshot;
 
-use super::crew::{self, Crew};
+use super::{
+    bell::Bell,
+    crew::{self, Crew},
+};
 use crate::xsk::XskPort;
 
-/// How long an idle worker sleeps at most: its turns are its heartbeat.
-const IDLE: Duration = Duration::from_millis(100);
-/// The same while frames are being sent: nothing wakes a sleeper when a completion arrives.
+/// How long a worker sleeps at most while frames are being sent: nothing wakes it when a completion arrives.
 const SENDING: Duration = Duration::from_millis(1);
-/// The same after a turn that readers were not shown: the next one is.
-const UNPUBLISHED: Duration = Duration::from_millis(5);
 /// How long a stopping worker waits for frames that the kernel still sends.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -53,36 +49,10 @@ pub(super) struct End {
     pub(super) sides: Vec<(FinalReport, Option<XdpStatistics>)>,
 }
 
-/// Tells a worker to stop, and wakes it for that.
-#[derive(Debug)]
-pub(super) struct Stop {
-    asked: AtomicBool,
-    wake: OwnedFd,
-}
-
-impl Stop {
-    fn new() -> io::Result<Self> {
-        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { asked: AtomicBool::new(false), wake })
-    }
-
-    /// The worker finishes its turn, drains, and ends.
-    pub(super) fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-        // Fails only if it would overflow a u64: the worker then has long been woken.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-    }
-
-    fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
-    }
-}
-
 /// A running worker, as the control plane sees it.
 #[derive(Debug)]
 pub(super) struct Running {
     thread: JoinHandle<()>,
-    pub(super) stop: Arc<Stop>,
     end: oneshot::Receiver<End>,
 }
 
@@ -111,19 +81,15 @@ pub(super) struct Post {
     pub(super) epoch: Instant,
 }
 
-/// Starts the thread, in the network namespace of the caller.
-pub(super) fn spawn(post: Post, crew: Box<dyn Crew>) -> io::Result<Running> {
-    let stop = Arc::new(Stop::new()?);
+/// Starts the thread, in the network namespace of the caller. It sleeps until frames arrive or `bell` rings.
+pub(super) fn spawn(post: Post, crew: Box<dyn Crew>, bell: Arc<Bell>) -> io::Result<Running> {
     let (sender, end) = oneshot::channel();
-    let thread = thread::Builder::new().name(post.name.clone()).spawn({
-        let stop = Arc::clone(&stop);
-        move || {
-            pin(&post);
-            // The control plane may have given up on us; then nobody wants to know.
-            let _ = sender.send(run(crew, &stop, &post));
-        }
+    let thread = thread::Builder::new().name(post.name.clone()).spawn(move || {
+        pin(&post);
+        // The control plane may have given up on us; then nobody wants to know.
+        let _ = sender.send(run(crew, &bell, &post));
     })?;
-    Ok(Running { thread, stop, end })
+    Ok(Running { thread, end })
 }
 
 fn pin(post: &Post) {
@@ -134,12 +100,12 @@ fn pin(post: &Post) {
     }
 }
 
-fn run(mut crew: Box<dyn Crew>, stop: &Stop, post: &Post) -> End {
+fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post) -> End {
     let now = || post.epoch.elapsed();
     // A handler that panics was in the middle of a turn. Rust drops what that had in its hands, so that those
     // frames are lost: they stay where the pool last saw them, with the user, and the law says so. All else of
     // the worker is as it was between two calls, and the kernel's frames can be taken home.
-    let worked = catch_unwind(AssertUnwindSafe(|| work(&mut *crew, stop, post)));
+    let worked = catch_unwind(AssertUnwindSafe(|| work(&mut *crew, bell, post)));
     let why = worked.unwrap_or(Why::Panicked);
     let statistics: Vec<_> = {
         let (first, second) = crew.ports();
@@ -149,20 +115,21 @@ fn run(mut crew: Box<dyn Crew>, stop: &Stop, post: &Post) -> End {
 }
 
 /// Turns until asked to stop, or done; then drains.
-fn work(crew: &mut dyn Crew, stop: &Stop, post: &Post) -> Why {
+fn work(crew: &mut dyn Crew, bell: &Bell, post: &Post) -> Why {
     let now = || post.epoch.elapsed();
     let why = loop {
         let turn = crew.poll_once(now());
-        if stop.asked() {
+        if bell.says_stop() {
             break Why::Asked;
         }
         if crew.is_done() {
             break Why::Done;
         }
-        match longest_nap(&turn, || crew.is_sending(), now) {
-            Some(_) if post.spin => std::hint::spin_loop(),
-            Some(longest) => sleep(crew, stop, longest),
-            None => {}
+        match nap(&turn, || crew.is_sending(), now) {
+            Nap::None => {}
+            _ if post.spin => std::hint::spin_loop(),
+            Nap::AtMost(longest) => sleep(crew, bell, Some(longest)),
+            Nap::UntilWoken => sleep(crew, bell, None),
         }
     };
 
@@ -176,39 +143,52 @@ fn work(crew: &mut dyn Crew, stop: &Stop, post: &Post) -> Why {
     why
 }
 
-/// How long the worker may sleep now; `None`: not at all.
-fn longest_nap(turn: &Turn, is_sending: impl Fn() -> bool, now: impl Fn() -> Duration) -> Option<Duration> {
-    if !turn.may_sleep() {
-        return None;
-    }
-    // While the interface is down nothing completes, however often one looks.
-    let longest = if turn.kick != Kick::Down && is_sending() { SENDING } else { IDLE };
-    let longest = if turn.published { longest } else { longest.min(UNPUBLISHED) };
-    let longest = turn.next.map_or(longest, |next| longest.min(next.saturating_sub(now())));
-    (!longest.is_zero()).then_some(longest)
+/// How long a worker may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nap {
+    None,
+    AtMost(Duration),
+    /// By a frame, or by the bell.
+    UntilWoken,
 }
 
-/// Sleeps until a frame arrives, the worker is to stop, or the time is up. In copy mode the kernel also sends
-/// what is on the TX ring (`xsk_poll`).
-fn sleep(crew: &dyn Crew, stop: &Stop, longest: Duration) {
-    let mut fds = [(); 3].map(|()| PollFd::from_borrowed_fd(stop.wake.as_fd(), PollFlags::IN));
+/// How long the worker may sleep now.
+fn nap(turn: &Turn, is_sending: impl Fn() -> bool, now: impl Fn() -> Duration) -> Nap {
+    if !turn.may_sleep() {
+        return Nap::None;
+    }
+    let next = turn.next.map(|next| next.saturating_sub(now()));
+    // While the interface is down nothing completes, however often one looks.
+    let completion = (turn.kick != Kick::Down && is_sending()).then_some(SENDING);
+    match [next, completion].into_iter().flatten().min() {
+        None => Nap::UntilWoken,
+        Some(Duration::ZERO) => Nap::None,
+        Some(longest) => Nap::AtMost(longest),
+    }
+}
+
+/// Sleeps until a frame arrives, the bell rings, or the time is up, if there is one. In copy mode the kernel also
+/// sends what is on the TX ring (`xsk_poll`).
+fn sleep(crew: &dyn Crew, bell: &Bell, longest: Option<Duration>) {
+    let mut fds = [(); 3].map(|()| PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN));
     let mut count = 1;
     for (slot, socket) in fds[1..].iter_mut().zip(crew::sockets(crew)) {
         *slot = PollFd::from_borrowed_fd(socket, PollFlags::IN);
         count += 1;
     }
-    let woken = poll(&mut fds[..count], longest);
-    // An interface that is gone wakes at once each time. What comes next is being told to stop.
-    let gone = fds[1..count].iter().any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP));
-    if !woken || gone {
-        // poll() fails for want of memory only. Without this sleep both would spin.
-        poll(&mut fds[..1], SENDING);
+    let fds = &mut fds[..count];
+    let timeout = longest
+        .map(|longest| Timespec { tv_sec: longest.as_secs() as _, tv_nsec: longest.subsec_nanos().into() });
+    let polled = matches!(rustix::event::poll(fds, timeout.as_ref()), Ok(_) | Err(Errno::INTR));
+    if !fds[0].revents().is_empty() {
+        bell.silence();
     }
-}
-
-fn poll(fds: &mut [PollFd<'_>], longest: Duration) -> bool {
-    let timeout = Timespec { tv_sec: longest.as_secs() as _, tv_nsec: longest.subsec_nanos().into() };
-    matches!(rustix::event::poll(fds, Some(&timeout)), Ok(_) | Err(Errno::INTR))
+    // An interface that is gone wakes at once each time. What comes next is being told to stop.
+    let gone = fds[1..].iter().any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP));
+    if !polled || gone {
+        // poll() fails for want of memory only. Without this sleep both would spin.
+        thread::sleep(SENDING);
+    }
 }
 
 #[cfg(test)]
@@ -219,14 +199,19 @@ mod tests {
     fn a_worker_sleeps_no_longer_than_what_it_has_left_to_do_allows() {
         let idle = Turn { published: true, ..Turn::default() };
         let ms = Duration::from_millis;
-        let nap = |turn: Turn, is_sending| longest_nap(&turn, || is_sending, || ms(100));
-        assert_eq!(nap(idle, false), Some(IDLE));
-        assert_eq!(nap(Turn { published: false, ..idle }, false), Some(UNPUBLISHED));
-        assert_eq!(nap(idle, true), Some(SENDING));
-        assert_eq!(nap(Turn { kick: Kick::Down, ..idle }, true), Some(IDLE), "nothing completes");
-        assert_eq!(nap(Turn { next: Some(ms(103)), ..idle }, false), Some(ms(3)));
-        assert_eq!(nap(Turn { next: Some(ms(99)), ..idle }, false), None);
-        assert_eq!(nap(Turn { more: true, ..idle }, false), None);
-        assert_eq!(nap(Turn { kick: Kick::Again, ..idle }, true), None);
+        let nap = |turn: Turn, is_sending| nap(&turn, || is_sending, || ms(100));
+        assert_eq!(nap(idle, false), Nap::UntilWoken);
+        assert_eq!(
+            nap(Turn { published: false, ..idle }, false),
+            Nap::UntilWoken,
+            "who wants to see it rings"
+        );
+        assert_eq!(nap(idle, true), Nap::AtMost(SENDING));
+        assert_eq!(nap(Turn { kick: Kick::Down, ..idle }, true), Nap::UntilWoken, "nothing completes");
+        assert_eq!(nap(Turn { next: Some(ms(103)), ..idle }, false), Nap::AtMost(ms(3)));
+        assert_eq!(nap(Turn { next: Some(ms(103)), ..idle }, true), Nap::AtMost(SENDING));
+        assert_eq!(nap(Turn { next: Some(ms(99)), ..idle }, false), Nap::None);
+        assert_eq!(nap(Turn { more: true, ..idle }, false), Nap::None);
+        assert_eq!(nap(Turn { kick: Kick::Again, ..idle }, true), Nap::None);
     }
 }
