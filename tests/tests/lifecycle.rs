@@ -1,6 +1,6 @@
 //! How an agent begins, stumbles and ends, and what it leaves behind.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use e2e::{
     foreign::{ForeignProgram, ForeignSocket},
@@ -156,6 +156,22 @@ fn a_stopped_worker_fails_open_and_comes_back() {
     assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
     assert!(exit.stderr.contains("its traffic goes to the stack"), "{exit}");
     assert!(exit.stderr.contains("steered again"), "{exit}");
+}
+
+/// It sleeps until somebody wakes it, and must be woken before it counts as stopped.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_worker_without_traffic_is_not_taken_for_a_stopped_one() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    // Twice as long as a worker may make no turn, and nobody asks for anything.
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(agent.get("/readyz").status, 200);
+    let metrics = agent.metrics();
+    assert_eq!(metrics.total("umemd_worker_failed_open_total"), 0);
+    assert_eq!(metrics.total("umemd_worker_steered"), 1);
+    agent.terminate();
+    agent.wait().summary();
 }
 
 #[test]

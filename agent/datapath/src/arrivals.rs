@@ -6,9 +6,10 @@
 use std::mem;
 use std::ops::ControlFlow;
 
-use frame_pool::{Frame, FrameAddr, Ledger, Lent};
+use frame_pool::{FrameAddr, Ledger, Lent};
 
 use crate::descriptor::Descriptor;
+use crate::handler::Verdict;
 use crate::packet::Packet;
 use crate::port::{FrameBytes, PacketSink};
 
@@ -42,12 +43,13 @@ impl<'a> Arrivals<'a> {
         Arrivals { ledger, assembly, packets, before, taken: 0 }
     }
 
-    /// Goes through descriptors in order, each with what `note` wants to know of it once its frame is found.
+    /// Goes through descriptors in order, each with what `note` wants to know of it once it is a packet; of one that
+    /// is dropped at once nothing need be noted.
     #[inline]
     pub fn settle<T, B: FrameBytes>(
         &mut self,
         descriptors: impl ExactSizeIterator<Item = (Descriptor, T)>,
-        note: impl Fn(&B, &Frame, T),
+        note: impl Fn(&B, &Packet, T),
         bytes: &mut B,
         sink: &mut impl PacketSink,
     ) {
@@ -58,11 +60,23 @@ impl<'a> Arrivals<'a> {
             let mut given_back = None;
             let offered =
                 self.ledger.settle_run(Lent::Fill, &mut descriptors, |(descriptor, rest), frame| {
-                    note(bytes, &frame, rest);
                     given_back = if descriptor.is_plain(layout) {
-                        sink.take(Packet::plain(frame, layout, descriptor), bytes)
+                        let mut packet = Packet::plain(frame, layout, descriptor);
+                        let verdict = sink.decide(&mut packet, bytes);
+                        if verdict != Some(Verdict::Drop) {
+                            note(bytes, &packet, rest);
+                        }
+                        match verdict {
+                            Some(verdict) => {
+                                sink.take(packet, verdict);
+                                None
+                            }
+                            None => Some(packet),
+                        }
                     } else {
-                        Some(Packet::received(frame, layout, descriptor))
+                        let packet = Packet::received(frame, layout, descriptor);
+                        note(bytes, &packet, rest);
+                        Some(packet)
                     };
                     if given_back.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 });
@@ -86,14 +100,14 @@ impl<'a> Arrivals<'a> {
     fn keep<T, B>(
         &mut self,
         descriptors: &mut impl ExactSizeIterator<Item = (FrameAddr, (Descriptor, T))>,
-        note: &impl Fn(&B, &Frame, T),
+        note: &impl Fn(&B, &Packet, T),
         bytes: &B,
     ) {
         let layout = self.ledger.layout();
         while let Err(((descriptor, _), _)) =
             self.ledger.settle_run(Lent::Fill, descriptors, |(descriptor, rest), frame| {
-                note(bytes, &frame, rest);
                 let mut packet = Packet::received(frame, layout, descriptor);
+                note(bytes, &packet, rest);
                 if mem::take(&mut self.assembly.headless) {
                     packet.tear();
                 }
@@ -127,6 +141,8 @@ impl<'a> Arrivals<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 
     use super::*;
@@ -144,16 +160,18 @@ mod tests {
         }
     }
 
-    /// Takes packets of less than so many bytes.
+    /// Takes packets of less than so many bytes, and drops those of an odd number.
     struct Below(u32, Vec<Packet>);
 
     impl PacketSink for Below {
-        fn take(&mut self, packet: Packet, _: &mut impl FrameBytes) -> Option<Packet> {
-            if packet.len() >= self.0 {
-                return Some(packet);
-            }
+        fn decide(&mut self, packet: &mut Packet, _: &mut impl FrameBytes) -> Option<Verdict> {
+            let verdict = if packet.len() % 2 == 0 { Verdict::Transmit } else { Verdict::Drop };
+            (packet.len() < self.0).then_some(verdict)
+        }
+
+        fn take(&mut self, packet: Packet, verdict: Verdict) {
+            assert_eq!(verdict == Verdict::Drop, packet.len() % 2 == 1);
             self.1.push(packet);
-            None
         }
     }
 
@@ -163,6 +181,8 @@ mod tests {
         assembly: Assembly,
         sink: Below,
         packets: Vec<Packet>,
+        /// Lengths of the packets that were noted.
+        noted: RefCell<Vec<u32>>,
     }
 
     impl Queue {
@@ -174,6 +194,7 @@ mod tests {
                 assembly: Assembly::default(),
                 sink: Below(below, Vec::new()),
                 packets: Vec::new(),
+                noted: RefCell::default(),
             }
         }
 
@@ -191,8 +212,12 @@ mod tests {
 
         fn arrive(&mut self, descriptors: &[Descriptor]) -> usize {
             let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, &mut self.packets);
-            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, ()));
-            arrivals.settle(descriptors, |_, _, ()| {}, &mut NoBytes, &mut self.sink);
+            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, descriptor.len()));
+            let note = |_: &NoBytes, packet: &Packet, len| {
+                assert_eq!(packet.len(), len);
+                self.noted.borrow_mut().push(len);
+            };
+            arrivals.settle(descriptors, note, &mut NoBytes, &mut self.sink);
             arrivals.count()
         }
 
@@ -222,6 +247,16 @@ mod tests {
             assert_eq!(queue.arrive(&descriptors[4..]), 1);
             assert_eq!(queue.seen(), (vec![1, 2], vec![odd_len, 3, 4]));
         }
+    }
+
+    /// Who sends it later, or looks at it, needs what the ring said of it.
+    #[test]
+    fn all_is_noted_but_what_is_dropped_at_once() {
+        let mut queue = Queue::new(100);
+        let descriptors = [(1, false), (2, false), (3, false), (101, false), (5, false)];
+        let descriptors = descriptors.map(|(len, more)| queue.lend(len, more));
+        assert_eq!(queue.arrive(&descriptors), 5);
+        assert_eq!(*queue.noted.borrow(), [2, 101, 5]);
     }
 
     #[test]

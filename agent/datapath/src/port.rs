@@ -7,6 +7,7 @@
 
 use frame_pool::{Frame, FrameRef, Ledger, Lent, RefusedCounts};
 
+use crate::handler::Verdict;
 use crate::packet::Packet;
 use crate::right::Right;
 
@@ -129,9 +130,12 @@ pub trait FrameBytes {
 
 /// Takes packets as they come off an RX ring.
 pub trait PacketSink {
-    /// A packet in one frame, and not empty. Gives it back if it must be seen together with what comes behind
-    /// it.
-    fn take(&mut self, packet: Packet, bytes: &mut impl FrameBytes) -> Option<Packet>;
+    /// What is to become of a packet in one frame, which is not empty; `None` if it must be seen together with what
+    /// comes behind it, and is not to be [taken](Self::take) now.
+    fn decide(&mut self, packet: &mut Packet, bytes: &mut impl FrameBytes) -> Option<Verdict>;
+
+    /// Takes the packet that was decided about.
+    fn take(&mut self, packet: Packet, verdict: Verdict);
 }
 
 /// The four rings of one queue, and the bytes of its frames.

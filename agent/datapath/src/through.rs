@@ -28,26 +28,25 @@ struct Hands<'a, H, O: Observer> {
 
 impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
     #[inline]
-    fn take(&mut self, mut packet: Packet, bytes: &mut impl FrameBytes) -> Option<Packet> {
-        if O::LOOKS {
-            return Some(packet);
-        }
+    fn decide(&mut self, packet: &mut Packet, bytes: &mut impl FrameBytes) -> Option<Verdict> {
+        if O::LOOKS { None } else { Some(bytes.with_mut(packet, |bytes| self.handler.handle(bytes))) }
+    }
+
+    #[inline]
+    fn take(&mut self, packet: Packet, verdict: Verdict) {
         let len = u64::from(packet.len());
-        let verdict = bytes.with_mut(&mut packet, |bytes| self.handler.handle(bytes));
         let home = match verdict {
             Verdict::Drop => packet,
             Verdict::Transmit => match O::overlook(packet) {
                 Ok(packet) => {
                     self.bytes_sent += len;
-                    push(&mut self.sent, packet);
-                    return None;
+                    return push(&mut self.sent, packet);
                 }
                 Err(packet) => packet,
             },
         };
         self.bytes_home += len;
         push(&mut self.home, home.into_right());
-        None
     }
 }
 

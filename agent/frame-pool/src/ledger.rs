@@ -279,8 +279,9 @@ impl Ledger {
         let entries = &mut self.entries[..];
         let mut odd = 0;
         let mut lend = |slot, frame: &Frame| {
+            let id = frame.id();
             note(entries, lent, frame, &mut odd);
-            each(slot, frame.id());
+            each(slot, id);
         };
         // Four at a time: the end of the slice is looked for less often.
         let (fours, rest) = tail.as_chunks::<4>();

@@ -131,6 +131,19 @@ impl FrameBytes for PortFrames {
     }
 }
 
+/// The same, while the port itself is in use.
+impl FrameBytes for &UmemFrames {
+    #[inline]
+    fn with<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        self.with_bytes(packet, look)
+    }
+
+    #[inline]
+    fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        self.with_bytes_mut(packet, change)
+    }
+}
+
 impl QueuePort for XskPort {
     type Bytes = PortFrames;
 
@@ -145,12 +158,12 @@ impl QueuePort for XskPort {
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(SCRATCH);
-            let first = frames.len() - batch;
-            let lent = self.scratch.iter_mut().zip(frames.drain(first..)).map(|(slot, frame)| {
-                *slot = self.frames.0.descriptor(&frame);
-                ((), frame)
+            let descriptors = self.frames.0.descriptors();
+            self.ledger.lend_tail(Lent::Fill, frames, &mut self.scratch[..batch], |slot, id| {
+                // SAFETY: the right to each of these frames is in `frames` or already in the ledger, which gives
+                // it to nobody until this call is over.
+                *slot = unsafe { descriptors.of_id(id) };
             });
-            self.ledger.lend_each(Lent::Fill, lent, |(), _| {});
             // SAFETY:
             // - Ours: these describe frames of this socket's UMEM.
             // - Unaliased: each frame was given up to the ledger above; nobody else can name it.
@@ -171,9 +184,10 @@ impl QueuePort for XskPort {
             let (addr, len) = (FrameAddr(desc.addr() as u64), desc.lengths().data() as u32);
             (Descriptor::new(addr, len, desc.has_more_frames()), desc)
         });
-        // INVARIANT: the ledger found the address in this frame's chunk.
-        let note = |frames: &PortFrames, frame: &_, desc: &_| frames.0.set_descriptor(frame, desc);
-        arrivals.settle(descriptors, note, &mut self.frames, sink);
+        let mut umem = &*self.frames.0;
+        let known = umem.descriptors();
+        // INVARIANT: the ledger found the address in this packet's frame.
+        arrivals.settle(descriptors, |_, packet, desc| known.set(packet, desc), &mut umem, sink);
         arrivals.count()
     }
 
@@ -183,8 +197,9 @@ impl QueuePort for XskPort {
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(SCRATCH);
+            let descriptors = self.frames.0.descriptors();
             let lent = self.scratch.iter_mut().zip(packets.drain(..batch)).map(|(slot, packet)| {
-                *slot = self.frames.0.descriptor(packet.right());
+                *slot = descriptors.of(packet.right());
                 slot.set_options(u32::from(packet.has_more()) * XDP_PKT_CONTD);
                 ((), packet.into_right())
             });
@@ -214,8 +229,9 @@ impl QueuePort for XskPort {
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
         // Where the data lie stays as it was: behind the headroom, or where a packet was received.
-        self.frames.0.set_len(&frame, len.min(self.blank_len()));
-        let descriptor = self.frames.0.descriptor(&frame);
+        let descriptors = self.frames.0.descriptors();
+        descriptors.set_len(&frame, len.min(self.blank_len()) as u32);
+        let descriptor = descriptors.of(&frame);
         let addr = FrameAddr(descriptor.addr() as u64);
         let descriptor = Descriptor::new(addr, descriptor.lengths().data() as u32, false);
         Packet::received(frame, self.frames.0.layout(), descriptor)

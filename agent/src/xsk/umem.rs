@@ -5,10 +5,10 @@
     reason = "xsk-rs leaves to its caller who may touch a frame; a right to the frame is asked for here"
 )]
 
-use std::{cell::UnsafeCell, fmt, io};
+use std::{cell::UnsafeCell, fmt, io, ptr, slice};
 
 use datapath::{Captured, HeldBytes, Packet, Right};
-use frame_pool::{Frame, FrameId, FrameLayout};
+use frame_pool::{Frame, FrameAddr, FrameId, FrameLayout};
 use xsk_rs::{FrameDesc, Umem};
 
 /// A UMEM, shared by the ports whose sockets are bound to it, and by who reads frames that are held.
@@ -21,8 +21,8 @@ use xsk_rs::{FrameDesc, Umem};
 pub struct UmemFrames {
     descriptors: Box<[UnsafeCell<FrameDesc>]>,
     layout: FrameLayout,
-    /// Bytes in a chunk, less one.
-    chunk_mask: usize,
+    /// The first byte of frame 0; `umem` keeps it mapped, and all that come behind it.
+    start: *mut u8,
     /// Bytes behind a new descriptor's address, to the end of its chunk.
     blank_len: usize,
     umem: Umem,
@@ -53,9 +53,14 @@ impl UmemFrames {
         // INVARIANT: checked above, and a new descriptor's length is 0.
         let headroom = descriptors.first().map_or(0, |first| first.addr());
         let blank_len = (layout.chunk_size() as usize).saturating_sub(headroom);
+        // The kernel was told of the whole mapping by its address, so that its provenance is exposed.
+        let start = descriptors.first().map_or(0, |first| {
+            // SAFETY: it describes frame 0 of this UMEM, and no byte of it.
+            unsafe { umem.data(first) }.contents().as_ptr().addr() - headroom
+        });
+        let start = ptr::with_exposed_provenance_mut(start);
         let descriptors = descriptors.into_iter().map(UnsafeCell::new).collect();
-        let chunk_mask = layout.chunk_size() as usize - 1;
-        Ok(Self { descriptors, layout, chunk_mask, blank_len, umem })
+        Ok(Self { descriptors, layout, start, blank_len, umem })
     }
 
     /// How the UMEM is cut into frames.
@@ -73,63 +78,102 @@ impl UmemFrames {
         self.blank_len
     }
 
-    /// A frame's descriptor.
+    /// The frames' descriptors.
     #[inline]
-    fn get(&self, id: FrameId) -> *mut FrameDesc {
-        self.descriptors[id.index()].get()
+    pub(super) fn descriptors(&self) -> Descriptors<'_> {
+        Descriptors { umem: self, table: &self.descriptors }
     }
 
-    /// A copy of the descriptor of a frame that the caller has a right to.
+    /// Where the bytes of part of a frame are; none, if the frame is not of this UMEM, which cannot be.
     #[inline]
-    pub(super) fn descriptor(&self, right: &impl Right) -> FrameDesc {
-        // SAFETY: `right` is borrowed, so by the second invariant nobody writes.
-        unsafe { *self.get(right.id()) }
-    }
-
-    /// Notes what an RX ring said of a frame that the ledger has recognised.
-    #[inline]
-    pub(super) fn set_descriptor(&self, frame: &Frame, descriptor: &FrameDesc) {
-        let entry = self.get(frame.id());
-        // SAFETY: `frame` is the sole right to the frame, so by the second invariant this is the only one who
-        // looks at the entry.
-        unsafe { *entry = *descriptor };
-        if descriptor.lengths().data() > (!descriptor.addr() & self.chunk_mask) + 1 {
-            // INVARIANT: cut at the chunk's end; a kernel that says so overran it.
-            self.set_len(frame, usize::MAX);
+    fn place(&self, id: FrameId, offset: u32, len: u32) -> (*mut u8, usize) {
+        let FrameAddr(start) = self.layout.addr_of(id);
+        let (start, len) = (start + u64::from(offset), u64::from(len));
+        if start + len > self.layout.byte_len() {
+            return (ptr::dangling_mut(), 0);
         }
-    }
-
-    /// Sets the length of a frame's data, at most to the chunk's end.
-    pub(super) fn set_len(&self, frame: &Frame, len: usize) {
-        // SAFETY: as in `set_descriptor`; and the address lies in this frame's chunk by the first invariant.
-        unsafe { self.umem.data_mut(&mut *self.get(frame.id())) }.cursor().set_pos(len);
+        // Does not leave the mapping: checked just now.
+        (self.start.wrapping_add(start as usize), len as usize)
     }
 
     /// Looks at a packet's bytes.
     #[inline]
     pub(super) fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
+        let (start, len) = self.place(packet.id(), packet.offset(), packet.len());
         // SAFETY:
-        // - In bounds: by the first invariant.
+        // - In bounds: `place` sees to it, and a packet's bytes lie in its frame.
         // - Not written meanwhile: `packet` holds a right to the frame, and is borrowed all the time.
-        look(unsafe { self.umem.data(&*self.get(packet.id())) }.contents())
+        look(unsafe { slice::from_raw_parts(start, len) })
     }
 
     /// Changes a packet's bytes.
     #[inline]
     pub(super) fn with_bytes_mut<T>(&self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        let (start, len) = self.place(packet.id(), packet.offset(), packet.len());
         // SAFETY:
-        // - In bounds: by the first invariant.
+        // - In bounds: `place` sees to it, and a packet's bytes lie in its frame.
         // - Unaliased: `packet` holds the sole right to the frame, and is borrowed mutably all the time.
-        change(unsafe { self.umem.data_mut(&mut *self.get(packet.id())) }.contents_mut())
+        change(unsafe { slice::from_raw_parts_mut(start, len) })
+    }
+}
+
+/// The descriptors of all frames. A loop over packets that has these need not look up for each where they are.
+#[derive(Clone, Copy)]
+pub(super) struct Descriptors<'a> {
+    umem: &'a UmemFrames,
+    table: &'a [UnsafeCell<FrameDesc>],
+}
+
+impl Descriptors<'_> {
+    /// A copy of the descriptor of a frame that the caller has a right to.
+    #[inline]
+    pub(super) fn of(self, right: &impl Right) -> FrameDesc {
+        // SAFETY: `right` is borrowed, so nobody else has the sole right.
+        unsafe { self.of_id(right.id()) }
+    }
+
+    /// A copy of a frame's descriptor.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else has the sole right to the frame meanwhile.
+    #[inline]
+    pub(super) unsafe fn of_id(self, id: FrameId) -> FrameDesc {
+        // SAFETY: by the second invariant nobody writes.
+        unsafe { *self.table[id.index()].get() }
+    }
+
+    /// Notes what an RX ring said of a packet whose frame the ledger has recognised.
+    #[inline]
+    pub(super) fn set(self, packet: &Packet, descriptor: &FrameDesc) {
+        let said = descriptor.lengths().data() as u32;
+        let entry = self.table[packet.id().index()].get();
+        // SAFETY: `packet` has the sole right to the frame, so by the second invariant this is the only one who
+        // looks at the entry.
+        unsafe { *entry = *descriptor };
+        if said != packet.len() {
+            // INVARIANT: the packet was cut at the chunk's end; a kernel that says more overran it.
+            self.set_len(packet.right(), packet.len());
+        }
+    }
+
+    /// Sets the length of a frame's data, at most to the chunk's end.
+    pub(super) fn set_len(self, frame: &Frame, len: u32) {
+        let entry = self.table[frame.id().index()].get();
+        // SAFETY: as in `set`; and the address lies in this frame's chunk by the first invariant.
+        unsafe { self.umem.umem.data_mut(&mut *entry) }.cursor().set_pos(len as usize);
     }
 }
 
 impl HeldBytes for UmemFrames {
     fn with_bytes(&self, captured: &Captured, look: &mut dyn FnMut(&[u8])) {
+        // Whoever has it may have changed these.
+        let len = captured.len.min(self.layout.chunk_size().saturating_sub(captured.offset));
+        let (start, len) = self.place(captured.frame.id(), captured.offset, len);
         // SAFETY:
-        // - In bounds: by the first invariant.
+        // - In bounds of the frame: `place` sees to it, and the line above.
         // - Not written meanwhile: a held frame is one of several references, or all that is left of it.
-        look(unsafe { self.umem.data(&*self.get(captured.frame.id())) }.contents());
+        look(unsafe { slice::from_raw_parts(start, len) });
     }
 }
 

@@ -3,6 +3,7 @@
 use frame_pool::{Frame, FrameRef, Lent, RefusedCounts};
 
 use super::random::Random;
+use crate::handler::Verdict;
 use crate::packet::Packet;
 use crate::port::{FrameBytes, Kick, PacketSink, PortPlaces, QueuePort};
 use crate::right::Right;
@@ -110,12 +111,15 @@ struct Clumsy<'a, S> {
 }
 
 impl<S: PacketSink> PacketSink for Clumsy<'_, S> {
-    fn take(&mut self, packet: Packet, bytes: &mut impl FrameBytes) -> Option<Packet> {
-        if self.drops == 0 {
-            return self.sink.take(packet, bytes);
+    fn decide(&mut self, packet: &mut Packet, bytes: &mut impl FrameBytes) -> Option<Verdict> {
+        if self.drops == 0 { self.sink.decide(packet, bytes) } else { Some(Verdict::Drop) }
+    }
+
+    fn take(&mut self, packet: Packet, verdict: Verdict) {
+        match self.drops.checked_sub(1) {
+            None => self.sink.take(packet, verdict),
+            Some(left) => self.drops = left,
         }
-        self.drops -= 1;
-        None
     }
 }
 
