@@ -8,10 +8,10 @@ use crate::handler::PacketHandler;
 use crate::observer::Observer;
 use crate::outbox::Outbox;
 use crate::packet::MAX_FRAGMENTS;
-use crate::port::{Kick, QueuePort};
+use crate::port::{Kick, PortPlaces, QueuePort};
 use crate::publish::Published;
 use crate::shutdown::{Drain, FinalReport};
-use crate::side::{Account, Sending, Side};
+use crate::side::{Account, PortsSeen, Side};
 use crate::snapshot::Snapshot;
 use crate::worker::{Turn, WorkerConfig};
 
@@ -149,25 +149,26 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
 
     /// Everything about both sides as it is now.
     pub fn snapshots(&mut self) -> [Snapshot; 2] {
-        self.sides.iter_mut().for_each(Side::look);
-        let mut snapshots = self.account();
+        let places = self.sides.each_mut().map(|side| side.port.places());
+        let mut snapshots = self.account(places);
         for _ in 1..LOOKS {
             if snapshots.iter().all(Snapshot::conserved) {
                 break;
             }
-            snapshots = self.account();
+            snapshots = self.account(places);
         }
         snapshots
     }
 
     /// The second side accounts for what its pool took from the provider, the first for all the rest: so
     /// each is lawful by itself, and together they have every frame once.
-    fn account(&self) -> [Snapshot; 2] {
+    fn account(&self, places: [PortPlaces; 2]) -> [Snapshot; 2] {
         let accounts = [Account::AllBut(self.sides[1].accounted()), Account::Taken];
         [0, 1].map(|index: usize| {
             let sends = 1 - index;
-            let sending = Sending { lent: self.sides[sends].lent, held: self.outboxes[sends].held() };
-            self.sides[index].snapshot(&self.outboxes[index], sending, accounts[index], &self.observer)
+            let waiting = self.outboxes[sends].held();
+            let seen = PortsSeen { receives: places[index], sends: places[sends], waiting };
+            self.sides[index].snapshot(&self.outboxes[index], seen, accounts[index], &self.observer)
         })
     }
 

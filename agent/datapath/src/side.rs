@@ -38,8 +38,6 @@ pub(crate) struct Side<P> {
     pub(crate) received: Vec<Packet>,
     /// The parts of the one packet that is being handled. Empty between turns.
     pub(crate) parts: Vec<Packet>,
-    /// Where the port's frames were at the last [`look`](Self::look).
-    pub(crate) lent: PortPlaces,
     pub(crate) traffic: Traffic,
     /// Frames that were ever read from the RX ring.
     pub(crate) rx_frames: u64,
@@ -53,14 +51,15 @@ pub(crate) struct Side<P> {
     pub(crate) publisher: Publisher,
 }
 
-/// What a side says of itself needs to know of the TX ring that its packets are sent on, which may be
-/// another side's.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sending {
-    /// Where the frames of that ring's port are.
-    pub(crate) lent: PortPlaces,
-    /// Frames that wait for it.
-    pub(crate) held: usize,
+/// Where the ports say that the frames are which a side accounts for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PortsSeen {
+    /// The side's own port, which receives into them.
+    pub(crate) receives: PortPlaces,
+    /// The port that sends them, which may be another side's.
+    pub(crate) sends: PortPlaces,
+    /// Frames that wait for that one's TX ring.
+    pub(crate) waiting: usize,
 }
 
 /// Which of a provider's frames a side's places must add up to.
@@ -75,8 +74,7 @@ pub(crate) enum Account {
 impl<P: QueuePort> Side<P> {
     pub(crate) fn new(pool: FramePool, mut port: P, config: WorkerConfig) -> Self {
         let batch = config.batch.max(1);
-        let lent = port.places();
-        let ring = lent.fill.saturating_add(port.fill_room() as u32);
+        let ring = port.places().fill.saturating_add(port.fill_room() as u32);
         let arriving = batch + MAX_FRAGMENTS;
         Side {
             recycler: pool.recycler(),
@@ -88,7 +86,6 @@ impl<P: QueuePort> Side<P> {
             fresh: Vec::with_capacity(arriving),
             received: Vec::with_capacity(arriving),
             parts: Vec::with_capacity(arriving),
-            lent,
             traffic: Traffic::default(),
             rx_frames: 0,
             tx_frames: 0,
@@ -214,11 +211,6 @@ impl<P: QueuePort> Side<P> {
         self.last_turn = now;
     }
 
-    /// Asks the port where its frames are.
-    pub(crate) fn look(&mut self) {
-        self.lent = self.port.places();
-    }
-
     /// Whether readers are to be shown the turn that has [ended](Self::end_turn).
     pub(crate) fn is_to_publish(&mut self) -> bool {
         let is_to_publish = self.last_turn.saturating_sub(self.last_published) >= PUBLISH_EVERY;
@@ -228,12 +220,11 @@ impl<P: QueuePort> Side<P> {
         is_to_publish
     }
 
-    /// Everything about this side as of the last [`look`](Self::look). `out` is its own outbox, `sending`
-    /// tells of the ring that its frames are sent on.
+    /// Everything about this side, given where the ports said that the frames are. `out` is its own outbox.
     pub(crate) fn snapshot<O: Observer>(
         &self,
         out: &Outbox<O::Sent>,
-        sending: Sending,
+        seen: PortsSeen,
         account: Account,
         observer: &O,
     ) -> Snapshot {
@@ -241,7 +232,7 @@ impl<P: QueuePort> Side<P> {
         let given = self.pool.held();
         let pool = self.pool.places();
         let inflight = self.pool.inflight();
-        let (lent, sending, waiting) = (self.lent, sending.lent, sending.held);
+        let PortsSeen { receives: lent, sends: sending, waiting } = seen;
         let quarantined = lent.quarantined_fill + sending.quarantined_tx;
         let lent_or_lost = lent.lent_fill() + sending.lent_tx() + quarantined;
         let (total, slab) = match account {

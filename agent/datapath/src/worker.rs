@@ -8,10 +8,10 @@ use crate::handler::PacketHandler;
 use crate::observer::Observer;
 use crate::outbox::Outbox;
 use crate::packet::MAX_FRAGMENTS;
-use crate::port::{Kick, QueuePort};
+use crate::port::{Kick, PortPlaces, QueuePort};
 use crate::publish::Published;
 use crate::shutdown::{Drain, FinalReport};
-use crate::side::{Account, Sending, Side};
+use crate::side::{Account, PortsSeen, Side};
 use crate::snapshot::Snapshot;
 
 /// How often a snapshot is taken again whose places do not add up: somebody else gave a frame back while
@@ -188,21 +188,21 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
 
     /// Everything about the worker as it is now.
     pub fn snapshot(&mut self) -> Snapshot {
-        self.side.look();
-        let mut snapshot = self.account();
+        let places = self.side.port.places();
+        let mut snapshot = self.account(places);
         for _ in 1..LOOKS {
             if snapshot.conserved() {
                 break;
             }
-            snapshot = self.account();
+            snapshot = self.account(places);
         }
         snapshot
     }
 
     #[inline(never)]
-    fn account(&self) -> Snapshot {
-        let sending = Sending { lent: self.side.lent, held: self.outbox.held() };
-        self.side.snapshot(&self.outbox, sending, Account::AllBut(0), &self.observer)
+    fn account(&self, places: PortPlaces) -> Snapshot {
+        let seen = PortsSeen { receives: places, sends: places, waiting: self.outbox.held() };
+        self.side.snapshot(&self.outbox, seen, Account::AllBut(0), &self.observer)
     }
 
     /// Shows the worker's snapshot to the readers.

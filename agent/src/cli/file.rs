@@ -18,8 +18,8 @@ use super::{
     SwitchTagArg,
 };
 use crate::{
-    config::{ConfigError, Mac},
-    protocol::{OtherAction, RuleText},
+    config::{self, ConfigError, Mac},
+    protocol::{self, OtherAction, RuleText},
     steer,
 };
 
@@ -244,7 +244,13 @@ pub(super) fn rules(path: &Path) -> Result<(Vec<RuleText>, Option<OtherAction>),
     };
     let RulesFile { default, rule } = parse(path, &text)?;
     check(path, &text, &rule)?;
-    Ok((rule.into_iter().map(plain).collect(), default))
+    let rules: Vec<RuleText> = rule.into_iter().map(plain).collect();
+    // The agent would refuse the set as well, but it does not know where the file says it.
+    if let Err(error) = protocol::compile(rules.clone(), default.unwrap_or(OtherAction::Pass)) {
+        let place = config::place(&text, &error).map_or_else(String::new, |place| place + "\n");
+        return Err(ConfigError::File { path: path.to_owned(), problem: format!("{place}{error}") });
+    }
+    Ok((rules, default))
 }
 
 fn text(path: &Path, opened: io::Result<impl Read>) -> Result<String, ConfigError> {
@@ -388,6 +394,27 @@ mod tests {
         ] {
             let error = run(text, "").unwrap_err();
             assert!(error.contains(".toml: ") && error.contains(said), "{text}\n{error}");
+        }
+    }
+
+    #[test]
+    fn rules_that_are_no_set_are_shown_where_they_stand() {
+        let path = env::temp_dir().join(format!("umemd-test-{}-rules.toml", process::id()));
+        for (text, said) in [
+            ("[[rule]]\nmatch = 'arp'\nqueues = [64]\n", "line 3, column 10\n  |\n3 | queues = [64]\n"),
+            ("[[rule]]\nmatch = 'arp'\n[[rule]]\nname = 'rule1'\nmatch = 'ip'\n", ""),
+            (
+                "[[rule]]\nmatch = 'arp'\nname = 'a'\n[[rule]]\nmatch = 'ip'\nname = 'a'\n",
+                "line 6, column 8\n  |\n6 | name = 'a'\n  |        ^^^\ntwo rules are called `a`",
+            ),
+        ] {
+            fs::write(&path, text).unwrap();
+            let read = rules(&path);
+            fs::remove_file(&path).unwrap();
+            match read {
+                Ok((rules, default)) => assert!(said.is_empty() && rules.len() == 2 && default.is_none()),
+                Err(error) => assert!(!said.is_empty() && error.to_string().contains(said), "{error}"),
+            }
         }
     }
 

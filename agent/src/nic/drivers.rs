@@ -63,8 +63,11 @@ pub const DRIVERS: &[Driver] = &[
     driver("ice", ZeroCopy::Since(5, 5), "drivers/net/ethernet/intel/ice/ice_xsk.c")
         .with(&[quirk(Kind::FillBeforeBind, "anza-xyz/agave#6836")]),
     // Seen on Linux 7.3: of a frame of 2048 bytes it fills 1024, and drops what is longer; 4096 hold a packet.
-    driver("igb", ZeroCopy::Avoid, "drivers/net/ethernet/intel/igb/igb_main.c: igb_setup_srrctl, whole KiB")
-        .with(&[quirk(Kind::Bounces, "drivers/net/ethernet/intel/igb/igb_main.c: igb_xdp_setup")]),
+    driver("igb", ZeroCopy::Avoid, "seen in the board rig, Linux 7.3: packets above 1024 bytes are dropped")
+        .with(&[
+            quirk(Kind::Bounces, "drivers/net/ethernet/intel/igb/igb_main.c: igb_xdp_setup"),
+            quirk(Kind::ZeroCopyWholeKib, "igb_main.c: igb_setup_srrctl, SRRCTL.BSIZEPACKET"),
+        ]),
     driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c"),
     driver("ixgbe", ZeroCopy::Avoid, "anza-xyz/agave#13054: an X550 froze every two days, fine in copy mode"),
     driver("mlx5_core", ZeroCopy::Since(5, 3), "drivers/net/ethernet/mellanox/mlx5/core/en/xsk")

@@ -52,6 +52,8 @@ pub enum Kind {
     /// Zero-copy wants so many bytes of headroom in each frame, for a header of the device's, and a device that the
     /// kernel reaches through an IOMMU.
     ZeroCopyHeadroom(u32),
+    /// Zero-copy fills whole KiB of a frame, which in one of 2048 bytes is one.
+    ZeroCopyWholeKib,
     /// Two queues are made of each: those for zero-copy have the upper half of the numbers.
     ZeroCopyQueuesAbove,
     /// The program has to be attached before a socket is bound.
@@ -248,6 +250,13 @@ impl Facts {
                 format!(
                     "zero-copy on {name} takes {bytes} bytes of headroom, and a device behind an IOMMU \
                      (iommu_platform=on,disable-legacy=on in QEMU)"
+                ),
+            ),
+            Kind::ZeroCopyWholeKib => (
+                Weight::Note,
+                format!(
+                    "with --zerocopy {driver} fills whole KiB of a frame: packets of more than 1024 bytes are lost \
+                     without --frame-size 4096"
                 ),
             ),
             Kind::ZeroCopyQueuesAbove => (

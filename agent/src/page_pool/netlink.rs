@@ -179,6 +179,33 @@ mod tests {
         assert_eq!((pool.memory, pool.counters), (Memory::IoUring, None));
     }
 
+    /// What the kernel answers in the steps of its own test (tools/testing/selftests/net/nl_netdev.py:
+    /// `page_pool_check`, `page_pool_ifindex_leak_check`), where netdevsim is told to hold a page.
+    #[test]
+    fn the_kernels_own_test_is_followed() {
+        const NIC: u64 = 2;
+        const LOOPBACK: u64 = 1;
+        let used = |id| parsed(&[uint(attr::ID, id), uint(attr::IFINDEX, NIC), uint(attr::INFLIGHT, 0)]);
+        let held_after_its_end = |ifindex| {
+            let gone = uint(attr::DETACH_TIME, 77);
+            parsed(&[uint(attr::ID, 5), uint(attr::IFINDEX, ifindex), uint(attr::INFLIGHT, 1), gone])
+        };
+        for (step, told, seen) in [
+            ("up", vec![used(4)], &[(2, 4, 0, None)][..]),
+            ("down, and nothing is held", vec![], &[]),
+            ("up and down, and a page is held", vec![held_after_its_end(NIC)], &[(2, 5, 1, Some(77))]),
+            ("up", vec![used(6), held_after_its_end(NIC)], &[(2, 6, 0, None), (2, 5, 1, Some(77))]),
+            ("away: the pool is the loopback's", vec![held_after_its_end(LOOPBACK)], &[(1, 5, 1, Some(77))]),
+            ("the page is given back", vec![], &[]),
+        ] {
+            let joined = join(&told, &[]);
+            let joined = joined
+                .iter()
+                .map(|(of, pool)| (*of, pool.id.unwrap(), pool.inflight_pages.unwrap(), pool.detached_at));
+            assert_eq!(joined.collect::<Vec<_>>(), seen, "{step}");
+        }
+    }
+
     #[test]
     fn a_pool_of_nobody_is_left_out() {
         assert!(join(&[parsed(&[uint(attr::ID, 17)]), parsed(&[uint(attr::IFINDEX, 3)])], &[]).is_empty());
