@@ -111,6 +111,9 @@ fn ask(control: &Path, request: &Request, json: bool) -> Result<ExitCode> {
         }
         _ => {
             let changed: Changed = client::ask(control, request)?;
+            for warning in &changed.warnings {
+                log::warn!("{warning}");
+            }
             if json { serde_json::to_string(&changed)? + "\n" } else { report::changed(&changed) }
         }
     };

@@ -89,6 +89,9 @@ impl Shape {
 
     #[inline(always)]
     fn slots_of(&self, hash: u64, stride: u32) -> [u32; 2] {
+        // Once more: what differs only in the last word's upper bytes has not reached the lower half yet, and the two
+        // slots would go together.
+        let hash = mix(hash, 0);
         let slot = |half: u64| ((half * u64::from(self.slots)) >> 32) as u32;
         let place = |slot: u32| self.first.wrapping_add(slot.wrapping_mul(stride));
         [place(slot(hash >> 32)), place(slot(hash & 0xffff_ffff))]

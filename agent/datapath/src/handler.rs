@@ -22,7 +22,8 @@ pub struct Due {
     pub packets: usize,
     /// Bytes of each, from the Ethernet header on.
     pub size: usize,
-    /// When there will be more, if the handler knows; in the time that the turn was given.
+    /// When there will be more, if the handler knows; in the time that the turn was given. If it does not, it may not
+    /// be asked again before a packet arrives.
     pub next: Option<Duration>,
 }
 

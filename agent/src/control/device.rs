@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::RunConfig,
     ebpf::{LoadOptions, Program, ProgramLog, Retired, RuleCount},
-    nic::{self, NicError, XdpAttachment, drivers},
+    nic::{self, Link, NicError, XdpAttachment, drivers},
     observe::{DeviceInfo, DeviceView},
     steer::RuleSet,
     xsk::SocketHandle,
@@ -99,6 +99,19 @@ fn attachment(index: u32, program_id: u32) -> io::Result<Option<XdpAttachment>> 
     Ok(attached.filter(|xdp| xdp.program_id == program_id))
 }
 
+impl Attached {
+    /// Keeps the program where it is, passing everything, for the next [`attach`].
+    pub(super) fn keep(self, plan: &Plan) -> Option<Kept> {
+        retire(self.program, plan)
+    }
+}
+
+fn retire(program: Program, plan: &Plan) -> Option<Kept> {
+    let Link { index, ref name, .. } = plan.link;
+    let retired = program.retire().inspect_err(|error| log::warn!("{name}: {error}; it is detached"));
+    Some(Kept { index, program: retired.ok()? })
+}
+
 impl Device {
     pub(super) fn new(plan: Plan, attached: Attached, queues: Vec<Queue>) -> Self {
         let zero_copy = queues.iter().all(|queue| {
@@ -175,11 +188,8 @@ impl Device {
     /// is attached and can be told so.
     pub(super) fn close(self, keep: bool) -> (Vec<Queue>, Option<Kept>) {
         let attached = keep && self.is_attached();
-        let Self { plan, info, program, queues } = self;
-        let kept = attached.then(|| program.into_inner().retire()).and_then(|retired| {
-            retired.inspect_err(|error| log::warn!("{}: {error}; it is detached", info.name)).ok()
-        });
-        (queues, kept.map(|program| Kept { index: plan.link.index, program }))
+        let Self { plan, program, queues, .. } = self;
+        (queues, attached.then(|| retire(program.into_inner(), &plan)).flatten())
     }
 
     /// Detaches the program.

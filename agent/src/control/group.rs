@@ -260,6 +260,9 @@ impl Group {
             .and_then(|plans| Open::new(common, plans, &self.cpus, Some(&mut kept)))
             .and_then(|mut open| open.start(common).map(|()| open));
         let mut state = self.state.borrow_mut();
+        if let State::Closed { kept: still, .. } = &mut *state {
+            *still = kept;
+        }
         match opened {
             Ok(open) => {
                 log::info!("{}: served again", self.names.join(" and "));
@@ -291,22 +294,50 @@ impl Open {
         let first = kept.is_none();
         let mut none = Vec::new();
         let kept = kept.unwrap_or(&mut none);
-        let attached: Vec<Attached> =
-            plans.iter().map(|plan| device::attach(config, plan, kept)).collect::<Result<_>>()?;
+        let mut attached: Vec<Attached> = Vec::new();
+        let manned = plans
+            .iter()
+            .try_for_each(|plan| {
+                attached.push(device::attach(config, plan, kept)?);
+                Ok(())
+            })
+            .and_then(|()| Self::man(common, &plans, cpus, first));
+        let (workers, queues) = match manned {
+            Ok(manned) => manned,
+            Err(error) => {
+                // Those that were in use before stay, so that no link bounces for a start that failed.
+                let attached = attached.into_iter().zip(&plans).filter(|_| !first);
+                kept.extend(attached.filter_map(|(attached, plan)| attached.keep(plan)));
+                return Err(error);
+            }
+        };
+        let devices = plans.into_iter().zip(attached).zip(queues);
+        let devices = devices.map(|((plan, attached), queues)| Device::new(plan, attached, queues)).collect();
+        Ok(Self { devices, workers })
+    }
 
+    /// UMEMs, sockets and workers, in the order of the queues; and the queues of each interface.
+    fn man(
+        common: &Common,
+        plans: &[Plan],
+        cpus: &[usize],
+        first: bool,
+    ) -> Result<(Vec<Employed>, Vec<Vec<Queue>>)> {
+        let config = common.config();
+        let config = &*config;
         let mut workers = Vec::new();
         let mut queues: Vec<Vec<Queue>> = plans.iter().map(|_| Vec::new()).collect();
         for index in 0..plans[0].queues.len() {
             let cpu = cpus.get(index % cpus.len().max(1)).copied().unwrap_or(0);
             let numbers: Vec<u32> = plans.iter().map(|plan| plan.queues[index]).collect();
             let opened = if first {
-                xsk::patiently(|| bind(config, &plans, &numbers))
+                xsk::patiently(|| bind(config, plans, &numbers))
             } else {
-                bind(config, &plans, &numbers)
+                bind(config, plans, &numbers)
             }?;
             let Bound { sockets, huge_pages, rings } = opened;
             let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
-            let (crew, pools) = Self::hire(common, &plans, index, ports, rings);
+            let (crew, pools) = Self::hire(common, plans, index, ports, rings);
             let bell = Arc::new(Bell::new().context("cannot make an eventfd to wake a worker by")?);
             let sides = handles.into_iter().zip(crew.published()).zip(pools).enumerate();
             for (side, ((socket, published), pool)) in sides {
@@ -325,9 +356,7 @@ impl Open {
             }
             workers.push(Employed::Waiting(crew, cpu));
         }
-        let devices = plans.into_iter().zip(attached).zip(queues);
-        let devices = devices.map(|((plan, attached), queues)| Device::new(plan, attached, queues)).collect();
-        Ok(Self { devices, workers })
+        Ok((workers, queues))
     }
 
     /// Pools, handler, capture: what a worker is made of beside its ports; and the way to each side's pool.

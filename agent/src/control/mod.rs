@@ -1,7 +1,7 @@
 //! The control plane: the order of start, what goes on meanwhile, the order of shutdown.
 //!
 //! One thread runs all of it, on a tokio runtime of its own. Workers are plain pinned threads. The two meet in
-//! three places: a flag to stop a worker, the block that it publishes, a handle to join.
+//! three places: a bell that wakes or stops a worker, the block that it publishes, a handle to join.
 
 mod bell;
 mod bound;
@@ -431,7 +431,7 @@ impl Agent {
         // One that has only just begun to hang, or gets no processor, is not waited for.
         let patience = Instant::now() + watchdog::PERIOD;
         loop {
-            unshown.retain(|unshown| !unshown.has_come());
+            unshown.retain(|unshown| !unshown.has_come_or_ring());
             if unshown.is_empty() || Instant::now() > patience {
                 break;
             }

@@ -152,7 +152,9 @@ impl Plan {
                 Weight::Note => log::info!("{}", finding.text),
             }
         }
-        self.warn_of_tags(&config.rules);
+        if let Some(warning) = self.tags_taken_away(&config.rules) {
+            log::warn!("{warning}");
+        }
         let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config, self.headroom));
         if mtu + L2_OVERHEAD > capacity && !self.multi_buffer {
             log::warn!(
@@ -163,15 +165,16 @@ impl Plan {
         }
     }
 
-    /// Says if rules look for VLAN tags that the NIC takes away.
-    pub(super) fn warn_of_tags(&self, rules: &RuleSet) {
-        if rules.look_for_tags() && ethtool::takes_vlan_tags(&self.link.name).unwrap_or(false) {
-            log::warn!(
+    /// What to say if rules look for VLAN tags that the NIC takes away.
+    pub(super) fn tags_taken_away(&self, rules: &RuleSet) -> Option<String> {
+        let taken = rules.look_for_tags() && ethtool::takes_vlan_tags(&self.link.name).unwrap_or(false);
+        taken.then(|| {
+            format!(
                 "{0} takes VLAN tags away before the XDP program sees them: rules with `vlan` will not match; \
                  leave them on: ethtool -K {0} rxvlan off (on a veth also txvlan off at the other end)",
                 self.link.name,
-            );
-        }
+            )
+        })
     }
 
     /// What is different in `new`, if the interface has to be opened again for that.

@@ -72,12 +72,19 @@ pub(super) struct Unshown {
 
 impl Unshown {
     /// Whether it is shown by now. If not, the worker is woken: it may sleep until then.
-    pub(super) fn has_come(&self) -> bool {
+    pub(super) fn has_come_or_ring(&self) -> bool {
         let has_come = self.published.has_come(self.pending);
         if !has_come {
             self.bell.ring();
         }
         has_come
+    }
+}
+
+/// Who lets go of the queue has no more use for its worker.
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.bell.ring_to_stop();
     }
 }
 

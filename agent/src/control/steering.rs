@@ -114,7 +114,7 @@ impl Agent {
     /// What is in force now.
     pub(super) fn changed(&self, added: Vec<String>) -> Changed {
         let rules = &self.common.config().rules;
-        Changed { rules: rules.len(), default: rules.default.into(), added }
+        Changed { rules: rules.len(), default: rules.default.into(), added, warnings: self.warnings() }
     }
 
     /// Puts rules that somebody asked for in force, or says why not.
@@ -130,18 +130,25 @@ impl Agent {
         let before = self.common.config();
         let harmless = self.guard(&before.rules, &rules, force)?;
         self.change_rules(&rules).context("the rules are not in force")?;
-        let had_tags = before.rules.look_for_tags();
         // An interface that comes back is guarded again, unless its rules were forced.
         let force = !harmless && (force || before.force);
         self.common.set_config(RunConfig { rules: Arc::clone(&rules), force, ..RunConfig::clone(&before) });
         log::info!("{} rules are in force, the default is {}", rules.len(), rules.default.name());
-        if !had_tags {
-            let _ = self.each_device(|device| {
-                device.plan.warn_of_tags(&rules);
-                Ok(())
-            });
+        for warning in self.warnings() {
+            log::warn!("{warning}");
         }
         Ok(())
+    }
+
+    /// What is in force and will not be as hoped.
+    fn warnings(&self) -> Vec<String> {
+        let rules = &self.common.config().rules;
+        let mut warnings = Vec::new();
+        let _ = self.each_device(|device| {
+            warnings.extend(device.plan.tags_taken_away(rules));
+            Ok(())
+        });
+        warnings
     }
 
     /// Puts rules in force on every interface that is served, or on none.

@@ -6,7 +6,7 @@ use super::{device::Device, queue::Watch};
 
 /// How often the workers are looked at.
 pub(super) const PERIOD: Duration = Duration::from_millis(100);
-/// Without a turn for this long a worker counts as stopped. One that sleeps is woken for it before.
+/// Without a turn for this long a worker counts as stopped. One that sleeps is woken at each look.
 const STOPPED: Duration = Duration::from_secs(1);
 
 /// What to do about a queue.
@@ -24,9 +24,8 @@ pub(super) fn check(device: &Device, now: Instant) {
     for queue in device.queues.iter().filter(|queue| !queue.has_failed()) {
         let snapshot = queue.snapshot();
         let turns = snapshot.turns_busy + snapshot.turns_idle;
-        if turns == queue.watch.get().turns {
-            queue.bell.ring();
-        }
+        // Each time: the next look may come late, and must not find a worker that nobody woke since.
+        queue.bell.ring();
         let (watch, step) = next(queue.watch.get(), turns, now);
         let name = &device.info().name;
         let done = match step {

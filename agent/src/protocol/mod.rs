@@ -77,6 +77,9 @@ pub struct Changed {
     pub default: OtherAction,
     /// The names of the rules that came by this change, in their order.
     pub added: Vec<String>,
+    /// What will not be as hoped, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A request with the version of its language, as one line.

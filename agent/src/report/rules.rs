@@ -105,9 +105,9 @@ place  name       action          packets       bytes  match
     #[test]
     fn a_change_says_what_came_and_what_is_in_force() {
         let added = vec!["a".to_owned(), "b".to_owned()];
-        let after = Changed { rules: 1234, default: OtherAction::Drop, added };
+        let after = Changed { rules: 1234, default: OtherAction::Drop, added, warnings: Vec::new() };
         assert_eq!(changed(&after), "added a and 1 more\n1,234 rules in force, default drop\n");
-        let after = Changed { rules: 1, default: OtherAction::Pass, added: Vec::new() };
+        let after = Changed { rules: 1, default: OtherAction::Pass, added: Vec::new(), warnings: Vec::new() };
         assert_eq!(changed(&after), "1 rule in force, default pass\n");
     }
 }

@@ -36,6 +36,9 @@ pub enum CaptureError {
     LinkType(i32),
 }
 
+/// Where a pcap's header has the link type (pcap-savefile(5)).
+const LINK_TYPE: i32 = 0xffff;
+
 /// Room for the longest block.
 const BUFFER: usize = 1 << 20;
 
@@ -68,7 +71,8 @@ fn each_frame(capture: impl Read + Send, mut frame: impl FnMut(&[u8])) -> Result
             Ok((used, block)) => {
                 let found = match &block {
                     PcapBlockOwned::LegacyHeader(header) => {
-                        interfaces = vec![header.network];
+                        // Above the type there are the length of a frame's checksum, and reserved bits.
+                        interfaces = vec![Linktype(header.network.0 & LINK_TYPE)];
                         None
                     }
                     PcapBlockOwned::Legacy(packet) => Some((0, packet.data)),
@@ -161,7 +165,8 @@ mod tests {
     #[test]
     fn packets_are_counted_in_every_kind_of_capture() {
         let rules = compile(&["arp"]).unwrap();
-        for file in [pcap(0xa1b2_c3d4, 1), pcap(0xa1b2_3c4d, 1), pcapng()] {
+        let with_checksums = pcap(0xa1b2_c3d4, 0x2400_0001);
+        for file in [pcap(0xa1b2_c3d4, 1), pcap(0xa1b2_3c4d, 1), with_checksums, pcapng()] {
             assert_eq!(count(&rules[0], file.as_slice()).unwrap(), Matched { packets: 2, matched: 1 });
         }
         let none = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1]);

@@ -183,6 +183,9 @@ pub enum SetError {
         /// The queue.
         queue: u32,
     },
+    /// Queues of a rule that does not steer.
+    #[error("rule `{0}` does not steer, and only `steer` can be limited to queues; leave its queues away")]
+    NoSteer(String),
     /// More rules than there is room for.
     #[error("{0} rules are too many: {MAX_RULES} are possible")]
     TooMany(usize),
@@ -218,6 +221,9 @@ impl RuleSet {
             }
             if !names.insert(spec.name.clone()) {
                 return Err(SetError::Twice(spec.name));
+            }
+            if spec.queues.is_some() && spec.action != Action::Redirect {
+                return Err(SetError::NoSteer(spec.name));
             }
             let Meaning { terms, tree } = parse::parse(&spec.expression)?;
             rules.push(Rule { spec, terms: terms.into_terms(), tree });

@@ -5,7 +5,7 @@
     reason = "xsk-rs leaves to its caller what the ledger guarantees; each block says which"
 )]
 
-use std::{io, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use datapath::{
     Arrivals, Assembly, Descriptor, FrameBytes, Kick, Occupancy, Packet, PacketSink, PortPlaces, QueuePort,
@@ -14,7 +14,6 @@ use datapath::{
 };
 use frame_pool::{Frame, FrameAddr, FrameRef, Ledger, Lent, RefusedCounts};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec},
     fd::{AsFd, BorrowedFd, OwnedFd},
     io::Errno,
     net::{RecvFlags, SendFlags, sockopt, xdp},
@@ -93,21 +92,6 @@ impl XskPort {
     /// The socket, to poll it together with others; `None` once the port is closed.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         Some(self.rings.as_ref()?.fd.as_fd())
-    }
-
-    /// Sleeps until a frame arrives, `wake` becomes readable, or the time is up. In copy mode the kernel also
-    /// sends what is on the TX ring (`xsk_poll`).
-    pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
-        let Some(rings) = &self.rings else { return Ok(()) };
-        let mut fds = [
-            PollFd::from_borrowed_fd(rings.fd.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(wake, PollFlags::IN),
-        ];
-        let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos().into() };
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// `XDP_STATISTICS`; `None` once the port is closed, or if the kernel does not answer.

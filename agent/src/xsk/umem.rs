@@ -28,7 +28,7 @@ pub struct UmemFrames {
     umem: Umem,
 }
 
-// SAFETY: by the second invariant an entry is never written while another thread looks at it. The right to a
+// SAFETY: by the second invariant neither an entry nor a byte is ever written while another thread looks at it. The right to a
 // frame travels between threads through the pool's ring or through a channel, which order what was done by it.
 // `Umem` is `Send` and `Sync` by itself.
 unsafe impl Send for UmemFrames {}
@@ -53,7 +53,7 @@ impl UmemFrames {
         // INVARIANT: checked above, and a new descriptor's length is 0.
         let headroom = descriptors.first().map_or(0, |first| first.addr());
         let blank_len = (layout.chunk_size() as usize).saturating_sub(headroom);
-        // The kernel was told of the whole mapping by its address, so that its provenance is exposed.
+        // C was given the pointer to the whole mapping (`xsk_umem__create`), so that its provenance is exposed.
         let start = descriptors.first().map_or(0, |first| {
             // SAFETY: it describes frame 0 of this UMEM, and no byte of it.
             unsafe { umem.data(first) }.contents().as_ptr().addr() - headroom
@@ -84,16 +84,17 @@ impl UmemFrames {
         Descriptors { umem: self, table: &self.descriptors }
     }
 
-    /// Where the bytes of part of a frame are; none, if the frame is not of this UMEM, which cannot be.
+    /// Where the bytes of part of a frame are; none, if the frame is not of this UMEM or has not as many, which cannot
+    /// be.
     #[inline]
     fn place(&self, id: FrameId, offset: u32, len: u32) -> (*mut u8, usize) {
-        let FrameAddr(start) = self.layout.addr_of(id);
-        let (start, len) = (start + u64::from(offset), u64::from(len));
-        if start + len > self.layout.byte_len() {
+        let end = u64::from(offset) + u64::from(len);
+        if end > u64::from(self.layout.chunk_size()) || id.index() >= self.layout.chunk_count() as usize {
             return (ptr::dangling_mut(), 0);
         }
+        let FrameAddr(start) = self.layout.addr_of(id);
         // Does not leave the mapping: checked just now.
-        (self.start.wrapping_add(start as usize), len as usize)
+        (self.start.wrapping_add(start as usize + offset as usize), len as usize)
     }
 
     /// Looks at a packet's bytes.
@@ -101,7 +102,7 @@ impl UmemFrames {
     pub(super) fn with_bytes<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
         let (start, len) = self.place(packet.id(), packet.offset(), packet.len());
         // SAFETY:
-        // - In bounds: `place` sees to it, and a packet's bytes lie in its frame.
+        // - In bounds of the frame: `place` sees to it.
         // - Not written meanwhile: `packet` holds a right to the frame, and is borrowed all the time.
         look(unsafe { slice::from_raw_parts(start, len) })
     }
@@ -111,7 +112,7 @@ impl UmemFrames {
     pub(super) fn with_bytes_mut<T>(&self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
         let (start, len) = self.place(packet.id(), packet.offset(), packet.len());
         // SAFETY:
-        // - In bounds: `place` sees to it, and a packet's bytes lie in its frame.
+        // - In bounds of the frame: `place` sees to it.
         // - Unaliased: `packet` holds the sole right to the frame, and is borrowed mutably all the time.
         change(unsafe { slice::from_raw_parts_mut(start, len) })
     }
@@ -167,11 +168,9 @@ impl Descriptors<'_> {
 
 impl HeldBytes for UmemFrames {
     fn with_bytes(&self, captured: &Captured, look: &mut dyn FnMut(&[u8])) {
-        // Whoever has it may have changed these.
-        let len = captured.len.min(self.layout.chunk_size().saturating_sub(captured.offset));
-        let (start, len) = self.place(captured.frame.id(), captured.offset, len);
+        let (start, len) = self.place(captured.frame.id(), captured.offset, captured.len);
         // SAFETY:
-        // - In bounds of the frame: `place` sees to it, and the line above.
+        // - In bounds of the frame: `place` sees to it.
         // - Not written meanwhile: a held frame is one of several references, or all that is left of it.
         look(unsafe { slice::from_raw_parts(start, len) });
     }

@@ -59,7 +59,7 @@ pub(super) const STEERING: &[Metric] = &[
         name: "umemd_worker_heartbeat_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &["device", "queue"],
-        help: "When the queue's worker last made a turn; an idle one makes five a second.",
+        help: "When the queue's worker last made a turn; an idle one makes ten a second.",
         read: Read::Agent(|observation, out| {
             for device in &observation.devices {
                 for queue in &device.queues {

@@ -277,6 +277,33 @@ fn a_set_is_refused_for_what_is_wrong_with_all_of_it() {
 }
 
 #[test]
+fn ten_thousand_rules_of_any_word_fit() {
+    let rules: [fn(u32) -> String; 6] = [
+        |n| format!("tcp dst port {n}"),
+        |n| format!("src host 10.0.{}.{}", n / 256, n % 256),
+        |n| format!("host 10.0.{}.{}", n / 256, n % 256),
+        |n| format!("host fd00::{n:x}"),
+        |n| format!("ether src 02:00:00:00:{:02x}:{:02x}", n / 256, n % 256),
+        |n| format!("ether host {:02x}:{:02x}:00:00:00:02", n / 256 * 2, n % 256),
+    ];
+    for rule in rules {
+        let texts: Vec<String> = (0..10_000).map(rule).collect();
+        assert!(compile(&texts).is_ok(), "{}: {:?}", texts[0], compile(&texts).unwrap_err().to_string());
+    }
+}
+
+#[test]
+fn only_who_steers_is_limited_to_queues() {
+    for (action, is_taken) in [(Action::Redirect, true), (Action::Pass, false), (Action::Drop, false)] {
+        let limited = RuleSpec { action, queues: Some(1), ..RuleSpec::steer("a", "arp") };
+        match RuleSet::compile(vec![limited], DefaultAction::Pass) {
+            Ok(_) => assert!(is_taken),
+            Err(error) => assert!(!is_taken && matches!(error, SetError::NoSteer(name) if name == "a")),
+        }
+    }
+}
+
+#[test]
 fn ten_thousand_rules_are_told_apart() {
     let specs: Vec<RuleSpec> = (0..10_000)
         .map(|port| RuleSpec {
