@@ -172,6 +172,37 @@ fn a_changed_number_of_queues_is_served() {
     assert!(exit.stderr.contains("it has 3 queues now, not 1"), "{exit}");
 }
 
+/// The program stays where it is also while the interface cannot be opened again.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_reopening_that_fails_detaches_nothing() {
+    let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    far.ethtool("-L", &["tx", "1"]);
+    near.ethtool("-L", &["rx", "1"]);
+    let agent = reflecting(&lab, &["--frames", "512"]);
+    wire(&lab).reflect(WINDOW, any_size);
+    let links = agent.xdp_links();
+    assert_eq!(links.len(), 1);
+
+    near.set(&["down"]);
+    near.ethtool("-L", &["rx", "2"]);
+    wait_until("it cannot be opened", PATIENCE, || agent.stderr().contains("not opened again"));
+    assert_eq!(agent.xdp_links(), links, "detached by the first try");
+    near.set(&["up"]);
+    let queues = || agent.metrics_anyhow().label_values("umemd_rx_packets_total", "queue");
+    wait_until("two queues are served", PATIENCE, || queues() == ["0", "1"]);
+    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    assert_eq!(agent.xdp_links(), links, "detached by a later one");
+    wire(&lab).reflect(WINDOW, any_size);
+    agent.metrics_when("its rule goes on counting", |m| {
+        m.total("umemd_steer_rule_packets_total") == 2 * WINDOW
+    });
+
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["rx_packets"], 2 * WINDOW);
+}
+
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_longer_mtu_is_served_with_packets_in_several_frames() {

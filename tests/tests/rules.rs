@@ -158,6 +158,30 @@ fn a_set_that_is_replaced_under_traffic_is_never_seen_by_half() {
     assert_eq!(agent.wait().summary()["tx_packets"], sent);
 }
 
+/// A veth's end has a tag beside the frame until it is told to leave it in.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn who_adds_a_rule_about_tags_learns_that_they_are_taken_away() {
+    const MEND: &str = "ethtool -K near0 rxvlan off";
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    near.ethtool("-K", &["rxvlan", "on"]);
+    let agent = lab.agent(&REFLECT).start();
+    let add = |expression| agent.tell(&["rule", "add", expression, "--json"]);
+    assert_eq!(add(OTHER).stderr, "", "no tag is looked for");
+    // Each time, and not only at the first.
+    for expression in ["vlan 5", "vlan 6 and arp"] {
+        let told = add(expression);
+        assert!(told.stderr.contains(MEND), "{}", told.stderr);
+        assert!(told.json()["warnings"][0].as_str().expect("a sentence").contains(MEND));
+    }
+    assert!(agent.stderr().contains(MEND));
+    near.ethtool("-K", &["rxvlan", "off"]);
+    assert_eq!(add("vlan 7").stderr, "");
+    agent.terminate();
+    agent.wait().summary();
+}
+
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_rule_may_be_limited_to_queues() {
