@@ -136,10 +136,10 @@ impl Hit {
         Self(rule as u64 | (counter as u64) << 16 | action << 32 | limited | Self::TAKEN)
     }
 
-    /// No rule, and what is wrong with the frame.
+    /// This one, if it is no rule, and what is wrong with the frame.
     #[inline(always)]
-    const fn none(fields: u32) -> Self {
-        Self(Self::NONE.0 | (fields as u64) << 16 & (Self::TRUNCATED | Self::MALFORMED))
+    const fn noting(self, fields: u32) -> Self {
+        Self(self.0 | (fields as u64) << 16 & (Self::TRUNCATED | Self::MALFORMED))
     }
 
     /// The word in a unit.
@@ -244,8 +244,10 @@ fn at_depth<const TAGS: usize, T: Tables, V: View + ?Sized>(
     zero: u64,
 ) -> Hit {
     let key = forget(parse::<TAGS, V>(frame), zero);
-    // What is wrong with the frame is what is wrong in front of all tags.
-    let best = if TAGS == 0 { Hit::none(key.fields()) } else { best };
+    // What is wrong with the frame is what is wrong with its headers, behind tags that are there.
+    let tags = field::TAG * ((1 << TAGS) - 1);
+    let is_read = key.fields() & tags == tags;
+    let best = if is_read && !best.is_some() { best.noting(key.fields()) } else { best };
     search(tables, &key, depth, best, zero)
 }
 

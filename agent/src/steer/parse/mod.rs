@@ -29,7 +29,9 @@ pub(super) fn parse(expression: &str) -> Result<Meaning, RuleError> {
         Parser { expression, tokens: tokens(expression), next: 0, depth: 0, head: None, tags: 0, said: 0 };
     let meaning = parser.expression()?;
     if let Some(token) = parser.peek() {
-        return Err(parser.error(token.span, "expected `and`, `or` or the end", WORDS));
+        let next =
+            if token.text == "mask" { "a net is said with its length, as in net 10.0.0.0/8" } else { WORDS };
+        return Err(parser.error(token.span, "expected `and`, `or` or the end", next));
     }
     if meaning.terms.is_empty() {
         return Err(parser.error(

@@ -292,6 +292,28 @@ fn ten_thousand_rules_of_any_word_fit() {
     }
 }
 
+/// If a rule looks there; and what is no tag is not taken for one.
+#[test]
+fn what_is_wrong_behind_a_tag_is_noted() {
+    let image = image(&compile(&["vlan 5 and udp dst port 1", "vlan and vlan and udp dst port 1"]).unwrap());
+    let macs = [2; 12];
+    let (cut, lies) = ([8, 0, 0x45, 0], [&[8, 0, 0x41][..], &[0; 40]].concat());
+    let tag = [0x81, 0, 0, 9];
+    for (tags, behind, decision) in [
+        (0, &cut[..], Decision::Truncated),
+        (1, &cut, Decision::Truncated),
+        (2, &cut, Decision::Truncated),
+        (0, &lies, Decision::Malformed),
+        (1, &lies, Decision::Malformed),
+        (2, &lies, Decision::Malformed),
+        // At a tag's distance behind the beginning there is what looks like the end of an IPv4 header, and is none.
+        (0, &[&[0x88, 0xcc, 0, 0, 8, 0, 0x41][..], &[0; 40]].concat(), Decision::Unmatched),
+    ] {
+        let frame = [&macs[..], &tag.repeat(tags), behind].concat();
+        assert_eq!(judge(&image, frame.as_slice(), 0).decision, decision, "{tags} tags, {behind:02x?}");
+    }
+}
+
 #[test]
 fn only_who_steers_is_limited_to_queues() {
     for (action, is_taken) in [(Action::Redirect, true), (Action::Pass, false), (Action::Drop, false)] {
