@@ -11,6 +11,7 @@ mod group;
 mod leaks;
 mod leaving;
 pub mod namespace;
+mod open;
 mod plan;
 mod preflight;
 mod program_log;
@@ -54,9 +55,10 @@ use crew::Hire;
 pub use crew::Place;
 use device::Device;
 use frame_pool::RETRY_INTERVAL;
-use group::{Buried, Common, Decisions, Group, Open};
+use group::{Common, Decisions, Group};
 use leaks::Leaks;
 use leaving::Leaving;
+use open::{Buried, Open};
 use socket::ControlSocket;
 
 /// How often interfaces are compared with how they were opened.

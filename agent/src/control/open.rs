@@ -1,0 +1,363 @@
+//! [`Open`]: a group that is served: programs, sockets, pools, workers; how they begin, fail and end.
+
+use std::{mem, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use datapath::{CaptureReader, WorkerConfig, capture};
+use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
+
+use super::{
+    bell::Bell,
+    bound::{Bound, bind},
+    crew::{self, Crew, Parts, Place},
+    device::{self, Attached, Device, Kept},
+    group::Common,
+    leaving::{Leaving, Past},
+    plan::{self, Plan},
+    queue::{Fixed, Queue},
+    worker::{self, End, Post, Running, Why},
+};
+use crate::{
+    capture::Source,
+    config::RunConfig,
+    nic::{self, NicError},
+    observe::DeviceInfo,
+    xsk::{self, RingSizes, SocketHandle, UmemFrames, XskPort},
+};
+
+/// A group that is served.
+pub(super) struct Open {
+    pub(super) devices: Vec<Device>,
+    /// One per queue of the first device, and in that order. Until it starts, the crew waits here.
+    workers: Vec<Employed>,
+}
+
+enum Employed {
+    Waiting(Box<dyn Crew>, usize),
+    Running(Running),
+    /// It ended by itself, and left its pools.
+    Gone(Vec<FramePool>),
+}
+
+fn who(device: &Device, queue: &Queue) -> String {
+    format!("{} queue {}", device.info().name, queue.number())
+}
+
+impl Open {
+    /// Program, UMEMs, sockets, workers; the threads come later.
+    ///
+    /// It is not the first time if something was `kept` of the last one.
+    pub(super) fn new(
+        common: &Common,
+        plans: Vec<Plan>,
+        cpus: &[usize],
+        kept: Option<&mut Vec<Kept>>,
+    ) -> Result<Self> {
+        let config = common.config();
+        let config = &*config;
+        let queues: usize = plans.iter().map(|plan| plan.queues.len()).sum();
+        plan::refuse_too_much_memory(config, queues)?;
+        plans.iter().for_each(|plan| plan.warn(config));
+        let first = kept.is_none();
+        let mut none = Vec::new();
+        let kept = kept.unwrap_or(&mut none);
+        let mut attached: Vec<Attached> = Vec::new();
+        let manned = plans
+            .iter()
+            .try_for_each(|plan| {
+                attached.push(device::attach(config, plan, kept)?);
+                Ok(())
+            })
+            .and_then(|()| Self::man(common, &plans, cpus, first));
+        let (workers, queues) = match manned {
+            Ok(manned) => manned,
+            Err(error) => {
+                // Those that were in use before stay, so that no link bounces for a start that failed.
+                let attached = attached.into_iter().zip(&plans).filter(|_| !first);
+                kept.extend(attached.filter_map(|(attached, plan)| attached.keep(plan)));
+                return Err(error);
+            }
+        };
+        let devices = plans.into_iter().zip(attached).zip(queues);
+        let devices = devices.map(|((plan, attached), queues)| Device::new(plan, attached, queues)).collect();
+        Ok(Self { devices, workers })
+    }
+
+    /// UMEMs, sockets and workers, in the order of the queues; and the queues of each interface.
+    fn man(
+        common: &Common,
+        plans: &[Plan],
+        cpus: &[usize],
+        first: bool,
+    ) -> Result<(Vec<Employed>, Vec<Vec<Queue>>)> {
+        let config = common.config();
+        let config = &*config;
+        let mut workers = Vec::new();
+        let mut queues: Vec<Vec<Queue>> = plans.iter().map(|_| Vec::new()).collect();
+        for index in 0..plans[0].queues.len() {
+            let cpu = cpus.get(index % cpus.len().max(1)).copied().unwrap_or(0);
+            let numbers: Vec<u32> = plans.iter().map(|plan| plan.queues[index]).collect();
+            let opened = if first {
+                xsk::patiently(|| bind(config, plans, &numbers))
+            } else {
+                bind(config, plans, &numbers)
+            }?;
+            let Bound { sockets, huge_pages, rings } = opened;
+            let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
+            let (crew, pools) = Self::hire(common, plans, index, ports, rings);
+            let bell = Arc::new(Bell::new().context("cannot make an eventfd to wake a worker by")?);
+            let sides = handles.into_iter().zip(crew.published()).zip(pools).enumerate();
+            for (side, ((socket, published), pool)) in sides {
+                let fixed = Fixed {
+                    number: numbers[side],
+                    cpu,
+                    frame_size: config.layout.chunk_size(),
+                    huge_pages,
+                    multi_buffer: plans[side].multi_buffer,
+                    epoch: common.epoch,
+                    leak_after: config.leak_after,
+                };
+                let device = plans[side].link.name.as_str().into();
+                let bell = Arc::clone(&bell);
+                queues[side].push(Queue::new(device, fixed, socket, published, bell, pool));
+            }
+            workers.push(Employed::Waiting(crew, cpu));
+        }
+        Ok((workers, queues))
+    }
+
+    /// Pools, handler, capture: what a worker is made of beside its ports; and the way to each side's pool.
+    fn hire(
+        common: &Common,
+        plans: &[Plan],
+        index: usize,
+        ports: Vec<XskPort>,
+        rings: RingSizes,
+    ) -> (Box<dyn Crew>, Vec<Recycler>) {
+        let frames = Arc::clone(ports[0].frames());
+        // A return ring with room for every frame never turns one away (kernel.md 3.8).
+        let pool_config = PoolConfig { ring_size: frames.layout().chunk_count(), ..PoolConfig::default() };
+        let provider = UmemProvider::with_memory(frames.layout(), Some(Arc::clone(&frames) as _));
+        let epoch = common.epoch;
+        let pools: Vec<FramePool> = ports
+            .iter()
+            .map(|_| {
+                let mut pool = FramePool::new(pool_config, Arc::clone(&provider) as _);
+                pool.time_holds(move || epoch.elapsed());
+                pool
+            })
+            .collect();
+        let recyclers = pools.iter().map(FramePool::recycler).collect();
+        let config = WorkerConfig { fill_target: rings.fill_target, ..WorkerConfig::default() };
+        let capture = common.capture.borrow().as_ref().map(|writer| {
+            // As many as the pool lets others hold.
+            let (capture, reader) = capture::capture(frames.layout().chunk_count() as usize / 4);
+            writer.add(source(reader, &frames, plans, index));
+            capture
+        });
+        let mut sides = pools.into_iter().zip(ports);
+        let crew = match (sides.next(), sides.next()) {
+            (Some(a), Some(b)) => crew::pair([a, b], capture, config),
+            (Some((pool, port)), None) => {
+                let plan = &plans[0];
+                let place = Place {
+                    interface: &plan.link.name,
+                    mac: plan.link.mac,
+                    queue: plan.queues[index],
+                    index,
+                    of: plan.queues.len(),
+                };
+                (common.hire)(place, Parts { pool, port, capture, config })
+            }
+            (None, _) => unreachable!("a queue was bound"),
+        };
+        (crew, recyclers)
+    }
+
+    /// How many workers it has.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Starts the threads, and steers frames to their sockets.
+    pub(super) fn start(&mut self, common: &Common) -> Result<()> {
+        for (index, employed) in self.workers.iter_mut().enumerate() {
+            let Employed::Waiting(mut crew, cpu) = mem::replace(employed, Employed::Gone(Vec::new())) else {
+                continue;
+            };
+            // The first turn lends the kernel its frames. What is steered before that finds none and is dropped.
+            crew.poll_once(common.epoch.elapsed());
+            let (device, queue) = (&self.devices[0], &self.devices[0].queues[index]);
+            let post = Post {
+                // Linux cuts a thread's name after 15 bytes; an interface's has up to 15.
+                name: format!("{}/{}", device.info().name, queue.number()),
+                cpu,
+                spin: common.config().spin,
+                epoch: common.epoch,
+            };
+            let running = worker::spawn(post, crew, Arc::clone(&queue.bell))
+                .with_context(|| format!("cannot start the thread of {}", who(device, queue)))?;
+            *employed = Employed::Running(running);
+        }
+        self.devices.iter().try_for_each(Device::steer)
+    }
+
+    pub(super) fn infos(&self) -> Vec<Arc<DeviceInfo>> {
+        self.devices.iter().map(|device| Arc::clone(device.info())).collect()
+    }
+
+    /// Why the group has to be closed, if it has to.
+    pub(super) fn change(&mut self, config: &RunConfig) -> Option<Change> {
+        let kept = |why| Some(Change { why, keep: true });
+        for device in &mut self.devices {
+            let link = match nic::link(device.plan.link.index) {
+                Ok(Some(link)) => link,
+                Ok(None) => return kept(format!("{} was removed", device.info().name)),
+                // The kernel is busy with something else. It will tell next time.
+                Err(_) => continue,
+            };
+            if !device.is_attached() {
+                return kept(format!("our XDP program was taken off {}", device.info().name));
+            }
+            let longer = link.mtu > device.plan.link.mtu;
+            let plan = match Plan::new(config, link) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    // What a driver would refuse now it may not bear either: mvpp2 runs on without its pools.
+                    let keep = !matches!(error.downcast_ref(), Some(NicError::Quirk { .. }));
+                    return Some(Change { why: format!("{error:#}"), keep });
+                }
+            };
+            if let Some(why) = device.plan.difference(&plan) {
+                return kept(why);
+            }
+            device.plan.link = plan.link;
+            if longer {
+                device.plan.warn(config);
+            }
+        }
+        None
+    }
+
+    pub(super) fn has_gone_workers(&self) -> bool {
+        self.workers
+            .iter()
+            .any(|employed| matches!(employed, Employed::Running(running) if running.is_gone()))
+    }
+
+    pub(super) fn take_gone(&mut self) -> Vec<(usize, Running)> {
+        let mut gone = Vec::new();
+        for (index, employed) in self.workers.iter_mut().enumerate() {
+            if matches!(employed, Employed::Running(running) if running.is_gone())
+                && let Employed::Running(running) = mem::replace(employed, Employed::Gone(Vec::new()))
+            {
+                gone.push((index, running));
+            }
+        }
+        gone
+    }
+
+    pub(super) fn buried(&self) -> Buried {
+        let all = self.workers.iter().all(|employed| matches!(employed, Employed::Gone(_)));
+        Buried { failed: false, all }
+    }
+
+    pub(super) fn bury(&mut self, ends: Vec<(usize, Option<End>)>) -> Buried {
+        let mut any_failed = false;
+        for (index, end) in ends {
+            let failed = end.as_ref().is_none_or(|end| end.why == Why::Panicked);
+            any_failed |= failed;
+            let mut sides = end.map(|end| end.sides).unwrap_or_default().into_iter();
+            let mut pools = Vec::new();
+            for device in &self.devices {
+                let queue = &device.queues[index];
+                if let Some((report, statistics)) = sides.next() {
+                    queue.ended(&report, statistics);
+                    pools.push(report.pool);
+                }
+                if failed {
+                    // A socket that is closed leaves the program's map by itself; one that nobody closed does not.
+                    let _ = device.clear_socket(queue);
+                    queue.fail();
+                    log::error!(
+                        "{}: its handler panicked with {} frames in its hands, which are lost; its traffic goes to \
+                         the stack, other queues go on",
+                        who(device, queue),
+                        queue.snapshot().places.user,
+                    );
+                }
+            }
+            self.workers[index] = Employed::Gone(pools);
+        }
+        Buried { failed: any_failed, ..self.buried() }
+    }
+
+    /// Closes everything:
+    ///
+    /// 1. detach the programs, or let them pass everything and keep them: no further frame is steered;
+    /// 2. let go of the sockets, which are the workers' alone from here on;
+    /// 3. tell every worker to stop; each empties its RX ring, waits for its completions, closes its socket, and
+    ///    takes every frame home;
+    /// 4. wait for them.
+    pub(super) async fn close(self, keep: bool) -> (Leaving, Vec<Kept>) {
+        let Self { devices, workers } = self;
+        let (devices, kept): (Vec<Vec<Queue>>, Vec<Option<Kept>>) =
+            devices.into_iter().map(|device| device.close(keep)).unzip();
+        devices.iter().flatten().for_each(Queue::release_socket);
+        devices.iter().flatten().for_each(|queue| queue.bell.ring_to_stop());
+        let mut leaving = Leaving { workers: Vec::new() };
+        for (index, employed) in workers.into_iter().enumerate() {
+            let queues = devices.iter().map(|queues| &queues[index]);
+            let end = match employed {
+                // It never had anything.
+                Employed::Waiting(..) => continue,
+                Employed::Gone(pools) => {
+                    leaving.workers.push(Past { queues: queues.map(Queue::observe).collect(), pools });
+                    continue;
+                }
+                Employed::Running(running) => running.end().await,
+            };
+            let mut past = Past { queues: Vec::new(), pools: Vec::new() };
+            match end {
+                None => {
+                    log::error!("the worker of queue {index} did not live to account for its frames");
+                    past.queues.extend(queues.map(Queue::unaccounted));
+                }
+                Some(end) => {
+                    for (queue, (report, statistics)) in queues.zip(end.sides) {
+                        queue.ended(&report, statistics);
+                        past.queues.push(queue.observe());
+                        past.pools.push(report.pool);
+                    }
+                }
+            }
+            leaving.workers.push(past);
+        }
+        (leaving, kept.into_iter().flatten().collect())
+    }
+}
+
+/// Why a group has to be closed.
+pub(super) struct Change {
+    pub(super) why: String,
+    /// Whether its programs may stay where they are meanwhile.
+    pub(super) keep: bool,
+}
+
+/// What [`Open::bury`] found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Buried {
+    /// A worker panicked.
+    pub(super) failed: bool,
+    /// No worker is left.
+    pub(super) all: bool,
+}
+
+fn source(reader: CaptureReader, frames: &Arc<UmemFrames>, plans: &[Plan], index: usize) -> Source {
+    Source {
+        reader,
+        frames: Arc::clone(frames) as _,
+        interfaces: plans.iter().map(|plan| plan.link.name.clone()).collect(),
+        queue: plans[0].queues[index],
+    }
+}
