@@ -8,7 +8,8 @@ use std::{
 use rustix::thread::CapabilitySet;
 
 /// Something the kernel has or has not.
-struct Feature {
+#[derive(Debug)]
+pub struct Feature {
     name: &'static str,
     /// The first Linux that has it.
     since: (u32, u32),
@@ -17,11 +18,22 @@ struct Feature {
 /// The agent attaches by nothing else.
 const BPF_LINK_XDP: Feature = Feature { name: "a bpf_link for XDP", since: (5, 9) };
 
+/// Packets in several frames.
+pub const XDP_USE_SG: Feature = Feature { name: "XDP_USE_SG", since: (6, 6) };
+
+/// Whether this kernel has it. If not, says on stderr who is skipped and why.
+pub fn kernel_has(feature: &Feature) -> bool {
+    lacks(feature).is_none_or(|reason| skip(&reason))
+}
+
 /// Whether tests can run here. If not, says on stderr who is skipped and why.
 ///
 /// A kernel that is new enough and still lacks something fails the test instead: that is worth knowing.
 pub fn permits_tests() -> bool {
-    let Some(reason) = missing() else { return true };
+    missing().is_none_or(|reason| skip(&reason))
+}
+
+fn skip(reason: &str) -> bool {
     let name = thread::current().name().unwrap_or("a test").to_owned();
     // Written to the descriptor itself: what goes through `eprintln!` is shown of failing tests only. Cargo's
     // harness has begun a line by then.
@@ -44,9 +56,13 @@ fn missing() -> Option<String> {
             lacking.join(", ")
         ));
     }
+    lacks(&BPF_LINK_XDP)
+}
+
+/// Why this kernel does not have it.
+fn lacks(&Feature { name, since }: &Feature) -> Option<String> {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
-    let Feature { name, since } = BPF_LINK_XDP;
     (version(&release)? < since)
         .then(|| format!("{name} needs Linux {}.{}, this is {release}", since.0, since.1))
 }

@@ -2,6 +2,7 @@
 
 use e2e::{
     lab::{Lab, LabConfig, PORT, STEER},
+    privilege::{XDP_USE_SG, kernel_has},
     thread,
     wire::{WINDOW, Wire, any_size},
 };
@@ -143,6 +144,9 @@ fn packets_of_9000_bytes_take_several_frames() {
         1 => 8972 - (number % 64) as usize,
         _ => (number * 997 % 8973) as usize,
     };
+    if !kernel_has(&XDP_USE_SG) {
+        return;
+    }
     for mode in ["native", "skb"] {
         for frame_size in ["2048", "4096"] {
             let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };

@@ -69,8 +69,10 @@ fn missing(options: LoadOptions) -> Vec<&'static str> {
     if !has(CapabilitySet::NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
     }
-    // aya-log moves pointers by what is only known at run time. Before 5.18, a packet's length takes a subtraction.
-    let old = KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(5, 18, 0));
+    // aya-log moves pointers by what is only known at run time. Before 6.8 (ab125ed3ec1c) the verifier takes a number
+    // on the stack for a pointer that must not be overwritten by half; before 5.18, a packet's length takes a
+    // subtraction of pointers.
+    let old = KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(6, 8, 0));
     if (options.log || old) && !has(PERFMON) {
         missing.push("CAP_PERFMON");
     }

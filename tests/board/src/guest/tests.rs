@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use e2e::command::ip;
+
 use super::verdict::Verdicts;
 
 /// Programs, and the tests of them to run: by parts of their names, or all.
@@ -15,6 +17,8 @@ const PROGRAMS: [(&str, &[&str]); 6] = [
 ];
 
 pub(super) fn check(verdicts: &mut Verdicts) {
+    // The tests ask for umemd's pages here, and not in a namespace of theirs.
+    ip(&["link", "set", "lo", "up"]);
     for (program, filters) in PROGRAMS {
         run(verdicts, program, filters);
     }
