@@ -197,15 +197,10 @@ mod tests {
 
     #[test]
     fn a_worker_sleeps_no_longer_than_what_it_has_left_to_do_allows() {
-        let idle = Turn { published: true, ..Turn::default() };
+        let idle = Turn::default();
         let ms = Duration::from_millis;
         let nap = |turn: Turn, is_sending| nap(&turn, || is_sending, || ms(100));
         assert_eq!(nap(idle, false), Nap::UntilWoken);
-        assert_eq!(
-            nap(Turn { published: false, ..idle }, false),
-            Nap::UntilWoken,
-            "who wants to see it rings"
-        );
         assert_eq!(nap(idle, true), Nap::AtMost(SENDING));
         assert_eq!(nap(Turn { kick: Kick::Down, ..idle }, true), Nap::UntilWoken, "nothing completes");
         assert_eq!(nap(Turn { next: Some(ms(103)), ..idle }, false), Nap::AtMost(ms(3)));
