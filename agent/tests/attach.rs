@@ -73,12 +73,13 @@ fn a_program_takes_the_place_of_another_by_the_same_link() {
         arp[12..14].copy_from_slice(&[0x08, 0x06]);
         old.test_run(&arp).unwrap();
 
-        let old = old.retire().unwrap();
+        let mut old = old.retire().unwrap();
         assert_eq!(veth.near().xdp.unwrap().program_id, old.id(), "it stays attached");
         // Another variant, as for a longer MTU; with rules of which one is known.
         let mut new = Program::load(LoadOptions { frags: true, ..LoadOptions::default() }).unwrap();
         new.set_rules(&compile(&["arp"]).unwrap()).unwrap();
-        new.replace(old, &veth.near(), mode).unwrap();
+        new.replace(&mut old, &veth.near(), mode).unwrap();
+        drop(old);
         let attached = veth.near().xdp.unwrap();
         assert_eq!((attached.mode, attached.program_id), (mode.to_string().as_str(), new.id()));
         assert_eq!(link_of(new.id()), link, "nothing was detached");
@@ -95,6 +96,27 @@ fn a_program_takes_the_place_of_another_by_the_same_link() {
         drop(new);
         assert_eq!(veth.near().xdp, None, "one link, and it is gone");
     }
+}
+
+#[test]
+#[ignore = "requires root: attaches to a veth in a network namespace"]
+fn a_program_that_the_driver_refuses_leaves_the_other_where_it_is() {
+    let veth = Veth::new();
+    // The other end's packets are longer than one buffer: veth takes no program that knows only one.
+    let mut old = Program::load(LoadOptions { frags: true, ..LoadOptions::default() }).unwrap();
+    old.attach(&veth.near(), Mode::Native).unwrap();
+    ip("link set far mtu 9000");
+    let (id, link) = (old.id(), link_of(old.id()));
+    let mut old = old.retire().unwrap();
+
+    let mut new = load();
+    let error = new.replace(&mut old, &veth.near(), Mode::Native).unwrap_err();
+    assert!(matches!(error, AttachError::Kernel { .. }), "{error:?}");
+    drop(new);
+    assert_eq!(veth.near().xdp.map(|xdp| xdp.program_id), Some(id), "it is attached still");
+    let mut other = Program::load(LoadOptions { frags: true, ..LoadOptions::default() }).unwrap();
+    other.replace(&mut old, &veth.near(), Mode::Native).unwrap();
+    assert_eq!(link_of(other.id()), link, "and can be replaced still");
 }
 
 #[test]

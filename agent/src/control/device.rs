@@ -70,15 +70,16 @@ pub(super) fn attach(config: &RunConfig, plan: &Plan, kept: &mut Vec<Kept>) -> R
     })?;
     program.set_rules(&config.rules)?;
     let index = plan.link.index;
-    let place = kept.iter().position(|kept| kept.index == index);
-    let old = place.map(|place| kept.swap_remove(place).program);
-    match old.filter(|old| matches!(attachment(index, old.id()), Ok(Some(_)))) {
+    kept.retain(|kept| kept.index != index || matches!(attachment(index, kept.program.id()), Ok(Some(_))));
+    match kept.iter().position(|kept| kept.index == index) {
         None => program.attach(&plan.link, config.mode)?,
-        Some(old) if old.frags() == plan.multi_buffer || drivers::swaps_variants(&plan.driver) => {
-            program.replace(old, &plan.link, config.mode)?;
+        Some(place) if swaps(&kept[place].program, plan) => {
+            // Refused, the old one stays where it is.
+            program.replace(&mut kept[place].program, &plan.link, config.mode)?;
+            kept.swap_remove(place);
         }
-        Some(old) => {
-            let counts = old.detach();
+        Some(place) => {
+            let counts = kept.swap_remove(place).program.detach();
             program.attach(&plan.link, config.mode)?;
             program.carry_counts(counts);
         }
@@ -91,6 +92,11 @@ pub(super) fn attach(config: &RunConfig, plan: &Plan, kept: &mut Vec<Kept>) -> R
         bail!("asked for {} mode on {name} and got {}", config.mode, attached.mode);
     }
     Ok(Attached { program, mode: attached.mode })
+}
+
+/// Whether the program for `plan` may take the place of an old one.
+fn swaps(old: &Retired, plan: &Plan) -> bool {
+    old.frags() == plan.multi_buffer || drivers::swaps_variants(&plan.driver)
 }
 
 /// The kernel's view of our program on an interface.

@@ -201,10 +201,7 @@ impl Group {
                 log::warn!("{}: {why}; its queues are closed", self.names.join(" and "));
                 self.close(&why, keep).await
             }
-            None => {
-                self.open_again(common);
-                None
-            }
+            None => self.open_again(common).await,
         }
     }
 
@@ -228,32 +225,43 @@ impl Group {
         }
     }
 
-    fn open_again(&self, common: &Common) {
+    /// Opens the group, if that can be by now. What of it was begun and had to be closed is returned.
+    async fn open_again(&self, common: &Common) -> Option<Leaving> {
         let mut kept = match &mut *self.state.borrow_mut() {
-            State::Open(_) => return,
+            State::Open(_) => return None,
             State::Closed { kept, .. } => mem::take(kept),
         };
+        let mut leaving = None;
         let opened = plan::make(&common.config(), &self.names)
-            .and_then(|plans| Open::new(common, plans, &self.cpus, Some(&mut kept)))
-            .and_then(|mut open| open.start(common).map(|()| open));
+            .and_then(|plans| Open::new(common, plans, &self.cpus, Some(&mut kept)));
+        let started = match opened {
+            Err(error) => Err(error),
+            Ok(mut open) => match open.start(common) {
+                Ok(()) => Ok(open),
+                Err(error) => {
+                    let (left, programs) = open.close(true).await;
+                    leaving = Some(left);
+                    kept.extend(programs);
+                    Err(error)
+                }
+            },
+        };
         let mut state = self.state.borrow_mut();
-        if let State::Closed { kept: still, .. } = &mut *state {
-            *still = kept;
-        }
-        match opened {
-            Ok(open) => {
+        match (started, &mut *state) {
+            (Ok(open), _) => {
                 log::info!("{}: served again", self.names.join(" and "));
                 *state = State::Open(open);
             }
-            Err(error) => {
+            (Err(error), State::Closed { why, kept: still, .. }) => {
+                *still = kept;
                 let now = format!("{error:#}");
-                if let State::Closed { why, .. } = &mut *state
-                    && *why != now
-                {
+                if *why != now {
                     log::warn!("not opened again: {now}; trying each second");
                     *why = now;
                 }
             }
+            (Err(_), State::Open(_)) => unreachable!("it was closed"),
         }
+        leaving
     }
 }

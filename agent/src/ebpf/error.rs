@@ -3,7 +3,6 @@
 use std::io;
 
 use aya::EbpfError;
-use aya::programs::ProgramError;
 use aya::util::KernelVersion;
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
@@ -111,7 +110,7 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel or the driver takes no `bpf_link`; another attachment would outlive this process.
+    /// The kernel has no `bpf_link` for XDP; another attachment would outlive this process.
     #[error("{interface} cannot be attached to by a bpf_link, which takes Linux 5.9")]
     NoBpfLink {
         /// The interface.
@@ -124,25 +123,23 @@ pub enum AttachError {
         interface: String,
         /// The mode asked for.
         mode: Mode,
-        /// What aya says.
-        source: ProgramError,
+        /// What the kernel said.
+        source: io::Error,
     },
 }
 
 impl AttachError {
-    pub(super) fn from_aya(interface: &Link, mode: Mode, source: ProgramError) -> Self {
+    pub(super) fn new(interface: &Link, mode: Mode, source: io::Error) -> Self {
         let Link { name, index, .. } = interface;
         let interface = name.clone();
-        match errno(&source) {
-            Some(code @ (libc::EBUSY | libc::EEXIST)) => {
+        match source.raw_os_error() {
+            Some(libc::EBUSY | libc::EEXIST) => {
                 let links = nic::links().unwrap_or_default();
                 let attached = links.iter().find(|link| link.index == *index).and_then(|link| link.xdp);
                 let id = attached.map(|xdp| xdp.program_id).filter(|id| *id != 0);
-                Self::Occupied { interface, id, source: io::Error::from_raw_os_error(code) }
+                Self::Occupied { interface, id, source }
             }
-            Some(code @ libc::EOPNOTSUPP) if mode == Mode::Native => {
-                Self::NoNative { interface, mode, source: io::Error::from_raw_os_error(code) }
-            }
+            Some(libc::EOPNOTSUPP) if mode == Mode::Native => Self::NoNative { interface, mode, source },
             _ => Self::Kernel { interface, mode, source },
         }
     }

@@ -11,13 +11,11 @@ mod rules;
 pub use error::{AttachError, LoadError, MapError};
 pub use redirect::RedirectErrors;
 pub use rules::RuleCount;
-use std::fmt;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::{fmt, io, mem};
 
 use aya::maps::{MapData, PerCpuArray, XskMap};
-use aya::programs::links::FdLink;
-use aya::programs::xdp::XdpLink;
-use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
@@ -27,6 +25,7 @@ use umemd_common::maps::{DECISIONS, PROGRAM, PROGRAM_FRAGS, SUBTRACTS, SWITCH_TA
 use self::rules::RuleMaps;
 use crate::nic::Link;
 use crate::steer::RuleSet;
+use crate::sys::link::{self, XdpLink};
 
 /// What `build.rs` compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-prog.o"));
@@ -38,6 +37,15 @@ pub enum Mode {
     Native,
     /// In the stack, on socket buffers: generic XDP (`XDP_FLAGS_SKB_MODE`).
     Skb,
+}
+
+impl Mode {
+    fn flags(self) -> u32 {
+        match self {
+            Self::Native => link::XDP_FLAGS_DRV_MODE,
+            Self::Skb => link::XDP_FLAGS_SKB_MODE,
+        }
+    }
 }
 
 impl fmt::Display for Mode {
@@ -95,7 +103,7 @@ impl Retired {
 /// The XDP program of one interface.
 pub struct Program {
     // Dropped first: nothing runs any more when the maps go.
-    link: Option<FdLink>,
+    link: Option<XdpLink>,
     ebpf: Ebpf,
     /// Which of the object's programs was loaded.
     name: &'static str,
@@ -169,20 +177,9 @@ impl Program {
         if KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(5, 9, 0)) {
             return Err(AttachError::NoBpfLink { interface: interface.name.clone() });
         }
-        let flags = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Skb => XdpMode::Skb,
-        };
-        let xdp = xdp(&mut self.ebpf, self.name);
-        let link = xdp
-            .attach_to_if_index(interface.index, flags)
-            .and_then(|id| xdp.take_link(id))
-            .map_err(|error| AttachError::from_aya(interface, mode, error))?;
-        // aya also tries netlink where a driver refuses the link with EINVAL. Should the driver have liked
-        // that one better, then the conversion fails, and drops the link, which detaches it.
-        let link = FdLink::try_from(link)
-            .map_err(|_| AttachError::NoBpfLink { interface: interface.name.clone() })?;
-        self.link = Some(link);
+        let fd = self.fd().map_err(|error| AttachError::new(interface, mode, error))?;
+        let link = XdpLink::attach(fd.as_fd(), interface.index, mode.flags());
+        self.link = Some(link.map_err(|error| AttachError::new(interface, mode, error))?);
         Ok(())
     }
 
@@ -191,20 +188,19 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// As [`attach`](Self::attach); `other` is detached then.
-    pub fn replace(&mut self, other: Retired, interface: &Link, mode: Mode) -> Result<(), AttachError> {
-        let no_link = || AttachError::NoBpfLink { interface: interface.name.clone() };
-        let Retired { mut program, counts } = other;
-        let link = program.link.take().ok_or_else(no_link)?;
-        let link = XdpLink::try_from(link).map_err(|_| no_link())?;
-        let xdp = xdp(&mut self.ebpf, self.name);
-        let link = xdp
-            .attach_to_link(link)
-            .and_then(|id| xdp.take_link(id))
-            .map_err(|error| AttachError::from_aya(interface, mode, error))?;
-        self.link = Some(FdLink::try_from(link).map_err(|_| no_link())?);
-        self.carry_counts(counts);
+    /// As [`attach`](Self::attach); `other` stays where it is then.
+    pub fn replace(&mut self, other: &mut Retired, interface: &Link, mode: Mode) -> Result<(), AttachError> {
+        let link = other.program.link.as_ref();
+        let gone = || io::Error::from_raw_os_error(libc::ENOLINK);
+        let updated = self.fd().and_then(|fd| link.ok_or_else(gone)?.update(fd.as_fd()));
+        updated.map_err(|error| AttachError::new(interface, mode, error))?;
+        self.link = other.program.link.take();
+        self.carry_counts(mem::take(&mut other.counts));
         Ok(())
+    }
+
+    fn fd(&mut self) -> io::Result<&ProgramFd> {
+        xdp(&mut self.ebpf, self.name).fd().map_err(io::Error::other)
     }
 
     /// Rules in force go on from these counts, under the same names.

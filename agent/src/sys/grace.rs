@@ -7,9 +7,11 @@
 
 #![expect(unsafe_code, reason = "bpf(2) takes a pointer to a union, and the maps' pointers inside it")]
 
-use std::{io, mem, ptr};
+use std::{io, ptr};
 
-use rustix::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use rustix::fd::{AsRawFd as _, OwnedFd};
+
+use super::bpf::{bpf, new_fd};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -72,10 +74,8 @@ impl GracePeriod {
 fn create(map_type: u32, inner_map_fd: u32) -> io::Result<OwnedFd> {
     let mut attr =
         Create { map_type, key_size: 4, value_size: 4, max_entries: 1, map_flags: 0, inner_map_fd };
-    // SAFETY: `Create` is what the kernel reads for this command, without pointers.
-    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?;
-    // SAFETY: the kernel has just opened it, with O_CLOEXEC, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    // SAFETY: `Create` is what the kernel reads for this command, without pointers; it answers by a new descriptor.
+    unsafe { new_fd(BPF_MAP_CREATE, &mut attr) }
 }
 
 /// Puts `value` into the first place of an array.
@@ -91,15 +91,6 @@ fn update(map: &OwnedFd, value: &i32) -> io::Result<()> {
     // SAFETY: `Update` is what the kernel reads for this command; key and value live until it returns, and are of the
     // four bytes each that the map was made with.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
-}
-
-/// # Safety
-///
-/// `attr` begins as the kernel's for `command`, and what it points to lives and is as long as the kernel takes it for.
-unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
-    // SAFETY: the caller's promise; the size is that of `attr`.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), mem::size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The few system calls that no library has: small, audited, and the only unsafe code beside [`crate::xsk`].
 
+mod bpf;
 pub mod ethtool;
 pub mod grace;
 mod guarded;
+pub mod link;
