@@ -7,6 +7,7 @@
 mod frames;
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
 
 use aya::util::KernelVersion;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt::set_xdp_rx_ring_size};
@@ -336,6 +337,38 @@ fn a_change_that_is_taken_back_was_none() {
     let counts = program.rule_counts().unwrap();
     assert_eq!(counts[0].count.packets, 40);
     assert!(counts[1..].iter().all(|rule| rule.count.packets == 0));
+}
+
+#[test]
+#[ignore = "requires root: loads a program into the kernel"]
+fn nothing_is_overwritten_before_the_last_frame_under_it() {
+    let mut program = load();
+    let rules = rule();
+    let time = |f: &mut dyn FnMut()| {
+        let start = Instant::now();
+        f();
+        start.elapsed()
+    };
+    // Each the least of some times: what waits for a grace period always takes long.
+    let mut least = [Duration::MAX; 4];
+    for _ in 0..5 {
+        let write = time(&mut || program.write_rules_aside(&rules).unwrap());
+        let switch = time(&mut || program.switch_rules().unwrap());
+        let finish = time(&mut || program.finish_rules());
+        program.write_rules_aside(&rules).unwrap();
+        program.switch_rules().unwrap();
+        // Taken back, they lie in force's place no more; the next ones go there, and nobody has waited yet.
+        program.undo_rules();
+        let again = time(&mut || program.write_rules_aside(&rules).unwrap());
+        for (least, now) in least.iter_mut().zip([write, switch, finish, again]) {
+            *least = now.min(*least);
+        }
+        program.undo_rules();
+    }
+    let [write, switch, finish, again] = least;
+    eprintln!("write {write:?}, switch {switch:?}, finish {finish:?}, write after a switch {again:?}");
+    assert!(finish > 5 * switch, "who asked for rules is told before the old ones are out of use");
+    assert!(again > write + finish / 2, "written over rules that a frame may be looked at under");
 }
 
 #[test]

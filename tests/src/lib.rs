@@ -21,3 +21,24 @@ pub mod thread;
 pub mod veth;
 pub mod wait;
 pub mod wire;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn the_readme_lists_every_test() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let readme = fs::read_to_string(here.join("README.md")).unwrap();
+        let mut tests = 0;
+        for file in fs::read_dir(here.join("tests")).unwrap() {
+            let text = fs::read_to_string(file.unwrap().path()).unwrap();
+            let ignored = text.split("#[ignore").skip(1);
+            for name in ignored.filter_map(|test| test.split("fn ").nth(1)?.split('(').next()) {
+                assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
+                tests += 1;
+            }
+        }
+        assert!(tests > 100, "only {tests} were found");
+    }
+}

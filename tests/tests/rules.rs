@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process,
@@ -344,6 +345,44 @@ fn an_interface_that_comes_back_gets_the_rules_of_the_day() {
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_comes_back_locks_nobody_out() {
+    let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    far.ethtool("-L", &["tx", "1"]);
+    near.ethtool("-L", &["rx", "1"]);
+    let agent = lab.agent(&REFLECT).start();
+    let (mut client, (_listener, mut server)) = connect(&lab, near.port(PORT));
+
+    // A rule that comes while the interface is away finds nobody whom it could cut off.
+    near.set(&["down"]);
+    near.ethtool("-L", &["rx", "2"]);
+    wait_until("it is away", PATIENCE, || agent.get("/readyz").status == 503);
+    agent.tell(&["rule", "add", "tcp", "--name", "cut", "--action", "drop"]).ok();
+    near.set(&["up"]);
+    lab.again(0);
+    let cut = near.port(PORT).to_string();
+    wait_until("it is not served by that rule", PATIENCE, || {
+        agent
+            .stderr()
+            .lines()
+            .any(|line| line.contains("not opened again") && line.contains("will not attach"))
+    });
+    assert!(agent.stderr().contains(&cut), "{}", agent.stderr());
+    client.write_all(b"still").expect("connected");
+    let mut heard = [0; 5];
+    server.read_exact(&mut heard).expect("connected");
+    assert_eq!(&heard, b"still");
+    assert_eq!(agent.get("/readyz").status, 503);
+
+    agent.tell(&["rule", "del", "cut"]).ok();
+    wait_until("it is served without", PATIENCE, || agent.get("/readyz").status == 200);
+    Wire::connect(&lab.far, near.port(PORT)).reflect(WINDOW, any_size);
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
 fn a_file_is_read_again_at_a_command_and_at_sighup() {
     let Some(lab) = Lab::new() else { return };
     let near = &lab.pair().near;
@@ -409,6 +448,12 @@ fn a_reload_locks_nobody_out_and_sighup_without_a_file_ends() {
         assert!(stderr.contains("cut off") && stderr.contains(&near.port(PORT).to_string()), "{stderr}");
         assert_eq!(names(&agent), [""; 0]);
     }
+    agent.hang_up();
+    wait_until("the signal is heeded", PATIENCE, || agent.stderr().matches("not reloaded").count() == 3);
+    let said = agent.stderr();
+    let last = said.rsplit("not reloaded").next().expect("said");
+    assert!(last.contains("cut off") && last.contains(&near.port(PORT).to_string()), "{said}");
+    assert_eq!(names(&agent), [""; 0]);
     agent.tell(&["reload", "--force"]).ok();
     assert_eq!(names(&agent), ["rule1"]);
     agent.terminate();

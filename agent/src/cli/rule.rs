@@ -71,6 +71,10 @@ pub enum RuleCommand {
     },
     /// Count the packets of a capture that a rule matches, as
     /// `tcpdump -r FILE RULE` would.
+    ///
+    /// Also of packets that the capture cut short: like tcpdump, it gives one
+    /// up at the first word that looks beyond the end. The program, to which
+    /// frames come whole, still tries what stands behind an `or`.
     Match {
         /// The rule, in tcpdump's words.
         #[arg(value_name = "RULE")]

@@ -42,7 +42,8 @@ pub struct RunArgs {
     pub queues: Option<Vec<u32>>,
 
     /// Frames to take, in tcpdump's words: "udp dst port 7", "arp", "all".
-    /// May be given several times. Everything else goes to the kernel's stack.
+    /// May be given several times; what becomes of everything else is said by
+    /// --default. Unset: nothing is taken, until `umemd rule add`.
     #[arg(long, value_name = "RULE")]
     pub steer: Vec<String>,
 
@@ -98,7 +99,8 @@ pub struct RunArgs {
     pub force: bool,
 
     /// The tag that a switch chip puts behind the MAC addresses (DSA), which
-    /// rules then look behind. `auto` asks sysfs [default: auto].
+    /// rules then look behind. `auto` asks sysfs [default: auto; with --netns,
+    /// of which sysfs says nothing, none].
     #[arg(long, value_enum)]
     pub switch_tag: Option<SwitchTagArg>,
 
@@ -391,6 +393,11 @@ impl RunArgs {
         }
         if copy && zerocopy {
             return Err(ConfigError::Contradiction("--copy and --zerocopy exclude each other"));
+        }
+        if netns.is_some() && switch_tag == Some(SwitchTagArg::Auto) {
+            return Err(ConfigError::Contradiction(
+                "--switch-tag auto asks sysfs, which does not show the interfaces of --netns; say none, dsa or edsa",
+            ));
         }
         let layout = config::layout(frames.unwrap_or(4096), frame_size.unwrap_or(2048))?;
         let capture = capture.into_config()?;

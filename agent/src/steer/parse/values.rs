@@ -91,11 +91,18 @@ impl<'a> Parser<'a> {
 
     /// `N-M`: both, in order, and the prefixes that cover it.
     pub(super) fn port_range(&mut self) -> Result<(u16, u16, PortPrefixes), RuleError> {
-        let next = "a range is two port numbers with a dash, such as 8000-8015";
+        let next = "a range is two decimal port numbers with a dash, such as 8000-8015";
         let token = self.word("a range of ports", next)?;
-        let number = |text: &str| pcap_number(text).and_then(|number| u16::try_from(number).ok());
-        let (from, to) = token.text.split_once('-').unwrap_or((token.text, token.text));
-        let (Some(from), Some(to)) = (number(from), number(to)) else {
+        // A lone number may be hexadecimal or octal; the ends of a range are decimal, as tcpdump takes them for names of
+        // services (getaddrinfo(3)).
+        let lone = |text| pcap_number(text).and_then(|number| u16::try_from(number).ok());
+        let end =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let ends = match token.text.split_once('-') {
+            Some((from, to)) => end(from).zip(end(to)),
+            None => lone(token.text).map(|port| (port, port)),
+        };
+        let Some((from, to)) = ends else {
             let problem = format!("expected a range of ports, not `{}`", token.text);
             return Err(self.error(token.span, &problem, next));
         };

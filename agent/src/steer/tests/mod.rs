@@ -127,6 +127,8 @@ fn equal_meanings_compile_to_the_same() {
         ("ip net 0.0.0.0/0", "ip"),
         ("portrange 9-7", "portrange 7-9"),
         ("portrange 7", "port 7"),
+        ("portrange 010", "port 8"),
+        ("portrange 007-010", "portrange 7-10"),
         ("ether src or dst host 2:0:0:0:0:1", "ether host 02-00-00-00-00-01"),
         ("vlan 0x5", "vlan 5"),
     ] {
@@ -203,6 +205,8 @@ fn what_is_wrong_is_said_at_its_place() {
         ("ip host fd00::1", "fd00::1", "expected an IPv4 address"),
         ("ip6 host 10.0.0.1", "10.0.0.1", "expected an IPv6 address"),
         ("portrange 7-", "7-", "expected a range of ports"),
+        ("portrange 0x7-9", "0x7-9", "two decimal port numbers"),
+        ("portrange 7-+9", "7-+9", "expected a range of ports"),
         ("vlan 4096", "4096", "too large for a VLAN id"),
         ("vlan 5 or 6", "6", "expected a word that rules know"),
         ("vlan and vlan and vlan", "vlan", "two VLAN tags, not three"),
