@@ -73,7 +73,7 @@ fn a_program_takes_the_place_of_another_by_the_same_link() {
         arp[12..14].copy_from_slice(&[0x08, 0x06]);
         old.test_run(&arp).unwrap();
 
-        let mut old = old.retire().unwrap();
+        let mut old = old.retire();
         assert_eq!(veth.near().xdp.unwrap().program_id, old.id(), "it stays attached");
         // Another variant, as for a longer MTU; with rules of which one is known.
         let mut new = Program::load(LoadOptions { frags: true, ..LoadOptions::default() }).unwrap();
@@ -107,7 +107,7 @@ fn a_program_that_the_driver_refuses_leaves_the_other_where_it_is() {
     old.attach(&veth.near(), Mode::Native).unwrap();
     ip("link set far mtu 9000");
     let (id, link) = (old.id(), link_of(old.id()));
-    let mut old = old.retire().unwrap();
+    let mut old = old.retire();
 
     let mut new = load();
     let error = new.replace(&mut old, &veth.near(), Mode::Native).unwrap_err();

@@ -1,22 +1,25 @@
 //! Rules that change while frames move.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use e2e::{
     agent::Agent,
-    command::ip,
+    command::{ip, run},
     lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
 };
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
 const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
@@ -428,6 +431,52 @@ fn a_file_is_read_again_at_a_command_and_at_sighup() {
     assert_eq!(near.xdp_program(), program, "nothing was attached again");
     agent.terminate();
     assert_eq!(agent.wait().summary()["rx_packets"], 3 * WINDOW);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn what_was_read_last_is_in_force_and_what_is_read_for_ever_holds_up_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let rules = |name: &str| format!("iface = ['near0']\n[[rule]]\nname = '{name}'\nmatch = 'udp'\n");
+    let file = Scratch::new("slow.toml", &rules("first"));
+    let slow = file.path().to_owned() + ".fifo";
+    // A file that is not read before somebody writes to it.
+    let begin_to_read_it = |agent: &Agent| {
+        let _ = fs::remove_file(&slow);
+        run(Command::new("mkfifo").arg(&slow), "").expect("a FIFO can be made");
+        fs::remove_file(file.path()).expect("it is there");
+        fs::hard_link(&slow, file.path()).expect("in one folder");
+        agent.hang_up();
+        // It can be opened for writing once somebody reads.
+        let nonblock = OFlags::NONBLOCK.bits() as i32;
+        let mut writer = None;
+        wait_until("it is being read", PATIENCE, || {
+            writer = OpenOptions::new().write(true).custom_flags(nonblock).open(&slow).ok();
+            writer.is_some()
+        });
+        writer.expect("waited for")
+    };
+    let agent = lab.agent_on(&["--config", file.path()]).start();
+
+    let mut writer = begin_to_read_it(&agent);
+    fs::remove_file(file.path()).expect("it is there");
+    file.write(&rules("last"));
+    thread::scope(|scope| {
+        let second = scope.spawn(|| agent.tell(&["reload"]).ok());
+        // It is not overtaken by the first one, whoever of them comes first.
+        let soon = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < soon && names(&agent) != ["last"] {}
+        writer.write_all(rules("slow").as_bytes()).expect("somebody reads");
+        drop(writer);
+        second.join().expect("the command ends");
+    });
+    wait_until("both are done", PATIENCE, || agent.metrics().total("umemd_config_reloads_total") == 2);
+    assert_eq!(names(&agent), ["last"]);
+
+    let _never_written_to = begin_to_read_it(&agent);
+    agent.terminate();
+    agent.wait().summary();
+    fs::remove_file(&slow).expect("it is there");
 }
 
 #[test]

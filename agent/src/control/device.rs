@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::RunConfig,
     ebpf::{LoadOptions, Program, ProgramLog, Retired, RuleCount},
-    nic::{self, Link, NicError, XdpAttachment, drivers},
+    nic::{self, NicError, XdpAttachment, drivers},
     observe::{DeviceInfo, DeviceView},
     steer::RuleSet,
     xsk::SocketHandle,
@@ -62,7 +62,6 @@ pub(super) struct Kept {
 
 /// Loads the program and attaches it; in the place of one that was kept, if that is still there.
 pub(super) fn attach(config: &RunConfig, plan: &Plan, kept: &mut Vec<Kept>) -> Result<Attached> {
-    let name = &plan.link.name;
     let mut program = Program::load(LoadOptions {
         log: config.log_program,
         frags: plan.multi_buffer,
@@ -70,8 +69,11 @@ pub(super) fn attach(config: &RunConfig, plan: &Plan, kept: &mut Vec<Kept>) -> R
     })?;
     program.set_rules(&config.rules)?;
     let index = plan.link.index;
-    kept.retain(|kept| kept.index != index || matches!(attachment(index, kept.program.id()), Ok(Some(_))));
-    match kept.iter().position(|kept| kept.index == index) {
+    // Who does not answer has not said that it is gone.
+    kept.retain(|kept| kept.index != index || !matches!(attachment(index, kept.program.id()), Ok(None)));
+    let place = kept.iter().position(|kept| kept.index == index);
+    let was_kept = place.is_some();
+    match place {
         None => program.attach(&plan.link, config.mode)?,
         Some(place) if swaps(&kept[place].program, plan) => {
             // Refused, the old one stays where it is.
@@ -84,14 +86,28 @@ pub(super) fn attach(config: &RunConfig, plan: &Plan, kept: &mut Vec<Kept>) -> R
             program.carry_counts(counts);
         }
     }
-    let attached = attachment(index, program.id()).map_err(NicError::links)?;
+    match mode_of(&program, config, plan) {
+        Ok(mode) => Ok(Attached { program, mode }),
+        Err(error) => {
+            if was_kept {
+                kept.push(retire(program, plan));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Where the program runs, as the kernel has it: where it was asked to.
+fn mode_of(program: &Program, config: &RunConfig, plan: &Plan) -> Result<&'static str> {
+    let name = &plan.link.name;
+    let attached = attachment(plan.link.index, program.id()).map_err(NicError::links)?;
     let Some(attached) = attached else {
         bail!("attached to {name}, but the kernel does not show our program there");
     };
     if attached.mode != config.mode.to_string() {
         bail!("asked for {} mode on {name} and got {}", config.mode, attached.mode);
     }
-    Ok(Attached { program, mode: attached.mode })
+    Ok(attached.mode)
 }
 
 /// Whether the program for `plan` may take the place of an old one.
@@ -107,15 +123,13 @@ fn attachment(index: u32, program_id: u32) -> io::Result<Option<XdpAttachment>> 
 
 impl Attached {
     /// Keeps the program where it is, passing everything, for the next [`attach`].
-    pub(super) fn keep(self, plan: &Plan) -> Option<Kept> {
+    pub(super) fn keep(self, plan: &Plan) -> Kept {
         retire(self.program, plan)
     }
 }
 
-fn retire(program: Program, plan: &Plan) -> Option<Kept> {
-    let Link { index, ref name, .. } = plan.link;
-    let retired = program.retire().inspect_err(|error| log::warn!("{name}: {error}; it is detached"));
-    Some(Kept { index, program: retired.ok()? })
+fn retire(program: Program, plan: &Plan) -> Kept {
+    Kept { index: plan.link.index, program: program.retire() }
 }
 
 impl Device {
@@ -191,11 +205,11 @@ impl Device {
     }
 
     /// Steers no further frame: the program is detached; or, to be kept for [`attach`], it passes everything, if it
-    /// is attached and can be told so.
+    /// is attached.
     pub(super) fn close(self, keep: bool) -> (Vec<Queue>, Option<Kept>) {
         let attached = keep && self.is_attached();
         let Self { plan, program, queues, .. } = self;
-        (queues, attached.then(|| retire(program.into_inner(), &plan)).flatten())
+        (queues, attached.then(|| retire(program.into_inner(), &plan)))
     }
 
     /// Detaches the program.

@@ -141,7 +141,7 @@ fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome>
     let common = Common::new(config, hire, capture, (epoch, wall_clock));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    runtime.block_on(local.run_until(async {
+    let outcome = runtime.block_on(local.run_until(async {
         // From here on a signal ends us in order: what was opened by then is closed.
         let mut signals = Signals::listen().context("cannot listen for signals")?;
         let groups = open_all(&common)?;
@@ -172,7 +172,11 @@ fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome>
         log::info!("listening on {endpoint}");
         let reporter = Reporter::new(out, agent.common.config().json, start);
         agent.serve(signals, &endpoint, reporter).await
-    }))
+    }));
+    drop(local);
+    // A file that is read for ever, for a reload, holds up nothing.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// For this long the kernel is not asked again: whoever asks more often gets the same answer about interfaces.
@@ -218,6 +222,8 @@ struct Agent {
     requests: Requests,
     asked: RefCell<Option<LastAsked>>,
     reloads: Cell<Reloads>,
+    /// Held while the file is read and its rules are put in force.
+    reloading: tokio::sync::Mutex<()>,
     groups: Vec<Group>,
     /// Groups that were closed, and that somebody still holds frames of.
     leaving: RefCell<Vec<Leaving>>,
@@ -241,6 +247,7 @@ impl Agent {
             closing: RefCell::default(),
             asked: RefCell::default(),
             reloads: Cell::new(Reloads::none()),
+            reloading: tokio::sync::Mutex::default(),
             worker_failed: Cell::new(false),
         }
     }

@@ -74,7 +74,7 @@ impl Open {
             Err(error) => {
                 // Those that were in use before stay, so that no link bounces for a start that failed.
                 let attached = attached.into_iter().zip(&plans).filter(|_| !first);
-                kept.extend(attached.filter_map(|(attached, plan)| attached.keep(plan)));
+                kept.extend(attached.map(|(attached, plan)| attached.keep(plan)));
                 return Err(error);
             }
         };

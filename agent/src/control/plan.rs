@@ -152,6 +152,12 @@ impl Plan {
                 Weight::Note => log::info!("{}", finding.text),
             }
         }
+        if self.switch_tag != SwitchTag::None {
+            let (name, bytes) = (&self.link.name, self.switch_tag.bytes());
+            log::info!(
+                "rules look behind the {bytes} bytes of tag that the switch at {name} puts into frames"
+            );
+        }
         if let Some(warning) = self.tags_taken_away(&config.rules) {
             log::warn!("{warning}");
         }
@@ -185,6 +191,11 @@ impl Plan {
         // A pair may have more than its own MTU asks for.
         if new.multi_buffer && !self.multi_buffer {
             return Some(format!("its MTU is {} now, more than a frame holds", new.link.mtu));
+        }
+        // Its driver may come later than we do, and dsa/tagging may be written to.
+        if self.switch_tag != new.switch_tag {
+            let (old, new) = (self.switch_tag.bytes(), new.switch_tag.bytes());
+            return Some(format!("its switch puts a tag of {new} bytes into frames now, not of {old}"));
         }
         None
     }
@@ -242,4 +253,49 @@ pub(super) fn cpus(config: &RunConfig) -> Result<Vec<usize>> {
         );
     }
     Ok(asked.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sockets_and_program_were_made_for_is_noticed_when_it_changes() {
+        let link = Link {
+            index: 2,
+            name: "eth0".into(),
+            up: true,
+            carrier: true,
+            passive: false,
+            mac: None,
+            mtu: 1500,
+            master: None,
+            lower: None,
+            vlan: None,
+            rx_queues: 1,
+            xdp: None,
+        };
+        let plan = Plan {
+            link,
+            driver: "mvneta".into(),
+            queues: vec![0],
+            multi_buffer: false,
+            bind: (BindMode::Copy, false),
+            headroom: 0,
+            switch_tag: SwitchTag::None,
+        };
+        assert_eq!(plan.difference(&plan.clone()), None);
+        let says = |plan: &Plan, new: Plan, said: &str| {
+            let why = plan.difference(&new).unwrap_or_default();
+            assert!(why.contains(said), "expected {said:?}: {why:?}");
+        };
+        says(&plan, Plan { queues: vec![0, 1], ..plan.clone() }, "2 queues now, not 1");
+        says(&plan, Plan { multi_buffer: true, ..plan.clone() }, "MTU");
+        let tagged = Plan { switch_tag: SwitchTag::Edsa, ..plan.clone() };
+        says(&plan, tagged.clone(), "a tag of 8 bytes into frames now, not of 0");
+        says(&tagged, plan.clone(), "a tag of 0 bytes into frames now, not of 8");
+        // More than is asked for is no reason.
+        let several = Plan { multi_buffer: true, ..plan.clone() };
+        assert_eq!(several.difference(&plan), None);
+    }
 }

@@ -16,8 +16,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Agent {
-    /// Reads the file again, and puts its rules in force.
+    /// Reads the file again, and puts its rules in force; one after the other, so that what was read last is in force.
     pub(super) async fn reload(&self, force: bool) -> Result<Changed, Refusal> {
+        let _turn = self.reloading.lock().await;
         let result = self.read_again(force).await;
         let mut reloads = self.reloads.get();
         match &result {

@@ -211,12 +211,15 @@ impl Program {
     /// Leaves every frame to the stack from here on, and stays attached, until another one
     /// [replaces](Self::replace) it.
     ///
-    /// # Errors
-    ///
-    /// What the kernel refuses; it is detached then.
-    pub fn retire(mut self) -> Result<Retired, MapError> {
-        let counts = self.rules.retire()?;
-        Ok(Retired { program: self, counts })
+    /// Where the kernel refuses that, which nothing is known to make it do, its rules stay in force, and steer to no
+    /// socket as soon as those are closed.
+    #[must_use]
+    pub fn retire(mut self) -> Retired {
+        let counts = self.rules.retire().unwrap_or_else(|error| {
+            log::error!("{error}; its rules stay in force meanwhile");
+            Vec::new()
+        });
+        Retired { program: self, counts }
     }
 
     /// Detaches, if attached: frames go to the stack from here on. mvneta and mvpp2 bounce their link here.
