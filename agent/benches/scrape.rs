@@ -8,7 +8,7 @@ use std::{
 };
 
 use datapath::snapshot::{Places, Snapshot};
-use frame_pool::{HOLD_BOUNDS, HoldTimes};
+use frame_pool::{AllocStats, HOLD_BOUNDS, HoldTimes, RecycleStats};
 use rustix::{
     net::xdp::XdpStatistics,
     time::{ClockId, clock_gettime},
@@ -93,7 +93,8 @@ fn observation() -> Observation {
         huge_pages: false,
         multi_buffer: false,
     };
-    let pool = |id| Pool { id: Some(id), counters: Some(Counters::default()), ..Pool::default() };
+    let counters = Counters::of(&AllocStats::default(), &RecycleStats::default());
+    let pool = |id| Pool { id: Some(id), counters: Some(counters), ..Pool::default() };
     let kernel = KernelView {
         page_pool: DevicePools { source: Source::Netlink, pools: (0..QUEUES.into()).map(pool).collect() },
         nic: NicStats {

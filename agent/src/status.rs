@@ -236,7 +236,7 @@ impl QueueStatus {
     fn of(queue: &QueueView) -> Self {
         let snapshot = &queue.snapshot;
         let traffic = &snapshot.traffic;
-        let pool = page_pool::Counters { alloc: snapshot.pool.alloc, recycle: snapshot.pool.recycle };
+        let pool = page_pool::Counters::of(&snapshot.pool.alloc, &snapshot.pool.recycle);
         Self {
             queue: queue.queue,
             cpu: queue.cpu,
@@ -245,7 +245,7 @@ impl QueueStatus {
             last_turn_s: seconds(snapshot.last_turn),
             total: snapshot.total.into(),
             frames: snapshot.places.iter().map(|(place, frames)| (place, frames.into())).collect(),
-            counters: pool.iter().collect(),
+            counters: pool.told().collect(),
             traffic: [
                 ("rx_packets", traffic.rx_packets),
                 ("rx_bytes", traffic.rx_bytes),
@@ -333,7 +333,7 @@ mod tests {
         let pools = &device.page_pool.as_ref().unwrap().pools;
         let kernels = pools[0].counters.as_ref().unwrap();
         assert_eq!(ours, kernels.iter().map(|(name, _)| name).collect::<Vec<_>>());
-        assert_eq!((recycle_ratio(kernels), recycle_ratio(&device.counters())), (Some(0.95), None));
+        assert_eq!((kernels.recycle_ratio(), recycle_ratio(&device.counters())), (Some(0.95), None));
     }
 
     #[test]

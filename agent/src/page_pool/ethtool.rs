@@ -6,34 +6,22 @@ use super::Counters;
 /// The kernel's counters, if `statistics` has them; the sum over all pools of the interface.
 pub(super) fn counters(statistics: &[(String, u64)]) -> Option<Counters> {
     let mut counters = Counters::default();
-    let mut found = false;
     for (name, value) in statistics {
         let Some(name) = name.strip_prefix("rx_pp_") else { continue };
-        if let Some(counter) = counter(&mut counters, name) {
-            *counter = *value;
-            found = true;
+        if let Some(counter) = counters.get_mut(unabbreviated(name)) {
+            *counter = Some(*value);
         }
     }
-    found.then_some(counters)
+    (counters != Counters::default()).then_some(counters)
 }
 
-fn counter<'a>(counters: &'a mut Counters, name: &str) -> Option<&'a mut u64> {
-    let (alloc, recycle) = (&mut counters.alloc, &mut counters.recycle);
-    Some(match name {
-        "alloc_fast" => &mut alloc.fast,
-        "alloc_slow" => &mut alloc.slow,
-        // Two of the eleven are abbreviated.
-        "alloc_slow_ho" => &mut alloc.slow_high_order,
-        "alloc_empty" => &mut alloc.empty,
-        "alloc_refill" => &mut alloc.refill,
-        "alloc_waive" => &mut alloc.waive,
-        "recycle_cached" => &mut recycle.cached,
-        "recycle_cache_full" => &mut recycle.cache_full,
-        "recycle_ring" => &mut recycle.ring,
-        "recycle_ring_full" => &mut recycle.ring_full,
-        "recycle_released_ref" => &mut recycle.released_refcnt,
-        _ => return None,
-    })
+/// Two of the eleven are abbreviated.
+fn unabbreviated(name: &str) -> &str {
+    match name {
+        "alloc_slow_ho" => "alloc_slow_high_order",
+        "recycle_released_ref" => "recycle_released_refcnt",
+        name => name,
+    }
 }
 
 #[cfg(test)]
@@ -61,8 +49,15 @@ mod tests {
     #[test]
     fn all_eleven_are_found_by_name() {
         let statistics: Vec<_> = NAMES.iter().zip(0..).map(|(name, n)| ((*name).to_owned(), n)).collect();
-        let values: Vec<u64> = counters(&statistics).unwrap().iter().map(|(_, value)| value).collect();
+        let values: Vec<u64> = counters(&statistics).unwrap().told().map(|(_, value)| value).collect();
         assert_eq!(values, (2..=12).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn what_a_driver_leaves_out_is_no_zero() {
+        let statistics = [("rx_pp_alloc_fast".to_owned(), 0), ("rx_pp_recycle_released_ref".to_owned(), 7)];
+        let told = Counters { alloc_fast: Some(0), recycle_released_refcnt: Some(7), ..Counters::default() };
+        assert_eq!(counters(&statistics), Some(told));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DevicePools, Pool, Source};
+use super::{Counters, DevicePools, Pool, Source};
 use crate::counts::Counts;
 
 /// The pools of one interface.
@@ -38,9 +38,9 @@ pub struct PoolJson {
     pub detached_s: Option<u64>,
     /// Whether somebody has kept its last pages for a minute and more: a stalled pool shutdown.
     pub stalled: bool,
-    /// The eleven counters.
+    /// The eleven counters; `null` where the kernel leaves one out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub counters: Option<Counts>,
+    pub counters: Option<Counters>,
     /// `(recycle_cached + recycle_ring) / (alloc_fast + alloc_refill + alloc_slow)`; not there if nothing was
     /// allocated.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -60,16 +60,10 @@ impl DeviceJson {
         }
     }
 
-    /// The counters of all pools together.
+    /// The counters of all pools together, those that all of them tell.
     pub fn sum(&self) -> Option<Counts> {
-        let mut counters = self.pools.iter().filter_map(|pool| pool.counters.as_ref());
-        let mut sum = counters.next()?.clone();
-        for more in counters {
-            for (name, count) in more.iter() {
-                sum.add(name, count);
-            }
-        }
-        Some(sum)
+        let sum = super::sum(self.pools.iter().filter_map(|pool| pool.counters))?;
+        Some(sum.told().collect())
     }
 }
 
@@ -83,7 +77,7 @@ impl PoolJson {
             inflight_bytes: pool.inflight_bytes,
             detached_s: pool.detached_s(boottime),
             stalled: pool.is_stalled(boottime),
-            counters: pool.counters.map(|counters| counters.iter().collect()),
+            counters: pool.counters,
             // Six digits: a ratio of pages has no more to say.
             recycle_ratio: pool
                 .counters
@@ -95,6 +89,8 @@ impl PoolJson {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::page_pool::{Reason, fixture::two_pools};
 
@@ -114,8 +110,22 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_that_the_kernel_leaves_out_is_null() {
+        let mut pools = two_pools();
+        pools.pools[0].counters.as_mut().unwrap().recycle_ring = None;
+        let json = DeviceJson::new(&pools, 1200);
+        let pool = &serde_json::to_value(&json).unwrap()["pools"][0];
+        assert_eq!((&pool["counters"]["recycle_ring"], pool.get("recycle_ratio")), (&Value::Null, None));
+        assert_eq!(pool["counters"].as_object().unwrap().len(), 11, "and no key is missing: {pool}");
+        let sum = json.sum().unwrap();
+        assert!(sum.iter().all(|(name, _)| name != "recycle_ring") && sum.get("recycle_cached") == 700);
+    }
+
+    #[test]
     fn it_can_be_read_again() {
-        let json = DeviceJson::new(&two_pools(), 1200);
+        let mut pools = two_pools();
+        pools.pools[1].counters.as_mut().unwrap().alloc_waive = None;
+        let json = DeviceJson::new(&pools, 1200);
         let again: DeviceJson = serde_json::from_str(&serde_json::to_string(&json).unwrap()).unwrap();
         assert_eq!(again, json);
         assert_eq!(again.sum().unwrap().get("recycle_ring"), 250);

@@ -15,63 +15,107 @@ mod report;
 use std::{collections::BTreeMap, io};
 
 use frame_pool::{AllocStats, RecycleStats};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use json::{DeviceJson, PoolJson};
 pub use report::{Report, Watch, run};
 
-/// page_pool's eleven counters; all of them count from the making of the pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// `struct page_pool_alloc_stats`.
-    pub alloc: AllocStats,
-    /// `struct page_pool_recycle_stats`.
-    pub recycle: RecycleStats,
-}
+/// A macro, so that names, fields and their order cannot drift apart.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident $half:ident.$field:ident,)+) => {
+        /// page_pool's eleven counters, in the kernel's order; all of them count from the making of the pool. One
+        /// that nobody tells is `None`, and `null` in JSON: it may be anything.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: Option<u64>,)+
+        }
 
-/// A macro, so that names and fields cannot drift apart.
-macro_rules! each_counter {
-    ($with:ident) => {
-        $with! {
-            alloc_fast alloc.fast,
-            alloc_slow alloc.slow,
-            alloc_slow_high_order alloc.slow_high_order,
-            alloc_empty alloc.empty,
-            alloc_refill alloc.refill,
-            alloc_waive alloc.waive,
-            recycle_cached recycle.cached,
-            recycle_cache_full recycle.cache_full,
-            recycle_ring recycle.ring,
-            recycle_ring_full recycle.ring_full,
-            recycle_released_refcnt recycle.released_refcnt,
+        impl Counters {
+            /// Those of a pool of ours, which tells all of them.
+            pub fn of(alloc: &AllocStats, recycle: &RecycleStats) -> Self {
+                // Named as in the kernel: the first half of a counter's name is the structure that it is in.
+                let halves = Halves { alloc, recycle };
+                Self { $($name: Some(halves.$half.$field)),+ }
+            }
+
+            /// Each counter under the kernel's name, with `alloc_` or `recycle_` before it.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<u64>)> {
+                [$((stringify!($name), self.$name)),+].into_iter()
+            }
+
+            /// The counter of that name.
+            fn get_mut(&mut self, name: &str) -> Option<&mut Option<u64>> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)+
+                    _ => None,
+                }
+            }
+
+            /// Counter by counter; what one side does not know, nobody knows.
+            fn zip(&self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
+                Self { $($name: self.$name.zip(other.$name).map(|(one, other)| with(one, other))),+ }
+            }
         }
     };
 }
 
+counters! {
+    /// Pages served from the cache.
+    alloc_fast alloc.fast,
+    /// Bulks from the page allocator.
+    alloc_slow alloc.slow,
+    /// Pages of higher order from the page allocator.
+    alloc_slow_high_order alloc.slow_high_order,
+    /// Allocations that found the ring empty.
+    alloc_empty alloc.empty,
+    /// Allocations that refilled the cache from the ring.
+    alloc_refill alloc.refill,
+    /// Pages given up because of their NUMA node.
+    alloc_waive alloc.waive,
+    /// Pages put into the cache.
+    recycle_cached recycle.cached,
+    /// Direct puts that found the cache full.
+    recycle_cache_full recycle.cache_full,
+    /// Pages put into the ring.
+    recycle_ring recycle.ring,
+    /// Puts that found the ring full.
+    recycle_ring_full recycle.ring_full,
+    /// Pages released because someone still held them.
+    recycle_released_refcnt recycle.released_refcnt,
+}
+
+struct Halves<'a> {
+    alloc: &'a AllocStats,
+    recycle: &'a RecycleStats,
+}
+
 impl Counters {
-    /// Each counter under the kernel's name, with `alloc_` or `recycle_` before it, in the kernel's order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        macro_rules! pairs {
-            ($($name:ident $half:ident.$field:ident,)+) => { [$((stringify!($name), self.$half.$field)),+] };
-        }
-        each_counter!(pairs).into_iter()
+    /// Those that are told.
+    pub fn told(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.iter().filter_map(|(name, count)| Some((name, count?)))
     }
 
     /// Allocations that got a page: `fast + refill + slow`.
-    pub fn allocated(&self) -> u64 {
-        self.alloc.fast + self.alloc.refill + self.alloc.slow
+    pub fn allocated(&self) -> Option<u64> {
+        Some(self.alloc_fast? + self.alloc_refill? + self.alloc_slow?)
     }
 
     /// Pages that came back into the pool: `cached + ring`.
-    pub fn recycled(&self) -> u64 {
-        self.recycle.cached + self.recycle.ring
+    pub fn recycled(&self) -> Option<u64> {
+        Some(self.recycle_cached? + self.recycle_ring?)
+    }
+
+    /// Pages that did not, and went back to the page allocator: `ring_full + released_refcnt`.
+    pub fn released(&self) -> Option<u64> {
+        Some(self.recycle_ring_full? + self.recycle_released_refcnt?)
     }
 
     /// [`recycled`](Self::recycled) over [`allocated`](Self::allocated), as ynltool's `recycling_pct`; `None` if
     /// nothing was allocated.
     pub fn recycle_ratio(&self) -> Option<f64> {
-        let allocated = self.allocated();
-        (allocated > 0).then(|| self.recycled() as f64 / allocated as f64)
+        let allocated = self.allocated().filter(|allocated| *allocated > 0)?;
+        Some(self.recycled()? as f64 / allocated as f64)
     }
 
     /// What was counted since `earlier`.
@@ -79,28 +123,17 @@ impl Counters {
     /// A counter that is lower than before began anew, and so did the others: the pool was made anew. mvneta does
     /// that whenever an XDP program comes or goes. What is counted now was counted since then.
     pub fn since(&self, earlier: &Self) -> Since {
-        let restarted = self.iter().zip(earlier.iter()).any(|((_, now), (_, then))| now < then);
-        if restarted {
-            return Since { counters: *self, restarted };
-        }
-        let mut counters = *self;
-        macro_rules! subtract {
-            ($($name:ident $half:ident.$field:ident,)+) => {
-                $(counters.$half.$field -= earlier.$half.$field;)+
-            };
-        }
-        each_counter!(subtract);
+        let mut both = self.iter().zip(earlier.iter());
+        // `None` is less than any number, and no fall: the counter is not told any more.
+        let restarted = both.any(|((_, now), (_, then))| now.is_some() && now < then);
+        let counters = if restarted { *self } else { self.zip(earlier, |now, then| now - then) };
         Since { counters, restarted }
     }
+}
 
-    fn add(&mut self, other: &Self) {
-        macro_rules! add {
-            ($($name:ident $half:ident.$field:ident,)+) => {
-                $(self.$half.$field = self.$half.$field.saturating_add(other.$half.$field);)+
-            };
-        }
-        each_counter!(add);
-    }
+/// Counter by counter; what one of them does not tell is in no sum.
+fn sum(counters: impl Iterator<Item = Counters>) -> Option<Counters> {
+    counters.reduce(|sum, counters| sum.zip(&counters, u64::saturating_add))
 }
 
 /// What was counted between two moments.
@@ -232,10 +265,7 @@ pub struct DevicePools {
 impl DevicePools {
     /// The counters of all pools together, if there are any.
     pub fn sum(&self) -> Option<Counters> {
-        self.pools.iter().filter_map(|pool| pool.counters).reduce(|mut sum, counters| {
-            sum.add(&counters);
-            sum
-        })
+        sum(self.pools.iter().filter_map(|pool| pool.counters))
     }
 }
 
@@ -291,10 +321,15 @@ pub(crate) mod fixture {
 
     /// Counters that all differ.
     pub(crate) fn counters() -> Counters {
-        Counters {
-            alloc: AllocStats { fast: 900, slow: 10, slow_high_order: 0, empty: 11, refill: 90, waive: 1 },
-            recycle: RecycleStats { cached: 700, cache_full: 3, ring: 250, ring_full: 5, released_refcnt: 7 },
-        }
+        Counters::of(
+            &AllocStats { fast: 900, slow: 10, slow_high_order: 0, empty: 11, refill: 90, waive: 1 },
+            &RecycleStats { cached: 700, cache_full: 3, ring: 250, ring_full: 5, released_refcnt: 7 },
+        )
+    }
+
+    /// Those of a pool that has done nothing.
+    pub(crate) fn zeros() -> Counters {
+        Counters::of(&AllocStats::default(), &RecycleStats::default())
     }
 
     /// A pool in use, and one that waits for its last six pages since second 1000.
@@ -312,7 +347,7 @@ pub(crate) mod fixture {
             inflight_pages: Some(6),
             inflight_bytes: Some(6 * 4096),
             detached_at: Some(1000),
-            counters: Some(Counters::default()),
+            counters: Some(zeros()),
             ..Pool::default()
         };
         DevicePools { source: Source::Netlink, pools: vec![used, detached] }
@@ -358,21 +393,37 @@ mod tests {
 
     #[test]
     fn a_counter_that_fell_began_anew() {
-        let mut later = counters();
-        later.alloc.fast += 100;
-        later.recycle.cached += 80;
+        let later = Counters { alloc_fast: Some(1000), recycle_cached: Some(780), ..counters() };
         let since = later.since(&counters());
         assert_eq!(
             (since.counters.allocated(), since.counters.recycled(), since.restarted),
-            (100, 80, false)
+            (Some(100), Some(80), false)
         );
         assert_eq!(since.counters.recycle_ratio(), Some(0.8));
 
-        let mut anew = Counters::default();
-        anew.alloc.slow = 2;
+        let anew = Counters { alloc_slow: Some(2), ..zeros() };
         let since = anew.since(&counters());
         assert_eq!((since.counters, since.restarted), (anew, true));
         assert_eq!(anew.since(&anew).counters.recycle_ratio(), None);
+    }
+
+    #[test]
+    fn a_counter_that_nobody_tells_is_no_zero_and_no_restart() {
+        let without = Counters { alloc_waive: None, recycle_ring: None, ..counters() };
+        assert_eq!(
+            (without.allocated(), without.recycled(), without.recycle_ratio()),
+            (Some(1000), None, None)
+        );
+        assert_eq!(without.told().count(), 9);
+        for (now, then) in [(without, counters()), (counters(), without)] {
+            let since = now.since(&then);
+            assert!(!since.restarted, "{now:?} after {then:?}");
+            assert_eq!((since.counters.alloc_waive, since.counters.alloc_fast), (None, Some(0)));
+        }
+        let pool = |counters| Pool { counters: Some(counters), ..Pool::default() };
+        let pools = vec![pool(counters()), pool(without)];
+        let sum = DevicePools { source: Source::Netlink, pools }.sum().unwrap();
+        assert_eq!((sum.recycle_ring, sum.recycle_cached), (None, Some(1400)), "a part is not the sum");
     }
 
     #[test]

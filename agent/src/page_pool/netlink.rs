@@ -3,8 +3,6 @@
 
 use std::io;
 
-use frame_pool::{AllocStats, RecycleStats};
-
 use super::{Counters, Memory, Pool};
 use crate::nic::genl::{Attributes, Genl};
 
@@ -124,23 +122,18 @@ fn pool(attributes: &Attributes) -> Option<(u32, Pool)> {
 
 fn counters(attributes: &Attributes) -> Option<(u64, Counters)> {
     let id = attributes.nest(stats::INFO)?.uint(attr::ID)?;
-    let counter = |kind| attributes.uint(kind).unwrap_or(0);
     let counters = Counters {
-        alloc: AllocStats {
-            fast: counter(stats::ALLOC_FAST),
-            slow: counter(stats::ALLOC_SLOW),
-            slow_high_order: counter(stats::ALLOC_SLOW_HIGH_ORDER),
-            empty: counter(stats::ALLOC_EMPTY),
-            refill: counter(stats::ALLOC_REFILL),
-            waive: counter(stats::ALLOC_WAIVE),
-        },
-        recycle: RecycleStats {
-            cached: counter(stats::RECYCLE_CACHED),
-            cache_full: counter(stats::RECYCLE_CACHE_FULL),
-            ring: counter(stats::RECYCLE_RING),
-            ring_full: counter(stats::RECYCLE_RING_FULL),
-            released_refcnt: counter(stats::RECYCLE_RELEASED_REFCNT),
-        },
+        alloc_fast: attributes.uint(stats::ALLOC_FAST),
+        alloc_slow: attributes.uint(stats::ALLOC_SLOW),
+        alloc_slow_high_order: attributes.uint(stats::ALLOC_SLOW_HIGH_ORDER),
+        alloc_empty: attributes.uint(stats::ALLOC_EMPTY),
+        alloc_refill: attributes.uint(stats::ALLOC_REFILL),
+        alloc_waive: attributes.uint(stats::ALLOC_WAIVE),
+        recycle_cached: attributes.uint(stats::RECYCLE_CACHED),
+        recycle_cache_full: attributes.uint(stats::RECYCLE_CACHE_FULL),
+        recycle_ring: attributes.uint(stats::RECYCLE_RING),
+        recycle_ring_full: attributes.uint(stats::RECYCLE_RING_FULL),
+        recycle_released_refcnt: attributes.uint(stats::RECYCLE_RELEASED_REFCNT),
     };
     Some((id, counters))
 }
@@ -176,7 +169,7 @@ mod tests {
         assert_eq!((pool.inflight_pages, pool.inflight_bytes), (Some(256), Some(1 << 20)));
         assert_eq!((pool.memory, pool.detached_at), (Memory::Page, None));
         let counters = pool.counters.unwrap();
-        let values: Vec<u64> = counters.iter().map(|(_, value)| value).collect();
+        let values: Vec<u64> = counters.told().map(|(_, value)| value).collect();
         assert_eq!(values, (8..=18).map(|kind| 10_000_000_000 + kind).collect::<Vec<u64>>());
 
         let (ifindex, pool) = &joined[1];

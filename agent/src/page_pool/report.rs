@@ -1,6 +1,7 @@
 //! `umemd pagepool`: what the kernel's pools say, for people and scripts.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io,
     time::{Duration, Instant},
@@ -8,10 +9,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Counters, DevicePools, Pool, Reason, Source, boottime, json::DeviceJson};
+use super::{DevicePools, Pool, Reason, Since, Source, boottime, json::DeviceJson};
 use crate::{
     nic::{self, NicError},
-    report::numbers::{binary, percent, thousands, wrap},
+    report::numbers::{binary, known, percent, thousands, wrap},
     sys::ethtool,
 };
 
@@ -108,17 +109,9 @@ impl Report {
                 self.write_pool(&mut text, pool);
             }
         }
-        // Mostly it is one reason for all of them.
-        let mut silent: Vec<(&Reason, Vec<String>)> = Vec::new();
-        for device in self.devices.iter().filter(|device| device.pools.pools.is_empty()) {
-            let Source::None(reason) = &device.pools.source else { continue };
-            match silent.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, titles)) => titles.push(device.title()),
-                None => silent.push((reason, vec![device.title()])),
-            }
-        }
-        for (reason, titles) in silent {
-            let _ = writeln!(text, "{}: not available: {reason}", titles.join(", "));
+        let silent = self.devices.iter().filter(|device| device.pools.pools.is_empty());
+        for (reason, titles) in by_reason(silent) {
+            let _ = writeln!(text, "{titles}: not available: {reason}");
         }
         text
     }
@@ -135,14 +128,7 @@ impl Report {
             format!("{} pages in flight{}", thousands(pages), bytes.unwrap_or_default())
         }));
         let _ = writeln!(text, "  {}", facts.join(", "));
-        if let Some(age) = pool.detached_s(self.boottime) {
-            let stalled = if pool.is_stalled(self.boottime) {
-                "; STALLED: somebody keeps its last pages, and it cannot end before they come back"
-            } else {
-                ""
-            };
-            let _ = writeln!(text, "    detached {} s ago{stalled}", thousands(age));
-        }
+        write_detached(text, pool, self.boottime);
         let Some(counters) = &pool.counters else { return };
         for half in ["alloc", "recycle"] {
             let named = counters
@@ -154,7 +140,7 @@ impl Report {
             text,
             "    recycled {} of {} allocations",
             percent(counters.recycle_ratio()),
-            thousands(counters.allocated()),
+            known(counters.allocated()),
         );
     }
 }
@@ -166,6 +152,27 @@ impl Device {
             driver => format!("{} ({driver})", self.name),
         }
     }
+
+    /// Why it has no counters, if it has none.
+    fn reason(&self) -> Option<&Reason> {
+        match &self.pools.source {
+            Source::None(reason) => Some(reason),
+            Source::Netlink | Source::Ethtool => None,
+        }
+    }
+}
+
+/// Who has no counters, by the reason: mostly it is one for all of them.
+fn by_reason<'a>(devices: impl Iterator<Item = &'a Device>) -> Vec<(&'a Reason, String)> {
+    let mut silent: Vec<(&Reason, Vec<String>)> = Vec::new();
+    for device in devices {
+        let Some(reason) = device.reason() else { continue };
+        match silent.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, titles)) => titles.push(device.title()),
+            None => silent.push((reason, vec![device.title()])),
+        }
+    }
+    silent.into_iter().map(|(reason, titles)| (reason, titles.join(", "))).collect()
 }
 
 /// `umemd pagepool --watch`: rates, a line per pool.
@@ -173,33 +180,49 @@ impl Device {
 pub struct Watch {
     last: Report,
     lines: u32,
+    /// Whose want of counters was told, and the reason.
+    told: BTreeMap<String, Reason>,
 }
 
 impl Watch {
     /// Starts from a report.
     pub fn new(first: Report) -> Self {
-        Self { last: first, lines: 0 }
+        Self { last: first, lines: 0, told: BTreeMap::new() }
     }
 
-    /// What happened since the last report. A pool that was not there then has no line yet.
+    /// What happened since the last report, and what is in flight. A pool that was not there then, or has no
+    /// counters, has no rates; why an interface has none is told once, and anew if the reason changes.
     pub fn rates(&mut self, now: Report) -> String {
         let seconds = now.at.saturating_duration_since(self.last.at).as_secs_f64();
-        let mut text = String::new();
+        let mut text = self.reasons(&now);
         for device in &now.devices {
             let before = self.last.devices.iter().find(|before| before.name == device.name);
             for pool in &device.pools.pools {
                 let earlier = before.and_then(|before| {
                     before.pools.pools.iter().find(|earlier| earlier.id == pool.id)?.counters
                 });
-                let (Some(counters), Some(earlier)) = (pool.counters, earlier) else { continue };
+                let since = pool.counters.zip(earlier).map(|(counters, earlier)| counters.since(&earlier));
                 if self.lines.is_multiple_of(LINES_PER_HEADING) {
                     let _ = writeln!(text, "{HEADING}");
                 }
                 self.lines += 1;
-                line(&mut text, &device.name, pool, &counters, &earlier, seconds);
+                line(&mut text, &device.name, pool, since, seconds);
+                write_detached(&mut text, pool, now.boottime);
             }
         }
         self.last = now;
+        text
+    }
+
+    /// A line for each reason that is news.
+    fn reasons(&mut self, now: &Report) -> String {
+        let is_news = |device: &&Device| self.told.get(&device.name) != device.reason();
+        let mut text = String::new();
+        for (reason, titles) in by_reason(now.devices.iter().filter(is_news)) {
+            let _ = writeln!(text, "{titles}: no rates: {reason}");
+        }
+        let all = now.devices.iter();
+        self.told = all.filter_map(|device| Some((device.name.clone(), device.reason()?.clone()))).collect();
         text
     }
 }
@@ -207,23 +230,33 @@ impl Watch {
 const HEADING: &str =
     "device           pool   alloc/s    slow/s  cached/s    ring/s    lost/s recycled in flight";
 
-fn line(text: &mut String, device: &str, pool: &Pool, counters: &Counters, earlier: &Counters, seconds: f64) {
-    let since = counters.since(earlier);
-    let now = &since.counters;
-    let rate = |count: u64| thousands((count as f64 / seconds.max(1e-3)).round() as u64);
+fn line(text: &mut String, device: &str, pool: &Pool, since: Option<Since>, seconds: f64) {
+    let now = since.map(|since| since.counters).unwrap_or_default();
+    let rate = |count: Option<u64>| known(count.map(|n| (n as f64 / seconds.max(1e-3)).round() as u64));
     let _ = writeln!(
         text,
         "{device:15} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}{}",
         pool.label(),
         rate(now.allocated()),
-        rate(now.alloc.slow),
-        rate(now.recycle.cached),
-        rate(now.recycle.ring),
-        rate(now.recycle.ring_full + now.recycle.released_refcnt),
+        rate(now.alloc_slow),
+        rate(now.recycle_cached),
+        rate(now.recycle_ring),
+        rate(now.released()),
         percent(now.recycle_ratio()),
-        pool.inflight_pages.map_or_else(|| "-".into(), thousands),
-        if since.restarted { "  counters began anew" } else { "" },
+        known(pool.inflight_pages),
+        if since.is_some_and(|since| since.restarted) { "  counters began anew" } else { "" },
     );
+}
+
+/// For a pool whose driver is done with it: since when, and whether it cannot end.
+fn write_detached(text: &mut String, pool: &Pool, boottime: u64) {
+    let Some(age) = pool.detached_s(boottime) else { return };
+    let stalled = if pool.is_stalled(boottime) {
+        "; STALLED: somebody keeps its last pages, and it cannot end before they come back"
+    } else {
+        ""
+    };
+    let _ = writeln!(text, "    detached {} s ago{stalled}", thousands(age));
 }
 
 /// Prints a report; with `watch`, one a second until nobody reads any more.
@@ -259,7 +292,10 @@ pub fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page_pool::fixture::{counters, two_pools};
+    use crate::page_pool::{
+        Counters,
+        fixture::{counters, two_pools, zeros},
+    };
 
     fn report() -> Report {
         let device =
@@ -315,20 +351,66 @@ eth2 (mvpp2): not available: this kernel was built without CONFIG_PAGE_POOL_STAT
         let first = report();
         let mut later = first.clone();
         later.at += Duration::from_secs(2);
-        let grown = later.devices[1].pools.pools[0].counters.as_mut().unwrap();
-        grown.alloc.fast += 2000;
-        grown.recycle.cached += 1990;
-        let anew = later.devices[2].pools.pools[0].counters.as_mut().unwrap();
-        *anew = Counters::default();
-        anew.alloc.slow = 4;
+        later.devices[1].pools.pools[0].counters =
+            Some(Counters { alloc_fast: Some(2900), recycle_cached: Some(2690), ..counters() });
+        later.devices[2].pools.pools[0].counters = Some(Counters { alloc_slow: Some(4), ..zeros() });
 
         let text = Watch::new(first).rates(later);
-        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[0][..2], ["device", "pool"]);
-        assert_eq!(lines[1], ["eth0", "17", "1,000", "0", "995", "0", "0", "99.5", "%", "256"]);
-        assert_eq!(lines[2], ["eth0", "9", "0", "0", "0", "0", "0", "-", "6"]);
-        assert_eq!(lines[3][..10], ["eth1", "all", "2", "2", "0", "0", "0", "0.0", "%", "-"]);
-        assert!(text.lines().nth(3).unwrap().ends_with("counters began anew"));
+        let lines = words(&text);
+        let heading = lines.iter().position(|words| words[..2] == ["device", "pool"]).unwrap();
+        let [used, idle, detached, anew] = &lines[heading + 1..] else { panic!("{text}") };
+        assert_eq!(*used, ["eth0", "17", "1,000", "0", "995", "0", "0", "99.5", "%", "256"]);
+        assert_eq!(*idle, ["eth0", "9", "0", "0", "0", "0", "0", "-", "6"]);
+        assert_eq!(detached[..5], ["detached", "3,120", "s", "ago;", "STALLED:"]);
+        assert_eq!(anew[..10], ["eth1", "all", "2", "2", "0", "0", "0", "0.0", "%", "-"]);
+        assert!(text.lines().last().unwrap().ends_with("counters began anew"));
+    }
+
+    fn words(text: &str) -> Vec<Vec<&str>> {
+        text.lines().map(|line| line.split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn without_counters_a_watch_says_why_once_and_goes_on_with_what_is_known() {
+        let mut first = report();
+        // Linux without CONFIG_PAGE_POOL_STATS still lists pools.
+        let pools = &mut first.devices[1].pools;
+        pools.source = Source::None(Reason::KernelWithoutStats);
+        pools.pools.iter_mut().for_each(|pool| pool.counters = None);
+        first.devices.remove(2);
+
+        let mut watch = Watch::new(first.clone());
+        let text = watch.rates(first.clone());
+        let why =
+            "eth0 (mlx5_core), eth2 (mvpp2): no rates: this kernel was built without CONFIG_PAGE_POOL_STATS";
+        assert_eq!(text.matches(why).count(), 1, "{text}");
+        assert!(text.contains("lo: no rates: its driver tells neither"), "{text}");
+        let shown = |text: &str| {
+            let lines = words(text);
+            assert!(lines.contains(&vec!["eth0", "17", "-", "-", "-", "-", "-", "-", "256"]), "{text}");
+            assert!(lines.contains(&vec!["eth0", "9", "-", "-", "-", "-", "-", "-", "6"]), "{text}");
+            assert!(text.contains("detached 3,120 s ago; STALLED"), "{text}");
+        };
+        shown(&text);
+        let text = watch.rates(first.clone());
+        assert!(!text.contains("no rates"), "once: {text}");
+        shown(&text);
+
+        first.devices[0].pools.source = Source::None(Reason::KernelTooOld);
+        let text = watch.rates(first);
+        assert_eq!(text.matches("no rates").count(), 1, "another reason is news: {text}");
+    }
+
+    #[test]
+    fn a_counter_that_the_kernel_leaves_out_is_a_dash() {
+        let mut first = report();
+        first.devices.retain(|device| device.name == "eth1");
+        first.devices[0].pools.pools[0].counters.as_mut().unwrap().recycle_ring = None;
+        let text = first.text();
+        assert!(text.contains("cache_full 3  ring -  ring_full 5"), "{text}");
+        assert!(text.contains("recycled - of 1,000 allocations"), "{text}");
+        let text = Watch::new(first.clone()).rates(first);
+        assert_eq!(words(&text)[1], ["eth1", "all", "0", "0", "0", "-", "0", "-", "-"]);
     }
 
     #[test]

@@ -3,12 +3,15 @@
 /// What a terminal has, and a log keeps readable.
 pub(crate) const WIDTH: usize = 80;
 
-/// `title name value  name value ...`, on as many lines as 80 columns need.
-pub(crate) fn wrap<'a>(title: &str, items: impl Iterator<Item = (&'a str, u64)>) -> String {
+/// `title name value  name value ...`, on as many lines as 80 columns need; `-` for a value that nobody knows.
+pub(crate) fn wrap<'a, N: Into<Option<u64>>>(
+    title: &str,
+    items: impl Iterator<Item = (&'a str, N)>,
+) -> String {
     let mut text = String::new();
     let mut line = title.to_owned();
     for (name, value) in items {
-        let item = format!(" {name} {}", thousands(value));
+        let item = format!(" {name} {}", known(value));
         if line.len() + item.len() + 1 > WIDTH {
             text.push_str(&line);
             text.push('\n');
@@ -25,6 +28,11 @@ pub(crate) fn wrap<'a>(title: &str, items: impl Iterator<Item = (&'a str, u64)>)
 /// A ratio as `98.0 %`, or `-` if there is none.
 pub(crate) fn percent(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".into(), |ratio| format!("{:.1} %", ratio * 100.0))
+}
+
+/// As [`thousands`], or `-` for a value that nobody knows.
+pub(crate) fn known(value: impl Into<Option<u64>>) -> String {
+    value.into().map_or_else(|| "-".into(), thousands)
 }
 
 /// 1234567 as `1,234,567`.

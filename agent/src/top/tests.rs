@@ -52,9 +52,9 @@ fn later(mut observation: Observation) -> Status {
     observation.devices[0].queues[1].xsk.as_mut().unwrap().rx_dropped += 1234;
     if let Some(kernel) = &mut observation.devices[0].kernel {
         let counters = kernel.page_pool.pools[0].counters.as_mut().unwrap();
-        counters.alloc.fast += 99_000;
-        counters.recycle.cached += 90_000;
-        counters.recycle.ring += 5_000;
+        counters.alloc_fast = counters.alloc_fast.map(|count| count + 99_000);
+        counters.recycle_cached = counters.recycle_cached.map(|count| count + 90_000);
+        counters.recycle_ring = counters.recycle_ring.map(|count| count + 5_000);
     }
     Status::of(&observation)
 }

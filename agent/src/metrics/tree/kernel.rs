@@ -21,27 +21,27 @@ pub(super) const DROPS: &[Metric] = metrics! { Device
 
 pub(super) const POOLS: &[Metric] = metrics! { Pool
     Counter "umemd_kernel_page_pool_alloc_fast" "The kernel's alloc fast: pages served from the pool's cache (page-pool-stats-get, or ethtool rx_pp_alloc_fast)."
-        |p| p.counters.map(|c| c.alloc.fast);
+        |p| p.counters.and_then(|c| c.alloc_fast);
     Counter "umemd_kernel_page_pool_alloc_slow" "The kernel's alloc slow: bulks from the page allocator (rx_pp_alloc_slow)."
-        |p| p.counters.map(|c| c.alloc.slow);
+        |p| p.counters.and_then(|c| c.alloc_slow);
     Counter "umemd_kernel_page_pool_alloc_slow_high_order" "The kernel's alloc slow_high_order: pages of higher order from the page allocator (rx_pp_alloc_slow_ho)."
-        |p| p.counters.map(|c| c.alloc.slow_high_order);
+        |p| p.counters.and_then(|c| c.alloc_slow_high_order);
     Counter "umemd_kernel_page_pool_alloc_empty" "The kernel's alloc empty: the pool's ring was empty (rx_pp_alloc_empty)."
-        |p| p.counters.map(|c| c.alloc.empty);
+        |p| p.counters.and_then(|c| c.alloc_empty);
     Counter "umemd_kernel_page_pool_alloc_refill" "The kernel's alloc refill: allocations that refilled the cache from the ring (rx_pp_alloc_refill)."
-        |p| p.counters.map(|c| c.alloc.refill);
+        |p| p.counters.and_then(|c| c.alloc_refill);
     Counter "umemd_kernel_page_pool_alloc_waive" "The kernel's alloc waive: pages given up because of their NUMA node (rx_pp_alloc_waive)."
-        |p| p.counters.map(|c| c.alloc.waive);
+        |p| p.counters.and_then(|c| c.alloc_waive);
     Counter "umemd_kernel_page_pool_recycle_cached" "The kernel's recycle cached: pages put into the cache (rx_pp_recycle_cached)."
-        |p| p.counters.map(|c| c.recycle.cached);
+        |p| p.counters.and_then(|c| c.recycle_cached);
     Counter "umemd_kernel_page_pool_recycle_cache_full" "The kernel's recycle cache_full: the cache had no room (rx_pp_recycle_cache_full)."
-        |p| p.counters.map(|c| c.recycle.cache_full);
+        |p| p.counters.and_then(|c| c.recycle_cache_full);
     Counter "umemd_kernel_page_pool_recycle_ring" "The kernel's recycle ring: pages put into the ring (rx_pp_recycle_ring)."
-        |p| p.counters.map(|c| c.recycle.ring);
+        |p| p.counters.and_then(|c| c.recycle_ring);
     Counter "umemd_kernel_page_pool_recycle_ring_full" "The kernel's recycle ring_full: the ring had no room (rx_pp_recycle_ring_full)."
-        |p| p.counters.map(|c| c.recycle.ring_full);
+        |p| p.counters.and_then(|c| c.recycle_ring_full);
     Counter "umemd_kernel_page_pool_recycle_released_refcnt" "The kernel's recycle released_refcnt: pages released because someone still held them (rx_pp_recycle_released_ref)."
-        |p| p.counters.map(|c| c.recycle.released_refcnt);
+        |p| p.counters.and_then(|c| c.recycle_released_refcnt);
     Gauge "umemd_kernel_page_pool_inflight_pages" "Pages taken from the allocator and not given back (page-pool-get, inflight)."
         |p| p.inflight_pages;
     Gauge "umemd_kernel_page_pool_inflight_bytes" "Bytes of those pages (page-pool-get, inflight-mem)."
