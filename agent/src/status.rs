@@ -205,7 +205,7 @@ impl DeviceStatus {
             program_id: device.info.program_id,
             decisions: Decision::ALL
                 .iter()
-                .zip(device.decisions)
+                .zip(device.decisions.into_iter().flatten())
                 .map(|(decision, count)| (decision.name(), count))
                 .collect(),
             queues: device.queues.iter().map(QueueStatus::of).collect(),

@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Result, bail};
 use rustix::fd::AsFd as _;
-use umemd_common::Decision;
 
 use super::{
     group::Decisions,
@@ -229,15 +228,13 @@ impl Device {
     }
 
     /// What the program has decided so far.
-    pub(super) fn decisions(&self) -> Decisions {
-        self.program.borrow().decisions().unwrap_or_else(|error| {
-            log::error!("{}: {error}", self.info.name);
-            [0; Decision::COUNT]
-        })
+    pub(super) fn decisions(&self) -> Option<Decisions> {
+        let decisions = self.program.borrow().decisions();
+        decisions.inspect_err(|error| log::error!("{}: {error}", self.info.name)).ok()
     }
 
     /// The device as it is now, and what its program had decided before.
-    pub(super) fn observe(&self, decisions: Decisions) -> DeviceView {
+    pub(super) fn observe(&self, decisions: Option<Decisions>) -> DeviceView {
         let redirect_errors = self.program.borrow().redirect_errors();
         let queues = self.queues.iter().map(Queue::observe).collect();
         DeviceView {

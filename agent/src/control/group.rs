@@ -143,13 +143,13 @@ impl Group {
     }
 
     /// What the programs have decided so far, by the index of the interface.
-    pub(super) fn decisions(&self) -> Vec<(u32, Decisions)> {
+    pub(super) fn decisions(&self) -> Vec<(u32, Option<Decisions>)> {
         let decided = |device: &Device| (device.info().index, device.decisions());
         self.with(|open| open.devices.iter().map(decided).collect()).unwrap_or_default()
     }
 
     /// The group as it is now, and what its programs had decided before.
-    pub(super) fn observe(&self, decided: &[(u32, Decisions)]) -> Vec<DeviceView> {
+    pub(super) fn observe(&self, decided: &[(u32, Option<Decisions>)]) -> Vec<DeviceView> {
         let decided_by = |device: &Device| {
             let known = decided.iter().find(|(index, _)| *index == device.info().index);
             // None, if it was opened only just now.
@@ -163,7 +163,7 @@ impl Group {
                 .iter()
                 .map(|info| DeviceView {
                     info: Arc::clone(info),
-                    decisions: Default::default(),
+                    decisions: None,
                     redirect_errors: Err(format!("the interface is away: {why}")),
                     queues: Vec::new(),
                     away: Some(why.clone()),

@@ -403,7 +403,7 @@ impl Agent {
 
     /// The agent as it is now. What was decided by the moment before, and is seen nowhere in what the workers show,
     /// did not get through.
-    fn observe(&self, decided: &[(u32, Decisions)]) -> Observation {
+    fn observe(&self, decided: &[(u32, Option<Decisions>)]) -> Observation {
         Observation {
             at: self.started.elapsed(),
             started: self.started_at,
@@ -416,6 +416,7 @@ impl Agent {
             leaving: self.leaving_queues(),
             past: self.past.borrow().clone(),
             capture: self.captured(),
+            orphans: Vec::new(),
             collectors: Vec::new(),
             process: None,
             requests: Vec::new(),
@@ -430,7 +431,7 @@ impl Agent {
     }
 
     /// What the programs have decided so far, by the index of the interface.
-    fn decided(&self) -> Vec<(u32, Decisions)> {
+    fn decided(&self) -> Vec<(u32, Option<Decisions>)> {
         self.groups.iter().flat_map(Group::decisions).collect()
     }
 
@@ -454,9 +455,9 @@ impl Agent {
         let mut asked = self.asked.borrow_mut();
         let fresh = asked.as_ref().filter(|last| last.at.elapsed() < FRESH).is_some();
         if !fresh {
-            let served = observation.devices.iter().filter(|device| device.away.is_none());
+            let devices = observation.devices.iter().map(|device| device.info.as_ref());
             let counts = self.groups.iter().flat_map(Group::rule_counts).collect();
-            let said = observe::ask(served.map(|device| device.info.as_ref()));
+            let said = observe::ask(devices);
             *asked = Some(LastAsked { at: Instant::now(), asked: said, counts });
         }
         if let Some(LastAsked { asked, counts, .. }) = &*asked {
@@ -464,6 +465,7 @@ impl Agent {
                 device.rules.clone_from(counts);
                 device.kernel = asked.views.get(&device.info.index).cloned();
             }
+            observation.orphans.clone_from(&asked.orphans);
             observation.collectors = asked.collectors.clone();
             observation.process = asked.process;
         }

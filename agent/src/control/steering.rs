@@ -39,9 +39,10 @@ impl Agent {
             packets: count.packets,
             bytes: count.bytes,
         });
-        let by_default = self.decided().into_iter().map(|(_, decisions)| {
-            BY_DEFAULT.iter().map(|decision| decisions[*decision as usize]).sum::<u64>()
-        });
+        let by_default =
+            self.decided().into_iter().filter_map(|(_, decisions)| decisions).map(|decisions| {
+                BY_DEFAULT.iter().map(|decision| decisions[*decision as usize]).sum::<u64>()
+            });
         RuleListing {
             rules: rules.collect(),
             default: self.common.config().rules.default.into(),

@@ -86,6 +86,8 @@ const TOO_SLOW: &str = "more arrives than the interrupt's CPU takes: longer ring
                         another CPU for the interrupt, or pause frames (ethtool -A)";
 const CABLE: &str = "look at cable, transceiver, and speed and duplex of both ends (ethtool)";
 const BUFFERS: &str = "the machine is short of memory for receive buffers: look at dmesg and /proc/meminfo";
+const DROPPED: &str =
+    "layer xdp says what rules and the default drop; what is more is another program's (ip link)";
 const XDP_SEND: &str = "XDP_TX and redirected frames found no room to be sent; umemd sends neither way";
 
 /// Fields of rtnl_link_stats64 first, then what drivers count on their own; then our layers.
@@ -117,21 +119,20 @@ static KNOWN: &[Known] = known! {
     Nic Loss "rxq_*_packets_early_drops": "mvpp2: dropped early, before the queue was full", TOO_SLOW;
     Nic Loss "rxq_*_packets_bm_drops": "mvpp2: the buffer manager had no buffer", TOO_SLOW;
     // mvneta and mvpp2 have these in common.
-    Nic Loss "rx_xdp_drop": "dropped by an XDP program", "umemd's program drops nothing: whose is it? (ip link)";
+    Nic Note "rx_xdp_drop": "dropped by an XDP program", DROPPED;
     Nic Loss "rx_xdp_tx_errors": "XDP_TX failed", XDP_SEND;
     Nic Loss "tx_xdp_xmit_errors": "redirected here by XDP and not sent", XDP_SEND;
     // veth
     Nic Loss "rx_queue_*_drops": "veth: a redirect failed, or there was no memory for a socket buffer",
         "see layers redirect and socket";
-    Nic Loss "rx_queue_*_xdp_drops": "veth: dropped by an XDP program",
-        "umemd's program drops nothing: whose is it? (ip link)";
+    Nic Note "rx_queue_*_xdp_drops": "veth: dropped by an XDP program", DROPPED;
     Nic Loss "rx_queue_*_xdp_tx_errors": "veth: XDP_TX failed", XDP_SEND;
     Nic Loss "tx_queue_*_xdp_xmit_errors": "veth: redirected here by XDP and not sent", XDP_SEND;
     // virtio_net
     Nic Loss "rx*_drops": "virtio_net: received and not passed on",
         "no memory, frames that contradict themselves, or XDP: see layers redirect and socket";
-    Nic Loss "rx*_xdp_drops": "virtio_net: dropped by an XDP program, or its redirect failed",
-        "umemd's program drops nothing, so redirects fail: see layers redirect and socket";
+    Nic Note "rx*_xdp_drops": "virtio_net: dropped by an XDP program, or its redirect failed",
+        "layer xdp says what rules and the default drop; the rest is in layers redirect and socket";
     // mlx5
     Nic Loss "rx_out_of_buffer": "mlx5: no receive buffer when the frame came", TOO_SLOW;
     Nic Loss "rx_discards_phy": "mlx5: the port's buffer was full", TOO_SLOW;
@@ -219,6 +220,15 @@ mod tests {
         ];
         let statistics: Vec<_> = statistics.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
         assert_eq!(driver_counters(&statistics), [("rx_queue_*_drops", 11)]);
+    }
+
+    #[test]
+    fn what_a_rule_drops_is_blamed_on_nobody() {
+        for cause in ["rx_xdp_drop", "rx_queue_*_xdp_drops", "rx*_xdp_drops"] {
+            let known = explain("nic", cause).unwrap();
+            assert_eq!(known.kind, Kind::Note, "{cause}");
+            assert!(known.advice.contains("layer xdp says what rules"), "{cause}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub fn rows(device: &DeviceView) -> Vec<Row> {
             add(Layer::Nic, Cow::Borrowed(pattern), count);
         }
     }
-    for (decision, count) in Decision::ALL.iter().zip(device.decisions) {
+    for (decision, count) in Decision::ALL.iter().zip(device.decisions.into_iter().flatten()) {
         if *decision != Decision::Steered {
             add(Layer::Xdp, Cow::Borrowed(decision.name()), count);
         }
@@ -121,9 +121,9 @@ fn socket(device: &DeviceView) -> Vec<(&'static str, u64)> {
     .collect()
 }
 
-/// Frames that the program steered and that no socket has seen. `None` if a socket does not tell what it dropped.
+/// Frames that the program steered and that no socket has seen. `None` if the program or a socket does not tell.
 pub fn unaccounted(device: &DeviceView) -> Option<u64> {
-    let steered = device.decisions[Decision::Steered as usize];
+    let steered = device.decisions?[Decision::Steered as usize];
     let mut seen = 0;
     for queue in &device.queues {
         let xsk = queue.xsk.as_ref()?;
@@ -167,7 +167,7 @@ mod tests {
     fn what_was_steered_and_not_seen_is_unaccounted_for() {
         let mut observation = fixture();
         let device = &mut observation.devices[0];
-        device.decisions[Decision::Steered as usize] = 100;
+        device.decisions.as_mut().unwrap()[Decision::Steered as usize] = 100;
         let queue = &mut device.queues[0];
         queue.snapshot.traffic.rx_packets = 80;
         queue.snapshot.places.rx = 10;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Kind, explain};
+use super::{Kind, Layer, explain};
 use crate::{
     report::numbers::{WIDTH, thousands},
     status::{DropStatus, Status},
@@ -15,7 +15,10 @@ pub fn text(status: &Status, all: bool) -> String {
     let mut text = String::new();
     for device in &status.devices {
         let shown: Vec<&DropStatus> = device.drops.iter().filter(|row| all || is_news(row)).collect();
-        let _ = writeln!(text, "{}, {} s since the start", device.device, thousands(status.at_s as u64));
+        let seconds = thousands(status.at_s as u64);
+        let before = shown.iter().any(|row| row.layer == Layer::Nic.name());
+        let nic = if before { "; nic: since its driver was loaded" } else { "" };
+        let _ = writeln!(text, "{}, {seconds} s since the start{nic}", device.device);
         if shown.is_empty() {
             text.push_str("  nothing was lost\n");
         }
@@ -133,6 +136,7 @@ mod tests {
                rx_fill_ring_empty_descs
 ";
         assert!(text.contains(expected), "{text}");
+        assert!(text.starts_with("eth0, 1 s since the start; nic: since its driver was loaded\n"), "{text}");
         assert!(
             text.contains("  xdp       unmatched                                        3  (not lost)\n"),
             "{text}"

@@ -84,7 +84,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::observe::{fixture, fixture_with_kernel};
+    use crate::{
+        observe::{fixture, fixture_with_kernel},
+        page_pool::fixture::two_pools,
+    };
 
     fn series<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
         text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).collect()
@@ -171,6 +174,21 @@ mod tests {
         let detached = series(&text, "umemd_kernel_page_pool_detach_timestamp_seconds");
         assert_eq!(detached.len(), 1, "{detached:?}");
         assert!(detached[0].contains("pool=\"9\""), "{detached:?}");
+    }
+
+    #[test]
+    fn pools_of_an_interface_that_is_gone_are_the_loopbacks() {
+        let mut observation = fixture();
+        observation.devices[0].away = Some("eth0 was removed".into());
+        observation.devices[0].decisions = None;
+        observation.orphans = vec![two_pools().pools[1]];
+        let text = render(observation).unwrap();
+        let pool = "{device=\"lo\",pool=\"9\"}";
+        assert!(text.contains(&format!("umemd_kernel_page_pool_inflight_pages{pool} 6\n")), "{text}");
+        let detached = series(&text, "umemd_kernel_page_pool_detach_timestamp_seconds");
+        assert!(detached.len() == 1 && detached[0].contains(pool), "{detached:?}");
+        // Nobody decides about its frames: that is not 0.
+        assert_eq!(series(&text, "umemd_xdp_verdicts_total"), [""; 0]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     nic::stats::{self, NicStats},
-    page_pool::{self, DevicePools},
+    page_pool::{self, DevicePools, Pool},
     sys::ethtool::{self, Statistics},
 };
 
@@ -43,15 +43,17 @@ pub struct Collector {
 /// What the kernel said.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Of each device, by its index.
+    /// Of each device that there is, by its index.
     pub views: BTreeMap<u32, KernelView>,
+    /// page_pools of interfaces that are gone.
+    pub orphans: Vec<Pool>,
     /// How it went.
     pub collectors: Vec<Collector>,
     /// Of this process.
     pub process: Option<ProcessView>,
 }
 
-/// Asks about each device, in this network namespace, and about this process.
+/// Asks about each device that is there, in this network namespace, and about this process.
 pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
     let mut collectors = Vec::new();
     let mut timed = |name, start: Instant, success| {
@@ -60,16 +62,19 @@ pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
 
     let start = Instant::now();
     let link = stats::link_stats();
-    timed("link", start, link.is_ok());
+    let answered = link.is_ok();
+    timed("link", start, answered);
     let mut link = link.unwrap_or_default();
 
     let start = Instant::now();
+    let there = devices.filter(|info| !answered || link.contains_key(&info.index));
     let driver: Vec<(u32, io::Result<Statistics>)> =
-        devices.map(|info| (info.index, ethtool::statistics(&info.name))).collect();
+        there.map(|info| (info.index, ethtool::statistics(&info.name))).collect();
     timed("ethtool", start, driver.iter().all(|(_, statistics)| statistics.is_ok()));
 
     let start = Instant::now();
-    let pools = page_pool::read(driver.iter().map(|(index, statistics)| (*index, statistics.as_deref())));
+    let (pools, orphans) =
+        page_pool::read(driver.iter().map(|(index, statistics)| (*index, statistics.as_deref())));
     let failed =
         |pools: &DevicePools| matches!(pools.source, page_pool::Source::None(page_pool::Reason::Failed(_)));
     timed("page_pool", start, !pools.values().any(failed));
@@ -89,7 +94,7 @@ pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
         (index, KernelView { page_pool, nic, boottime })
     };
     let views = pools.into_iter().map(view).collect();
-    Asked { views, collectors, process }
+    Asked { views, orphans, collectors, process }
 }
 
 #[cfg(test)]

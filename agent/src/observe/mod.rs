@@ -24,6 +24,7 @@ use umemd_common::Decision;
 use crate::{
     capture::Written,
     ebpf::{RedirectErrors, RuleCount},
+    page_pool::Pool,
     steer::RuleSet,
 };
 
@@ -52,6 +53,8 @@ pub struct Observation {
     pub past: Totals,
     /// What was captured.
     pub capture: Option<Written>,
+    /// page_pools of interfaces that are gone, and whose pages somebody keeps; none if the kernel was not asked.
+    pub orphans: Vec<Pool>,
     /// How asking the kernel about the devices went; empty if it was not asked.
     pub collectors: Vec<Collector>,
     /// This process; `None` if it was not asked for.
@@ -86,8 +89,9 @@ impl Reloads {
 pub struct DeviceView {
     /// What does not change.
     pub info: Arc<DeviceInfo>,
-    /// Frames by what the XDP program decided, in the order of [`Decision::ALL`]; summed over CPUs.
-    pub decisions: [u64; Decision::COUNT],
+    /// Frames by what the XDP program decided, in the order of [`Decision::ALL`]; summed over CPUs. `None` while
+    /// there is no program, or nobody can read its map.
+    pub decisions: Option<[u64; Decision::COUNT]>,
     /// Redirects that failed, by errno; or why nobody counts them.
     pub redirect_errors: RedirectErrors,
     /// The queues served; none while the interface is away.
@@ -235,7 +239,7 @@ pub(crate) fn fixture() -> Observation {
     };
     let device = DeviceView {
         info: Arc::new(info),
-        decisions: [1, 2, 0, 0, 0, 3, 4, 5, 0, 0, 0],
+        decisions: Some([1, 2, 0, 0, 0, 3, 4, 5, 0, 0, 0]),
         redirect_errors: Err("it takes CAP_PERFMON".into()),
         queues: vec![queue(0), queue(1)],
         away: None,
@@ -255,6 +259,7 @@ pub(crate) fn fixture() -> Observation {
         },
         devices: vec![device],
         leaving: Vec::new(),
+        orphans: Vec::new(),
         past: Totals::default(),
         capture: None,
         collectors: Vec::new(),

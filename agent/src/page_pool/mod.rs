@@ -269,15 +269,28 @@ impl DevicePools {
     }
 }
 
-/// The pools of the interfaces given, by index: each interface's index, and what `ethtool -S` says of it.
+/// The pools of the interfaces given, by index: each interface's index, and what `ethtool -S` says of it. And those
+/// that are left of interfaces that are gone.
 pub fn read<'a>(
     interfaces: impl IntoIterator<Item = (u32, Result<&'a [(String, u64)], &'a io::Error>)>,
-) -> BTreeMap<u32, DevicePools> {
+) -> (BTreeMap<u32, DevicePools>, Vec<Pool>) {
     let netlink = netlink::ask();
-    interfaces
+    let devices: BTreeMap<u32, DevicePools> = interfaces
         .into_iter()
         .map(|(index, statistics)| (index, device(index, &netlink, statistics.map(ethtool::counters))))
-        .collect()
+        .collect();
+    let orphans = netlink.iter().flat_map(|answer| orphans(answer, |index| devices.contains_key(&index)));
+    let orphans = orphans.collect();
+    (devices, orphans)
+}
+
+/// Pools that were detached and lie with an interface that nobody asked about: the loopback.
+fn orphans(answer: &netlink::Answer, asked: impl Fn(u32) -> bool) -> impl Iterator<Item = Pool> {
+    let pools = answer
+        .pools
+        .iter()
+        .filter(move |(index, _)| u64::from(*index) == netlink::LOOPBACK && !asked(*index));
+    pools.map(|(_, pool)| *pool).filter(|pool| pool.detached_at.is_some())
 }
 
 /// Puts together what the two sources say of one interface.
@@ -357,6 +370,19 @@ pub(crate) mod fixture {
 #[cfg(test)]
 mod tests {
     use super::{fixture::*, netlink::Support, *};
+
+    #[test]
+    fn what_is_left_of_gone_interfaces_is_found_at_the_loopback() {
+        let detached = two_pools().pools[1];
+        let used = Pool { id: Some(3), ..Pool::default() };
+        let answer = netlink::Answer {
+            pools: vec![(1, used), (1, detached), (2, Pool { id: Some(4), ..detached })],
+            support: Support::PoolsAndCounters,
+        };
+        assert_eq!(orphans(&answer, |_| false).collect::<Vec<_>>(), [detached]);
+        // Who serves the loopback sees them there.
+        assert_eq!(orphans(&answer, |index| index == 1).count(), 0);
+    }
 
     fn answer(support: Support, counters: Option<Counters>) -> io::Result<netlink::Answer> {
         let pool = Pool { id: Some(17), inflight_pages: Some(4), counters, ..Pool::default() };

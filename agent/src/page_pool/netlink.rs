@@ -25,7 +25,7 @@ mod attr {
 }
 
 /// `LOOPBACK_IFINDEX` (net/net_namespace.h).
-const LOOPBACK: u64 = 1;
+pub(super) const LOOPBACK: u64 = 1;
 
 /// `NETDEV_A_PAGE_POOL_STATS_*`: the counters begin at 8 and lie side by side.
 mod stats {

@@ -51,7 +51,7 @@ impl Report {
         };
         let statistics: Vec<_> =
             asked.iter().map(|link| (link.index, ethtool::statistics(&link.name))).collect();
-        let mut pools =
+        let (mut pools, _) =
             super::read(statistics.iter().map(|(index, statistics)| (*index, statistics.as_deref())));
         let device = |link: &&nic::Link| {
             let driver = ethtool::driver(&link.name).unwrap_or_default();

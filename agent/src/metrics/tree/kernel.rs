@@ -6,7 +6,7 @@ use super::{
     Kind, Metric, Read, metrics,
     worker::{millis, unix},
 };
-use crate::drops;
+use crate::{drops, page_pool::boottime};
 
 pub(super) const DROPS: &[Metric] = metrics! { Device
     Counter "umemd_drops" ["layer", "cause"] "The rows of `umemd drops` that only grow, from the wire to the handler. They overlap: not to be added up."
@@ -52,17 +52,11 @@ pub(super) const POOL_INFO: &[Metric] = &[
     Metric {
         name: "umemd_kernel_page_pool_detach_timestamp_seconds",
         kind: Kind::Gauge,
-        labels: &["pool"],
-        help: "When the driver was done with a pool that cannot end, as somebody keeps its pages; absent for pools in use.",
-        read: Read::Device(|device, out| {
-            if let Some(kernel) = &device.kernel {
-                let now = unix(SystemTime::now());
-                for pool in &kernel.page_pool.pools {
-                    let detached =
-                        pool.detached_s(kernel.boottime).map(|age| millis(now - age as f64).round());
-                    out.add_with(&[&pool.label()], detached);
-                }
-            }
+        labels: &[],
+        help: "When the driver was done with a pool that cannot end, as somebody keeps its pages; absent for pools in use. Device lo has those of interfaces that are gone.",
+        read: Read::Pool(|pool, out| {
+            let now = unix(SystemTime::now());
+            out.add(pool.detached_s(boottime()).map(|age| millis(now - age as f64).round()));
         }),
     },
     Metric {

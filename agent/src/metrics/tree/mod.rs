@@ -50,7 +50,8 @@ enum Read {
     Device(fn(&DeviceView, &mut Series)),
     /// For each queue; begins with labels `device` and `queue`.
     Queue(fn(&QueueView, &mut Series)),
-    /// For each of the kernel's page_pools; begins with labels `device` and `pool`.
+    /// For each of the kernel's page_pools; begins with labels `device` and `pool`. Those of interfaces that are gone
+    /// are the loopback's, as the kernel has it.
     Pool(fn(&Pool, &mut Series)),
 }
 
@@ -135,12 +136,19 @@ impl Metric {
                     read(queue, &mut out);
                 }
             }),
-            Read::Pool(read) => devices.for_each(|device| {
-                for pool in device.kernel.iter().flat_map(|kernel| &kernel.page_pool.pools) {
-                    out.prefix = vec![device.info.name.clone(), pool.label()];
-                    read(pool, &mut out);
+            Read::Pool(read) => {
+                let mut read_all = |device: &str, pools: &[Pool]| {
+                    for pool in pools {
+                        out.prefix = vec![device.to_owned(), pool.label()];
+                        read(pool, &mut out);
+                    }
+                };
+                for device in devices {
+                    let pools = device.kernel.as_ref().map(|kernel| kernel.page_pool.pools.as_slice());
+                    read_all(&device.info.name, pools.unwrap_or_default());
                 }
-            }),
+                read_all("lo", &observation.orphans);
+            }
         }
         out
     }

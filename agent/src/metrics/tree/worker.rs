@@ -75,7 +75,7 @@ pub(super) const STEERING: &[Metric] = &[
         labels: &["verdict", "reason"],
         help: "Frames by what the XDP program decided (its per-CPU map), and where that sent them.",
         read: Read::Device(|device, out| {
-            for (decision, frames) in Decision::ALL.iter().zip(device.decisions) {
+            for (decision, frames) in Decision::ALL.iter().zip(device.decisions.into_iter().flatten()) {
                 out.add_with(&[verdict(decision.action()), decision.name()], frames);
             }
         }),

@@ -205,7 +205,7 @@ fn what_is_wrong_is_said_at_its_place() {
         ("ip host fd00::1", "fd00::1", "expected an IPv4 address"),
         ("ip6 host 10.0.0.1", "10.0.0.1", "expected an IPv6 address"),
         ("portrange 7-", "7-", "expected a range of ports"),
-        ("portrange 0x7-9", "0x7-9", "two decimal port numbers"),
+        ("portrange 0x7-9", "0x7-9", "expected a range of ports"),
         ("portrange 7-+9", "7-+9", "expected a range of ports"),
         ("vlan 4096", "4096", "too large for a VLAN id"),
         ("vlan 5 or 6", "6", "expected a word that rules know"),
