@@ -107,7 +107,7 @@ fn observation() -> Observation {
     let names = (1..=RULES).map(|n| format!("rule{n}"));
     let device = DeviceView {
         info: Arc::new(info),
-        decisions: [LONG; Decision::COUNT],
+        decisions: Some([LONG; Decision::COUNT]),
         redirect_errors: Ok(vec![("ENXIO", LONG), ("ENOBUFS", LONG), ("other", LONG)]),
         queues: (0..QUEUES).map(queue).collect(),
         kernel: Some(kernel),
@@ -124,6 +124,7 @@ fn observation() -> Observation {
         reloads: Reloads::none(),
         devices: vec![device],
         leaving: Vec::new(),
+        orphans: Vec::new(),
         past: Totals::default(),
         capture: None,
         collectors: Vec::new(),

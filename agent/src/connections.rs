@@ -1,18 +1,55 @@
 //! Connections to our listeners: a bounded number at once, so that nobody who connects keeps others out.
 
-use std::{collections::VecDeque, future::Future, io, time::Duration};
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    future::Future,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 
-/// Serves for ever what `accept` brings, at most `limit` at once: of too many the oldest is closed, which is the one
-/// that dawdles. `what` is what is accepted, for messages.
+/// Whoever has asked is served for this long before a newer one may take the place.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is room again.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Whether all of a connection's request is there: said by whoever serves it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked(Rc<Cell<bool>>);
+
+impl Asked {
+    /// It is.
+    pub(crate) fn set(&self) {
+        self.0.set(true);
+    }
+}
+
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    asked: Asked,
+    task: AbortHandle,
+}
+
+impl Open {
+    /// It dawdles: with its request, or with taking the answer.
+    fn may_be_closed(&self) -> bool {
+        !self.asked.0.get() || self.since.elapsed() > PATIENCE
+    }
+}
+
+/// Serves for ever what `accept` brings, at most `limit` at once: of too many the oldest is closed that dawdles; if
+/// none does, the next one waits. `what` is what is accepted, for messages.
 ///
 /// Runs inside a `LocalSet`: what is asked for belongs to the control thread.
 pub(crate) async fn serve_each<S, F>(
     what: &str,
     limit: usize,
     mut accept: impl AsyncFnMut() -> io::Result<S>,
-    serve: impl Fn(S) -> F,
+    serve: impl Fn(S, Asked) -> F,
 ) where
     F: Future<Output = ()> + 'static,
 {
@@ -20,8 +57,12 @@ pub(crate) async fn serve_each<S, F>(
     loop {
         match accept().await {
             Ok(stream) => {
-                make_room(&mut open, limit);
-                open.push_back(tokio::task::spawn_local(serve(stream)).abort_handle());
+                make_room(&mut open, limit).await;
+                let asked = Asked::default();
+                let task = tokio::task::spawn_local(serve(stream, asked.clone())).abort_handle();
+                open.push_back(Open { since: Instant::now(), asked, task });
+                // So that a request that came with the connection is seen before the next connection is.
+                yield_now().await;
             }
             Err(error) => {
                 // Out of descriptors, say. Without a pause this would spin until one is free.
@@ -32,12 +73,111 @@ pub(crate) async fn serve_each<S, F>(
     }
 }
 
-/// Forgets the connections that ended, and ends the oldest of too many.
-fn make_room(open: &mut VecDeque<AbortHandle>, limit: usize) {
-    open.retain(|connection| !connection.is_finished());
-    if open.len() >= limit
-        && let Some(oldest) = open.pop_front()
-    {
-        oldest.abort();
+/// Forgets the connections that ended, and closes one of too many.
+async fn make_room(open: &mut VecDeque<Open>, limit: usize) {
+    loop {
+        open.retain(|connection| !connection.task.is_finished());
+        if open.len() < limit {
+            return;
+        }
+        if let Some(place) = open.iter().position(Open::may_be_closed) {
+            open.remove(place).into_iter().for_each(|connection| connection.task.abort());
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tokio::{sync::mpsc, task::LocalSet};
+
+    use super::*;
+
+    const LIMIT: usize = 4;
+
+    /// A connection: whether it asks at once, and how long its answer takes.
+    struct Client {
+        number: u32,
+        asks: bool,
+        takes: Duration,
+    }
+
+    /// The numbers of those that were answered, of clients that come in this order, all at once; within `time`.
+    fn answered(clients: impl IntoIterator<Item = Client>, time: Duration) -> Vec<u32> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answered = Rc::new(RefCell::new(Vec::new()));
+        let done = Rc::clone(&answered);
+        LocalSet::new().block_on(&runtime, async {
+            let (sender, mut clients_to_come) = mpsc::unbounded_channel();
+            clients.into_iter().for_each(|client| sender.send(client).unwrap());
+            let accept = async || Ok(clients_to_come.recv().await.expect("the sender lives"));
+            let serve = |client: Client, asked: Asked| {
+                let done = Rc::clone(&done);
+                async move {
+                    if client.asks {
+                        asked.set();
+                    }
+                    tokio::time::sleep(client.takes).await;
+                    done.borrow_mut().push(client.number);
+                }
+            };
+            let _ = tokio::time::timeout(time, serve_each("a client", LIMIT, accept, serve)).await;
+        });
+        let answered = answered.borrow().clone();
+        answered
+    }
+
+    #[test]
+    fn whoever_has_asked_is_answered_however_many_come() {
+        let clients = (0..100).map(|number| Client { number, asks: true, takes: Duration::from_millis(10) });
+        assert_eq!(answered(clients, Duration::from_secs(5)), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn whoever_asks_nothing_makes_room_for_those_who_do() {
+        let silent = (0..3 * LIMIT as u32).map(|number| Client { number, asks: false, takes: Duration::MAX });
+        let asking = (100..120).map(|number| Client { number, asks: true, takes: Duration::ZERO });
+        let start = Instant::now();
+        let found = answered(silent.chain(asking), PATIENCE / 2);
+        assert_eq!(found, (100..120).collect::<Vec<_>>(), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn whoever_takes_no_answer_keeps_the_place_for_a_while_only() {
+        let slow = (0..LIMIT as u32).map(|number| Client { number, asks: true, takes: Duration::MAX });
+        let asking = (100..120).map(|number| Client { number, asks: true, takes: Duration::ZERO });
+        assert_eq!(answered(slow.chain(asking), 3 * PATIENCE), (100..120).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn there_are_never_more_than_the_limit() {
+        let most = Rc::new(Cell::new(0));
+        let now = Rc::new(Cell::new(0_usize));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let serve = |(), asked: Asked| {
+                struct Guard(Rc<Cell<usize>>);
+                impl Drop for Guard {
+                    fn drop(&mut self) {
+                        self.0.set(self.0.get() - 1);
+                    }
+                }
+                let (most, now) = (Rc::clone(&most), Rc::clone(&now));
+                async move {
+                    now.set(now.get() + 1);
+                    let _guard = Guard(Rc::clone(&now));
+                    most.set(most.get().max(now.get()));
+                    asked.set();
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            let accept = async || Ok(());
+            let _ =
+                tokio::time::timeout(Duration::from_millis(300), serve_each("", LIMIT, accept, serve)).await;
+        });
+        assert_eq!(most.get(), LIMIT);
     }
 }

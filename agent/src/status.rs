@@ -16,7 +16,8 @@ use crate::{
 /// Version of this object; raised when a field changes its meaning or goes.
 const SCHEMA: u32 = 1;
 
-/// A running agent at one moment. Counts only grow, from 0 at its start.
+/// A running agent at one moment. Counts only grow: a queue's from when it was opened, which may be again; those of the
+/// NIC and of the kernel's pools began before us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of this object.

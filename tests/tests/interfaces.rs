@@ -95,6 +95,8 @@ fn an_interface_that_stays_away_is_no_success() {
     wire(&lab).reflect(WINDOW, any_size);
     lab.pair().remove();
     wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
+    // Whoever restarts what is not well leaves alone what waits.
+    assert_eq!(agent.get("/healthz").status, 200);
 
     agent.terminate();
 

@@ -141,7 +141,12 @@ fn a_stopped_worker_fails_open_and_comes_back() {
     assert_eq!(metrics.total("umemd_worker_failed_open_total"), 1);
     assert_eq!(metrics.total("umemd_worker_steered"), 0);
 
+    wait_until("/healthz says that it hangs", PATIENCE, || agent.get("/healthz").status == 503);
+    let page = agent.get("/healthz");
+    assert!(page.body.contains("near0 queue 0 makes no turns"), "{}", page.body);
+
     worker.resume();
+    wait_until("/healthz says ok again", PATIENCE, || agent.get("/healthz").status == 200);
     wait_until("/readyz says ok again", PATIENCE, || agent.get("/readyz").status == 200);
     wire.send(0..WINDOW, |_| 200);
     wire.expect(0..WINDOW, |_| 200, PATIENCE);

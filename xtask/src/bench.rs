@@ -2,6 +2,7 @@
 
 pub(crate) mod datapath;
 pub(crate) mod pool;
+mod ratio;
 mod scrape;
 mod steer;
 

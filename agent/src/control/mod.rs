@@ -45,7 +45,7 @@ use crate::{
     capture::{Closing, Writer, Written},
     config::{Handler, RunConfig},
     ebpf::RuleCount,
-    metrics::{self, Answer, Hosts, Requests},
+    metrics::{self, Answer, Flight, Hosts, Requests},
     observe::{self, Asked, Observation, QueueView, Reloads, Totals},
     outlet::Outlet,
     report::Reporter,
@@ -220,6 +220,7 @@ struct Agent {
     started: Instant,
     started_at: SystemTime,
     requests: Requests,
+    flight: Flight,
     asked: RefCell<Option<LastAsked>>,
     reloads: Cell<Reloads>,
     /// Held while the file is read and its rules are put in force.
@@ -241,6 +242,7 @@ impl Agent {
             started: Instant::now(),
             started_at: SystemTime::now(),
             requests: Requests::default(),
+            flight: Flight::default(),
             groups,
             leaving: RefCell::default(),
             past: RefCell::default(),
@@ -479,46 +481,59 @@ impl Agent {
             "/" => Answer {
                 status: StatusCode::OK,
                 content_type: "text/html; charset=utf-8",
-                body: metrics::PAGE.to_owned(),
+                body: metrics::PAGE.into(),
             },
-            "/metrics" => match metrics::render(self.observe_all().await) {
-                Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body },
-                Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-            },
-            "/status" => Answer {
-                status: StatusCode::OK,
-                content_type: "application/json",
-                body: Status::of(&self.observe_all().await).json(),
-            },
-            "/healthz" => self.health("makes no turns", |device| device.stalled_queues().collect()),
+            "/metrics" | "/status" => self.flight.page(path, async || self.costly_page(path).await).await,
+            "/healthz" => health(self.sick("makes no turns", |device| device.stalled_queues().collect())),
             "/readyz" => {
-                self.health("does not get its traffic", |device| device.unsteered_queues().collect())
+                let unsteered = |device: &Device| device.unsteered_queues().collect();
+                health(self.sick("does not get its traffic", unsteered) + &self.away())
             }
             _ => return None,
         };
         Some(page)
     }
 
-    /// `ok`, or 503 and every queue that is not, and every interface that is away.
-    fn health(&self, what: &str, sick: impl Fn(&Device) -> Vec<u32>) -> Answer {
-        let mut body = String::new();
+    async fn costly_page(&self, path: &str) -> Answer {
+        let observation = self.observe_all().await;
+        let (content_type, body) = match path {
+            "/metrics" => match metrics::render(observation) {
+                Ok(body) => (metrics::CONTENT_TYPE, body),
+                Err(error) => return Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            _ => ("application/json", Status::of(&observation).json()),
+        };
+        Answer { status: StatusCode::OK, content_type, body: body.into() }
+    }
+
+    /// A line for each queue that is not as it should be.
+    fn sick(&self, what: &str, sick: impl Fn(&Device) -> Vec<u32>) -> String {
+        let mut lines = String::new();
         for group in &self.groups {
             group.with(|open| {
                 for device in &open.devices {
                     for queue in sick(device) {
-                        body.push_str(&format!("{} queue {queue} {what}\n", device.info().name));
+                        lines.push_str(&format!("{} queue {queue} {what}\n", device.info().name));
                     }
                 }
             });
-            for (info, why) in group.away() {
-                body.push_str(&format!("{} is away: {why}\n", info.name));
-            }
         }
-        if body.is_empty() {
-            Answer::text(StatusCode::OK, "ok\n")
-        } else {
-            Answer::text(StatusCode::SERVICE_UNAVAILABLE, body)
-        }
+        lines
+    }
+
+    /// A line for each interface that is away: one that waits for it is not ready, and well.
+    fn away(&self) -> String {
+        let away = self.groups.iter().flat_map(Group::away);
+        away.map(|(info, why)| format!("{} is away: {why}\n", info.name)).collect()
+    }
+}
+
+/// `ok`, or 503 and what is wrong.
+fn health(wrong: String) -> Answer {
+    if wrong.is_empty() {
+        Answer::text(StatusCode::OK, "ok\n")
+    } else {
+        Answer::text(StatusCode::SERVICE_UNAVAILABLE, wrong)
     }
 }
 

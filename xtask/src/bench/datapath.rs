@@ -6,7 +6,7 @@
 
 mod contestant;
 mod instructions;
-mod ratio;
+
 mod syscalls;
 
 use std::iter;
@@ -17,8 +17,8 @@ use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
 use self::contestant::{Contestant, Outcome, name, transmitted};
-use self::ratio::Ratio;
 use self::syscalls::Syscalls;
+use super::ratio::{self, Ratio};
 use crate::cli::{BenchDatapath, BenchHandler as Handler, Traffic};
 use crate::lab::net::Namespaces;
 use crate::lab::sender::RunningSender;

@@ -1,5 +1,8 @@
-//! What being watched costs: one page of a large agent, and the CPU time of an agent that is scraped.
+//! What being watched costs: one page of a large agent, the CPU time of an agent that is scraped, and what its worker
+//! notices of that.
 
+use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -8,18 +11,34 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::cli::BenchScrape;
+use super::ratio::Ratio;
+use crate::cli::{BenchScrape, Traffic};
 use crate::lab::net::Namespaces;
 use crate::lab::scrape;
+use crate::lab::sender::RunningSender;
 use crate::{compile, shell};
 
 /// Scrapes per second.
 const RATE: u32 = 10;
-
 /// How long the agent is watched, with scrapes and without.
 const TIME: Duration = Duration::from_secs(5);
+/// Windows with scrapes, each beside one without.
+const PAIRS: usize = 20;
+/// How long each of them is.
+const WINDOW: Duration = Duration::from_secs(2);
+/// Packets per second meanwhile; less than a veth pair carries.
+const LOAD: u64 = 76_000;
 
-/// Prints a line for each page, and one for the agent.
+/// The largest agent that is promised to be cheap to scrape.
+const QUEUES: u32 = 64;
+const RULES: u32 = 256;
+/// What one scrape of it may take of a CPU, and its page of the network.
+const MOST_TIME: Duration = Duration::from_millis(5);
+const MOST_BYTES: usize = 1 << 20;
+
+const LISTEN: &str = "127.0.0.1:19479";
+
+/// Prints a line for each measurement; fails if one is over its bound.
 pub(super) fn run(options: &BenchScrape) -> Result<()> {
     let mut cargo = shell::cargo();
     cargo.args(["bench", "--package", "umemd", "--bench", "scrape"]);
@@ -29,39 +48,30 @@ pub(super) fn run(options: &BenchScrape) -> Result<()> {
     ensure!(shell::is_root(), "the rest makes network namespaces; run it as root");
     let umemd = compile::release()?;
     let lab = Namespaces::create()?;
-    print(options, &scraped(&umemd, &lab.near)?);
+    print(options, &idle(&umemd, &lab)?);
+    print(options, &busy(&umemd, &lab)?);
+    let large = large(&umemd, &lab)?;
+    print(options, &large);
+    let within = |key: &str, most: f64| large[key].as_f64().is_some_and(|value| value < most);
+    ensure!(
+        within("cpu_ms", MOST_TIME.as_secs_f64() * 1e3) && within("bytes", MOST_BYTES as f64),
+        "a scrape of {QUEUES} queues and {RULES} rules takes {MOST_TIME:?} or more, or its page {MOST_BYTES} bytes"
+    );
     Ok(())
 }
 
 /// What the thread that answers takes of a CPU, less what it takes when nobody asks.
-fn scraped(umemd: &Path, netns: &str) -> Result<Value> {
-    const LISTEN: &str = "127.0.0.1:19479";
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(umemd).args(["run", "--iface", "near0"]);
-    command.args([
-        "--netns",
-        netns,
-        "--steer",
-        "udp dst port 7",
-        "--listen",
-        LISTEN,
-        "--control",
-        "none",
-        "--json",
-    ]);
-    let agent = Agent(command.env("UMEMD_LOG", "warn").stdout(Stdio::null()).spawn()?);
-    let start = Instant::now();
-    while !scrape::is_ready(LISTEN) {
-        ensure!(start.elapsed() < Duration::from_secs(10), "umemd does not get ready");
-        thread::sleep(Duration::from_millis(20));
-    }
-    let (idle, _) = agent.watch(|| ())?;
-    let (watched, scrapes) = agent.watch(|| drop(scrape::get(LISTEN, "/metrics")))?;
+fn idle(umemd: &Path, lab: &Namespaces) -> Result<Value> {
+    let agent = Agent::start(umemd, lab, &["--iface", "near0", "--steer", "udp dst port 7"])?;
+    let main = agent.thread("umemd")?;
+    let (unwatched, _) = watch(&main, TIME, || ())?;
+    let (watched, scrapes) = watch(&main, TIME, || drop(scrape::get(LISTEN, "/metrics")))?;
+    let cost = watched.saturating_sub(unwatched);
     Ok(json!({
         "bench": "scrape", "page": "metrics", "queues": 1, "scrapes": scrapes,
-        "cpu_us_per_scrape": (watched.saturating_sub(idle).as_nanos() as f64 / f64::from(scrapes) / 1e3).round(),
-        "cpu_percent": percent(watched.saturating_sub(idle)),
-        "idle_cpu_percent": percent(idle),
+        "cpu_us_per_scrape": (cost.as_nanos() as f64 / f64::from(scrapes) / 1e3).round(),
+        "cpu_percent": percent(cost),
+        "idle_cpu_percent": percent(unwatched),
     }))
 }
 
@@ -69,30 +79,110 @@ fn percent(time: Duration) -> f64 {
     (time.as_secs_f64() / TIME.as_secs_f64() * 1e4).round() / 1e2
 }
 
-/// Killed, then waited for, when dropped.
+/// The worker's CPU time per packet while the agent is scraped, over the same while it is not.
+fn busy(umemd: &Path, lab: &Namespaces) -> Result<Value> {
+    let arguments = ["--iface", "near0", "--steer", "udp dst port 7", "--cpus", "1"];
+    let agent = Agent::start(umemd, lab, &arguments)?;
+    let worker = agent.thread("near0/0")?;
+    let _sender = RunningSender::start_on("0", &lab.far, "10.77.0.1:7", &Traffic { rate: LOAD, size: 60 })?;
+    thread::sleep(Duration::from_millis(500));
+    let cost = |each: &dyn Fn()| {
+        let before = received()?;
+        let (time, _) = watch(&worker, WINDOW, each)?;
+        let packets = received()? - before;
+        ensure!(packets > 0, "no packet arrived");
+        Ok(time.as_nanos() as f64 / packets as f64)
+    };
+    let mut ratios = Vec::new();
+    for pair in 0..PAIRS {
+        let scraped = || cost(&|| drop(scrape::get(LISTEN, "/metrics")));
+        let unwatched = || cost(&|| ());
+        let (with, without) = if pair % 2 == 0 {
+            let with = scraped()?;
+            (with, unwatched()?)
+        } else {
+            let without = unwatched()?;
+            (scraped()?, without)
+        };
+        ratios.push(with / without);
+    }
+    let Ratio { median, low, high } = Ratio::of(&ratios);
+    let rounded = |ratio: f64| (ratio * 1e3).round() / 1e3;
+    Ok(json!({
+        "bench": "scrape", "page": "metrics", "pairs": PAIRS, "packets_per_second": LOAD,
+        "worker_ratio": rounded(median), "worker_ratio_low": rounded(low), "worker_ratio_high": rounded(high),
+    }))
+}
+
+/// Packets that the agent has received.
+fn received() -> Result<u64> {
+    let status = scrape::get(LISTEN, "/status").context("umemd does not answer")?;
+    let status: Value = serde_json::from_str(&status).context("/status is no JSON")?;
+    let packets = status["devices"][0]["queues"][0]["traffic"]["rx_packets"].as_u64();
+    packets.context("/status says nothing of packets")
+}
+
+/// One scrape of an agent of many queues and rules, in this kernel.
+fn large(umemd: &Path, lab: &Namespaces) -> Result<Value> {
+    let queues = QUEUES.to_string();
+    let many = ["numrxqueues", &queues, "numtxqueues", &queues];
+    let mut pair = Command::new("ip");
+    pair.args(["-n", &lab.near, "link", "add", "name", "large0"]).args(many);
+    pair.args(["type", "veth", "peer", "name", "large1"]).args(many);
+    shell::run_quietly(&mut pair)?;
+    for dev in ["large0", "large1"] {
+        shell::run_quietly(Command::new("ip").args(["-n", &lab.near, "link", "set", dev, "up"]))?;
+    }
+    let mut text = "iface = ['large0']\nframes = 512\n".to_owned();
+    for port in 0..RULES {
+        let _ = write!(text, "[[rule]]\nname = 'rule-{port}'\nmatch = 'udp dst port {}'\n", 1000 + port);
+    }
+    let file = std::env::temp_dir().join(format!("umemd-large-{}.toml", std::process::id()));
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let agent = Agent::start(umemd, lab, &["--config", &file.to_string_lossy()]);
+    let _ = fs::remove_file(&file);
+    let agent = agent?;
+    let main = agent.thread("umemd")?;
+    let mut bytes = 0;
+    let (unwatched, _) = watch(&main, TIME, || ())?;
+    let (watched, scrapes) = watch(&main, TIME, || {
+        bytes = scrape::get(LISTEN, "/metrics").map_or(0, |page| page.len());
+    })?;
+    let cost = watched.saturating_sub(unwatched).as_secs_f64() * 1e3 / f64::from(scrapes);
+    Ok(json!({
+        "bench": "scrape", "page": "metrics", "queues": QUEUES, "rules": RULES, "live": true,
+        "cpu_ms": (cost * 1e3).round() / 1e3, "bytes": bytes,
+    }))
+}
+
+/// A umemd that runs; killed, then waited for, when dropped.
 struct Agent(Child);
 
 impl Agent {
-    /// Does something at [`RATE`] for a while: what the agent's main thread, which answers, had of a CPU meanwhile,
-    /// and how often it was done.
-    fn watch(&self, each: impl Fn()) -> Result<(Duration, u32)> {
-        let (before, start) = (self.cpu_time()?, Instant::now());
-        let mut done = 0;
-        while start.elapsed() < TIME {
-            each();
-            done += 1;
-            thread::sleep(
-                (start + done * Duration::from_secs(1) / RATE).saturating_duration_since(Instant::now()),
-            );
+    /// Starts it in the near namespace, and waits until it is ready.
+    fn start(umemd: &Path, lab: &Namespaces, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(umemd).arg("run").args(arguments);
+        command.args(["--netns", &lab.near, "--listen", LISTEN, "--control", "none", "--json"]);
+        let agent = Self(command.env("UMEMD_LOG", "warn").stdout(Stdio::null()).spawn()?);
+        let start = Instant::now();
+        while !scrape::is_ready(LISTEN) {
+            ensure!(start.elapsed() < Duration::from_secs(20), "umemd does not get ready");
+            thread::sleep(Duration::from_millis(20));
         }
-        Ok((self.cpu_time()?.saturating_sub(before), done))
+        Ok(agent)
     }
 
-    fn cpu_time(&self) -> Result<Duration> {
-        let file = format!("/proc/{0}/task/{0}/schedstat", self.0.id());
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-        Ok(Duration::from_nanos(nanos.with_context(|| format!("{file} has no number"))?))
+    /// The thread of this name: the file that says how long it ran.
+    fn thread(&self, name: &str) -> Result<String> {
+        let tasks = format!("/proc/{}/task", self.0.id());
+        for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
+            let task = task?.path();
+            if fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name) {
+                return Ok(task.join("schedstat").to_string_lossy().into_owned());
+            }
+        }
+        anyhow::bail!("umemd has no thread {name}")
     }
 }
 
@@ -103,6 +193,25 @@ impl Drop for Agent {
     }
 }
 
+/// Does something at [`RATE`] for a while: what a thread had of a CPU meanwhile, and how often it was done.
+fn watch(thread: &str, time: Duration, mut each: impl FnMut()) -> Result<(Duration, u32)> {
+    let (before, start) = (cpu_time(thread)?, Instant::now());
+    let mut done = 0;
+    while start.elapsed() < time {
+        each();
+        done += 1;
+        let next = start + done * Duration::from_secs(1) / RATE;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok((cpu_time(thread)?.saturating_sub(before), done))
+}
+
+fn cpu_time(file: &str) -> Result<Duration> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    Ok(Duration::from_nanos(nanos.with_context(|| format!("{file} has no number"))?))
+}
+
 fn print(options: &BenchScrape, result: &Value) {
     if options.json {
         println!("{result}");
@@ -110,19 +219,28 @@ fn print(options: &BenchScrape, result: &Value) {
     }
     let number = |key: &str| result[key].as_f64().unwrap_or_default();
     let page = result["page"].as_str().unwrap_or_default();
-    if result["scrapes"].is_null() {
+    if !result["worker_ratio"].is_null() {
         println!(
-            "/{page} of {} queues: {} ms of CPU, {} bytes",
-            number("queues"),
-            number("cpu_ms"),
-            number("bytes")
+            "the worker with {RATE} scrapes a second: {} times its CPU time per packet without [{}, {}]",
+            number("worker_ratio"),
+            number("worker_ratio_low"),
+            number("worker_ratio_high"),
         );
-    } else {
+    } else if !result["scrapes"].is_null() {
         println!(
             "umemd with {RATE} scrapes a second: {} us of CPU per scrape, {} % of a core (and {} % without)",
             number("cpu_us_per_scrape"),
             number("cpu_percent"),
             number("idle_cpu_percent"),
+        );
+    } else {
+        let what = if result["live"].is_null() { "made of numbers" } else { "asked of this kernel" };
+        println!(
+            "/{page} of {} queues and {} rules, {what}: {} ms of CPU, {} bytes",
+            number("queues"),
+            number("rules"),
+            number("cpu_ms"),
+            number("bytes")
         );
     }
 }

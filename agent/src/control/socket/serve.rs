@@ -1,7 +1,7 @@
 //! Answers on the control socket: one line in, one line out.
 //!
 //! Nobody who connects can harm the agent: a request is bounded in bytes and time, its answer in time, and of too many
-//! connections the oldest is closed. All of it is on the control thread, which no worker ever waits for.
+//! connections the oldest that dawdles is closed. All of it is on the control thread, which no worker ever waits for.
 
 use std::{io, rc::Rc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    connections,
+    connections::{self, Asked},
     protocol::{self, LONGEST_REQUEST, Refusal, Request},
 };
 
@@ -32,16 +32,17 @@ pub(in crate::control) trait Respond: 'static {
 /// Serves for ever. Runs inside a `LocalSet`: what is asked for belongs to the control thread.
 pub(in crate::control) async fn serve<R: Respond>(listener: UnixListener, responder: Rc<R>) {
     let accept = async || listener.accept().await.map(|(stream, _)| stream);
-    let serve = |stream| {
+    let serve = |stream, asked| {
         let responder = Rc::clone(&responder);
         // Whoever dawdles or goes away is its own problem.
-        async move { drop(converse(stream, &*responder).await) }
+        async move { drop(converse(stream, asked, &*responder).await) }
     };
     connections::serve_each("a connection to the control socket", CONNECTIONS, accept, serve).await;
 }
 
-async fn converse(mut stream: UnixStream, responder: &impl Respond) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, asked: Asked, responder: &impl Respond) -> io::Result<()> {
     let line = timeout(REQUEST_TIME, read_line(&mut stream)).await??;
+    asked.set();
     let answer = match line {
         Line::None => return Ok(()),
         Line::TooLong => {

@@ -2,14 +2,17 @@
 //!
 //! Nobody who connects can harm the agent: a request fits 8 KiB and comes within five seconds, its answer is
 //! taken within ten, then the connection is closed; there is one request per connection. Of too many connections
-//! the oldest is closed, so that those who are slow on purpose keep nobody else out. Pages are made on this one
-//! thread, at once but for the wait for workers, and take no lock that a worker takes.
+//! the oldest that dawdles is closed, so that those who are slow on purpose keep nobody else out. Pages are made on
+//! this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that cost
+//! something one after the other, and once for all who ask meanwhile.
 
+mod flight;
 mod host;
 mod requests;
 
 use std::{convert::Infallible, io, rc::Rc, time::Duration};
 
+pub use flight::Flight;
 pub use host::Hosts;
 use http_body_util::Full;
 use hyper::{
@@ -26,7 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 pub use requests::Requests;
 use tokio::net::TcpListener;
 
-use crate::connections;
+use crate::connections::{self, Asked};
 
 /// For a request's first bytes to its last.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -40,20 +43,20 @@ const REQUEST_HEADERS: usize = 64;
 const CONNECTIONS: usize = 32;
 
 /// What a page says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// HTTP status.
     pub status: StatusCode,
     /// `Content-Type`.
     pub content_type: &'static str,
     /// The page.
-    pub body: String,
+    pub body: Bytes,
 }
 
 impl Answer {
     /// A page of plain text.
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into().into() }
     }
 }
 
@@ -68,9 +71,10 @@ pub async fn serve(
 ) {
     let page = Rc::new(page);
     let accept = async || listener.accept().await.map(|(stream, _)| stream);
-    let serve = |stream| {
+    let serve = |stream, asked: Asked| {
         let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
         let service = service_fn(move |request: Request<Incoming>| {
+            asked.set();
             let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
             async move {
                 let response = respond(&request, &hosts, &*page).await;
@@ -117,7 +121,7 @@ async fn respond(
             )
         }),
     };
-    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));

@@ -53,7 +53,7 @@ pub(super) const IDENTITY: &[Metric] = &[
         name: "umemd_start_time_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "When the workers started; all counters begin there.",
+        help: "When the workers started. A queue's counters begin again when it is closed and opened; those of the NIC and of the kernel's pools began before.",
         read: Read::Agent(|observation, out| out.add(worker::millis(worker::unix(observation.started)))),
     },
 ];
