@@ -239,6 +239,113 @@ fn every_kind_of_capture_is_read_as_tcpdump_reads_it() {
     }
 }
 
+/// A number alone, and a length, may be octal or hexadecimal, while octets are decimal.
+#[test]
+fn networks_are_read_as_tcpdump_reads_them() {
+    if !is_installed() {
+        return;
+    }
+    let mut frames = Vec::new();
+    for address in [
+        [0; 4],
+        [0, 0, 0, 1],
+        [0, 0, 0, 8],
+        [0, 1, 0, 0],
+        [1, 0, 0, 0],
+        [1, 0, 0, 9],
+        [1, 0, 9, 9],
+        [1, 1, 0, 0],
+        [1, 2, 3, 4],
+        [8, 0, 0, 0],
+        [8, 9, 9, 9],
+        [10, 0, 0, 1],
+        [10, 0, 0, 10],
+        [10, 0, 0, 70],
+        [10, 0, 9, 9],
+        [10, 8, 0, 0],
+        [10, 99, 99, 99],
+        [255; 4],
+    ] {
+        let mut frame = [&[2; 12][..], &[8, 0, 0x45], &[0; 19]].concat();
+        frame[26..30].copy_from_slice(&address);
+        frames.push(frame);
+    }
+    let scratch = Scratch::new();
+    let path = scratch.path().join("addresses.pcap");
+    fs::write(&path, capture(&frames, Format::PLAIN)).unwrap();
+    for net in [
+        "0",
+        "00",
+        "0x0",
+        "0.0",
+        "0.0.0.0",
+        "0.0.0.0/0",
+        "1",
+        "10",
+        "010",
+        "0x0a",
+        "0X0A",
+        "256",
+        "257",
+        "2560",
+        "65536",
+        "16777216",
+        "0x0a000001",
+        "4294967295",
+        "10.0",
+        "1.2.3",
+        "010.8",
+        "10.08",
+        "10.0.0.010",
+        "10.0.0.0/010",
+        "10.0.0.0/0x8",
+        "10.0.0.0/032",
+        "10.0/16",
+        "10.0/8",
+        "10.0.0.0/8 or 010",
+        "10.8 or 0",
+    ] {
+        let words = format!("ip src net {net}");
+        let theirs = tcpdump(&[], &words, &path).unwrap().expect(&words);
+        let theirs = packets(&theirs).len() as u64;
+        assert!(theirs > 0, "`{words}`");
+        assert_eq!(matched(&words, &path), Some((frames.len() as u64, theirs)), "`{words}`");
+    }
+}
+
+/// Behind a length and SNAP too, and nowhere else: what tcpdump finds there is refused.
+#[test]
+fn ether_types_are_looked_for_where_tcpdump_looks() {
+    if !is_installed() {
+        return;
+    }
+    let apple_talk = [0x809b_u16, 0x80f3];
+    let others =
+        [0x05dd, 0x0600, 0x0800, 0x0806, 0x6003, 0x8035, 0x8100, 0x8137, 0x86dd, 0x88cc, 0x9000, 0xffff];
+    let mut frames = Vec::new();
+    for ether_proto in apple_talk.into_iter().chain(others) {
+        let ether_proto = ether_proto.to_be_bytes();
+        frames.push([&[2; 12][..], &ether_proto, &[0; 46]].concat());
+        for organization in [[0, 0, 0], [8, 0, 7]] {
+            let snap = [&[0xaa, 0xaa, 3][..], &organization, &ether_proto].concat();
+            frames.push([&[2; 12][..], &[0, 46], &snap, &[0; 38]].concat());
+        }
+    }
+    let scratch = Scratch::new();
+    let path = scratch.path().join("ether.pcap");
+    fs::write(&path, capture(&frames, Format::PLAIN)).unwrap();
+    let theirs = |words: &str| packets(&tcpdump(&[], words, &path).unwrap().expect(words)).len() as u64;
+    for ether_proto in apple_talk {
+        let words = format!("ether proto {ether_proto:#06x}");
+        assert_eq!(theirs(&words), 2, "`{words}`");
+        umemd(&["rule", "check", &words]).refused(2);
+    }
+    for ether_proto in others {
+        let words = format!("ether proto {ether_proto:#06x}");
+        assert_eq!(matched(&words, &path), Some((frames.len() as u64, theirs(&words))), "`{words}`");
+    }
+}
+
 #[test]
 fn what_tcpdump_refuses_is_refused() {
     if !is_installed() {
@@ -269,6 +376,13 @@ fn what_tcpdump_refuses_is_refused() {
         "ip6 host 10.0.0.1",
         "net 10.0.0.1/8",
         "net 10/8",
+        "net 0/0",
+        "net 08",
+        "net 10.0.0.0/08",
+        "net fd00::/08",
+        "net 4294967296",
+        "net 256.1",
+        "net 1.0x2",
         "host 10.0.0.1/8",
         "10.0.0.1",
         "ip 10.0.0.1",

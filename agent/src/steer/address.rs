@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::lex::pcap_number;
+
 /// The address of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Address {
@@ -44,22 +46,24 @@ impl Prefix {
     /// What to write.
     pub(super) const NEXT: &str = "a network is written as 10.0.0.0/8, 10.1 or fd00::/8";
 
-    /// `10.0.0.0/8`, `192.168.1`, `fd00::/8`; bits behind the prefix have to be 0, as for tcpdump.
+    /// `10.0.0.0/8`, `192.168.1`, `10`, `fd00::/8`; bits behind the prefix have to be 0, as for tcpdump.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if let Some(number) = pcap_number(text) {
+            return Self::of_number(number).ok_or_else(|| format!("`{text}` is too large for a network"));
+        }
         let (address, len) = match text.split_once('/') {
             Some((address, len)) => (address, Some(len)),
             None => (text, None),
         };
         let len_up_to = |max: u32| -> Result<Option<u32>, String> {
             let Some(len) = len else { return Ok(None) };
-            let number = len.parse().ok().filter(|_| len.bytes().all(|digit| digit.is_ascii_digit()));
-            match number {
-                Some(number) if number <= max => Ok(Some(number)),
+            match pcap_number(len) {
+                Some(number) if number <= u64::from(max) => Ok(Some(number as u32)),
                 Some(_) => Err(format!("the prefix `/{len}` is longer than an address: /{max} at most")),
                 None => Err(format!("expected the length of a prefix, not `/{len}`")),
             }
         };
-        if let Some(octets) = dotted(address).filter(|octets| len.is_none() || octets.len() >= 2) {
+        if let Some(octets) = dotted(address).filter(|octets| octets.len() >= 2) {
             let mut bytes = [0; 4];
             bytes[..octets.len()].copy_from_slice(&octets);
             let len = len_up_to(32)?.unwrap_or(8 * octets.len() as u32);
@@ -81,9 +85,19 @@ impl Prefix {
         }
         Ok(Self::V6 { address: v6.octets(), mask: mask.to_be_bytes() })
     }
+
+    /// A number alone: its first octet that is not 0 is the first of the address, and its last one ends the prefix.
+    /// So 10 is 10.0.0.0/8, and 0, which has no such octet, 0.0.0.0/32 (`gencode.c: gen_ncode`).
+    fn of_number(number: u64) -> Option<Self> {
+        let number = u32::try_from(number).ok()?;
+        let shift = if number == 0 { 0 } else { number.leading_zeros() / 8 * 8 };
+        let [address, mask] = [number << shift, u32::MAX << shift].map(u32::to_be_bytes);
+        Some(Self::V4 { address, mask })
+    }
 }
 
-/// One to four octets with dots between them, as pcap reads them: each a decimal number up to 255.
+/// One to four octets with dots between them, as pcap reads them: each a decimal number up to 255, whatever zeros
+/// stand before it.
 fn dotted(text: &str) -> Option<Vec<u8>> {
     let octet = |text: &str| {
         let plain = (1..=3).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_digit());
@@ -141,14 +155,45 @@ mod tests {
             ("10.0.0.0/8", [10, 0, 0, 0], [255, 0, 0, 0]),
             ("10.2.0/23", [10, 2, 0, 0], [255, 255, 254, 0]),
             ("0.0.0.0/0", [0; 4], [0; 4]),
+            // A number alone, and a length, may be octal or hexadecimal; octets are decimal.
+            ("0", [0; 4], [255; 4]),
+            ("00", [0; 4], [255; 4]),
+            ("0.0", [0; 4], [255, 255, 0, 0]),
+            ("010", [8, 0, 0, 0], [255, 0, 0, 0]),
+            ("0x0a", [10, 0, 0, 0], [255, 0, 0, 0]),
+            ("256", [1, 0, 0, 0], [255, 255, 0, 0]),
+            ("65536", [1, 0, 0, 0], [255, 255, 255, 0]),
+            ("0x0a000001", [10, 0, 0, 1], [255; 4]),
+            ("4294967295", [255; 4], [255; 4]),
+            ("010.08", [10, 8, 0, 0], [255, 255, 0, 0]),
+            ("10.0.0.0/010", [10, 0, 0, 0], [255, 0, 0, 0]),
+            ("10.0.0.0/0x8", [10, 0, 0, 0], [255, 0, 0, 0]),
+            ("10.0.0.0/032", [10, 0, 0, 0], [255, 255, 255, 192]),
         ] {
             assert_eq!(Prefix::parse(text), Ok(Prefix::V4 { address, mask }), "{text}");
         }
         let Ok(Prefix::V6 { address, mask }) = Prefix::parse("fd00::/9") else { panic!() };
         assert_eq!((address[0], mask[0], mask[1], mask[2]), (0xfd, 0xff, 0x80, 0));
-        for text in
-            ["10.0.0.1/8", "10.0.0.0/33", "fd00::1/8", "::/129", "256", "1.2.3.4.5", "x", "10/8", "10.0.0.0/"]
-        {
+        assert_eq!(Prefix::parse("fd00::/011"), Prefix::parse("fd00::/9"));
+        for text in [
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "fd00::1/8",
+            "::/129",
+            "256.1",
+            "4294967296",
+            "08",
+            "0x",
+            "1.0x2",
+            "1.2.3.4.5",
+            "x",
+            "10/8",
+            "0/0",
+            "10.0.0.0/",
+            "10.0.0.0/08",
+            "10.0.0.0/+8",
+            "fd00::/08",
+        ] {
             assert!(Prefix::parse(text).is_err(), "{text}");
         }
     }

@@ -35,6 +35,18 @@ fn token_len(rest: &str) -> usize {
     word.max(1)
 }
 
+/// As pcap's scanner reads a number; `None` if it is none.
+pub(super) fn pcap_number(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None if text.len() > 1 && text.starts_with('0') => (text, 8),
+        None => (text, 10),
+    };
+    // from_str_radix would take a sign.
+    let plain = !digits.is_empty() && digits.bytes().all(|digit| char::from(digit).is_digit(radix));
+    plain.then(|| u64::from_str_radix(digits, radix).unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@
 //! | `[ip6] [src\|dst] host fd00::1`, `net fd00::/8` | of IPv6 |
 //! | `ether src\|dst\|host MAC` | by MAC address |
 //! | `[ip\|ip6] proto N` | a number, or `\tcp`, `\udp`, `\sctp`, `\icmp` |
-//! | `ether proto N` | a number from 1501 on, or `\ip`, `\ip6`, `\arp`, `\rarp` |
+//! | `ether proto N` | a number from 1501 on but for AppleTalk's, or `\ip`, `\ip6`, `\arp`, `\rarp` |
 //! | `vlan`, `vlan N` | with a tag; whatever is said behind this word, `or` or not, looks behind the tag; twice for QinQ |
 //! | `and`, `&&`, `or`, `\|\|`, `( )` | `and` and `or` bind equally and from the left; a value alone takes up the words before the last one |
 //!

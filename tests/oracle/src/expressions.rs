@@ -123,6 +123,10 @@ impl Expr {
             }
             Self::Net4 { network, direction, address: [a, b, c, d], len } => match len {
                 32 => format!("{network}{direction}host {a}.{b}.{c}.{d}"),
+                // The ways to write a network, one for each length.
+                24 => format!("{network}{direction}net {a}.{b}.{c}"),
+                16 => format!("{network}{direction}net {a}.{b}.{c}.{d}/020"),
+                8 => format!("{network}{direction}net {a:#x}"),
                 _ => format!("{network}{direction}net {a}.{b}.{c}.{d}/{len}"),
             },
             Self::Net6 { direction, address, len } => {

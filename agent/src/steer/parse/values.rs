@@ -5,16 +5,19 @@ use umemd_common::packet::{
 };
 
 use super::conditions::both_ends;
-use super::words::pcap_number;
 use super::{Head, Meaning, Parser};
 use crate::steer::address::{Address, Prefix, mac, port_prefixes};
 use crate::steer::error::RuleError;
 use crate::steer::filter::{Direction, Tree};
-use crate::steer::lex::Token;
+use crate::steer::lex::{Token, pcap_number};
 use crate::steer::terms::{Atom, Terms, Unfit};
 
 /// The longest EtherType field that is a length instead (`ETHERMTU`).
 const MAX_LENGTH: u16 = 1500;
+/// EtherType of AppleTalk.
+const ETH_P_ATALK: u16 = 0x809b;
+/// EtherType of AppleTalk's ARP.
+const ETH_P_AARP: u16 = 0x80f3;
 /// Prefixes that a range of ports may need.
 const MAX_PREFIXES: usize = 8;
 
@@ -59,6 +62,17 @@ impl<'a> Parser<'a> {
                 if number <= MAX_LENGTH {
                     let token = self.tokens[self.next - 1].clone();
                     return Err(self.error(token.span, "this is a length, not an EtherType", next));
+                }
+                // The only two that libpcap looks for in two places (`gencode.c: gen_ether_linktype`).
+                if [ETH_P_ATALK, ETH_P_AARP].contains(&number) {
+                    let token = self.tokens[self.next - 1].clone();
+                    let problem =
+                        "tcpdump also takes AppleTalk in 802.3 frames for this, where rules do not look";
+                    return Err(self.error(
+                        token.span,
+                        problem,
+                        "no rule can say it; leave it to the default",
+                    ));
                 }
                 (Terms::one([Atom::ether_proto(tags, number)]), Tree::ether_proto(tags, number))
             }

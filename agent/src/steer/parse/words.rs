@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Parser;
 use crate::steer::error::RuleError;
-use crate::steer::lex::Token;
+use crate::steer::lex::{Token, pcap_number};
 
 /// What a rule may say, for those who said something else.
 pub(super) const WORDS: &str = "a rule is made of: all, ip, ip6, arp, rarp, tcp, udp, sctp, icmp, icmp6, vlan [N], \
@@ -101,16 +101,4 @@ impl<'a> Parser<'a> {
             next: next.to_owned(),
         }
     }
-}
-
-/// As pcap's scanner reads a number; `None` if it is none.
-pub(super) fn pcap_number(text: &str) -> Option<u64> {
-    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => (digits, 16),
-        None if text.len() > 1 && text.starts_with('0') => (text, 8),
-        None => (text, 10),
-    };
-    // from_str_radix would take a sign.
-    let plain = !digits.is_empty() && digits.bytes().all(|digit| char::from(digit).is_digit(radix));
-    plain.then(|| u64::from_str_radix(digits, radix).unwrap_or(u64::MAX))
 }
