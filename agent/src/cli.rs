@@ -7,7 +7,7 @@ mod run;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-pub use rule::{ActionArg, ChangeArgs, RuleAddArgs, RuleCommand};
+pub use rule::{ActionArg, ChangeArgs, RuleAddArgs, RuleCommand, StrippedArg};
 pub use run::{
     CaptureArgs, DefaultArg, GenerateArgs, HandlerArg, ModeArg, MultiBufferArg, RunArgs, SocketArgs,
     SwitchTagArg,

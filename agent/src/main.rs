@@ -160,14 +160,14 @@ fn rule(command: RuleCommand) -> Result<ExitCode> {
                 writeln!(out, "{explanation}")?;
             }
         }
-        RuleCommand::Match { rule, file, json } => {
+        RuleCommand::Match { rule, file, switch_tag, json } => {
             let rules = steer::compile(&[rule]).map_err(ConfigError::from)?;
             let capture: Box<dyn io::Read + Send> = if file.as_os_str() == "-" {
                 Box::new(io::stdin())
             } else {
                 Box::new(File::open(&file).with_context(|| format!("cannot open {}", file.display()))?)
             };
-            let counted = capture::count(&rules[0], capture)
+            let counted = capture::count(&rules[0], switch_tag.bytes(), capture)
                 .with_context(|| format!("cannot read {}", file.display()))?;
             if json {
                 writeln!(out, "{}", serde_json::to_string(&counted)?)?;

@@ -219,8 +219,11 @@ fn every_kind_of_capture_is_read_as_tcpdump_reads_it() {
     let scratch = Scratch::new();
     let path = scratch.path().join("capture");
     let words = ["udp", "host 10.0.0.1", "vlan and ip6", "port 7 or arp", "ether src 02:00:00:00:00:01"];
-    for bits in 0..8 {
-        let format = Format { ng: bits & 1 != 0, big_endian: bits & 2 != 0, nanoseconds: bits & 4 != 0 };
+    for bits in 0..16 {
+        let (ng, big_endian, other) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+        // A pcapng must not have longer packets, and a pcap's are cut; 0 says nothing of them.
+        let snaplen = [65535, if ng { 0 } else { 50 }][bits >> 3];
+        let format = Format { ng, big_endian, other, snaplen };
         fs::write(&path, capture(&frames, format)).unwrap();
         for words in words {
             // It writes as it reads, so it is asked for lines.

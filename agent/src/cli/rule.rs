@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{ControlArgs, DefaultArg, file};
 use crate::{
     config::ConfigError,
+    nic::SwitchTag,
     protocol::{Request, RuleAction, RuleText},
 };
 
@@ -84,6 +85,12 @@ pub enum RuleCommand {
         #[arg(value_name = "FILE")]
         file: std::path::PathBuf,
 
+        /// The tag that a switch put behind the MAC addresses, as in a
+        /// capture of umemd's own at a DSA conduit: rules look behind it.
+        /// tcpdump does not.
+        #[arg(long, value_enum, default_value_t = StrippedArg::None)]
+        switch_tag: StrippedArg,
+
         /// Print {"packets":N,"matched":N}.
         #[arg(long)]
         json: bool,
@@ -129,6 +136,30 @@ pub enum ActionArg {
     Pass,
     /// To nowhere.
     Drop,
+}
+
+/// `--switch-tag` of `umemd rule match`: a file has no sysfs to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StrippedArg {
+    /// There is none.
+    None,
+    /// 4 bytes.
+    Dsa,
+    /// 8 bytes.
+    Edsa,
+}
+
+impl StrippedArg {
+    /// How long the tag is.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        let tag = match self {
+            Self::None => SwitchTag::None,
+            Self::Dsa => SwitchTag::Dsa,
+            Self::Edsa => SwitchTag::Edsa,
+        };
+        tag.bytes().into()
+    }
 }
 
 /// How a running agent is changed.

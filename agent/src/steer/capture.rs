@@ -3,9 +3,11 @@
 use std::io::{self, Read};
 
 use pcap_parser::traits::PcapNGPacketBlock as _;
-use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, UnknownBlock, create_reader};
 use serde::Serialize;
 use thiserror::Error;
+use umemd_common::View as _;
+use umemd_common::packet::Untagged;
 
 use super::Rule;
 
@@ -32,85 +34,177 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// Something else than Ethernet.
-    #[error("the capture is of link type {0}, and rules are about Ethernet (1)")]
+    #[error("the capture is of link type {0}, and rules are about Ethernet (1); one made at `any` is not")]
     LinkType(i32),
 }
 
 /// Where a pcap's header has the link type (pcap-savefile(5)).
 const LINK_TYPE: i32 = 0xffff;
 
+/// The longest packet of a capture that does not say it, and of any pcap (`MAXIMUM_SNAPLEN`).
+const MAX_SNAPLEN: u32 = 262_144;
+
+/// The Packet Block, from before the Enhanced one.
+const PACKET_BLOCK: u32 = 2;
+
 /// Room for the longest block.
 const BUFFER: usize = 1 << 20;
 
-/// Counts the packets that the rule matches.
+/// Counts the packets that the rule matches, behind a switch's tag of so many bytes ([`Untagged`]).
 ///
 /// # Errors
 ///
 /// [`CaptureError`].
-pub fn count(rule: &Rule, capture: impl Read + Send) -> Result<Matched, CaptureError> {
+pub fn count(rule: &Rule, switch_tag: usize, capture: impl Read + Send) -> Result<Matched, CaptureError> {
     let mut counted = Matched::default();
     let matcher = rule.matcher();
     each_frame(capture, |frame| {
         counted.packets += 1;
-        counted.matched += u64::from(matcher.matches(frame));
+        let matches = match switch_tag {
+            0 => matcher.matches(frame),
+            tag => matcher.matches(&untagged(frame, tag)),
+        };
+        counted.matched += u64::from(matches);
     })?;
     Ok(counted)
 }
 
+/// The frame as the program sees it.
+fn untagged(frame: &[u8], tag: usize) -> Vec<u8> {
+    let view = Untagged { frame, tag };
+    (0..).map_while(|at| view.load(at)).map(|[byte]| byte).collect()
+}
+
 fn each_frame(capture: impl Read + Send, mut frame: impl FnMut(&[u8])) -> Result<(), CaptureError> {
-    let mut packets = 0;
-    let wrong = |packets, error: &dyn std::fmt::Display| CaptureError::Format {
-        packets,
-        source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
-    };
-    let mut reader = create_reader(BUFFER, capture).map_err(|error| wrong(0, &describe(&error)))?;
-    // The link types of a pcapng section's interfaces; a pcap has one.
-    let mut interfaces: Vec<Linktype> = Vec::new();
+    let mut said = Said::default();
+    let mut reader = create_reader(BUFFER, capture).map_err(|error| said.wrong(describe(&error)))?;
     loop {
         match reader.next() {
             Ok((used, block)) => {
-                let found = match &block {
-                    PcapBlockOwned::LegacyHeader(header) => {
-                        // Above the type there are the length of a frame's checksum, and reserved bits.
-                        interfaces = vec![Linktype(header.network.0 & LINK_TYPE)];
-                        None
-                    }
-                    PcapBlockOwned::Legacy(packet) => Some((0, packet.data)),
-                    PcapBlockOwned::NG(Block::SectionHeader(_)) => {
-                        interfaces.clear();
-                        None
-                    }
-                    PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                        interfaces.push(interface.linktype);
-                        None
-                    }
-                    PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-                        Some((packet.if_id as usize, packet.packet_data()))
-                    }
-                    PcapBlockOwned::NG(Block::SimplePacket(packet)) => Some((0, packet.packet_data())),
-                    PcapBlockOwned::NG(_) => None,
-                };
-                if let Some((interface, bytes)) = found {
-                    match interfaces.get(interface) {
-                        Some(&Linktype::ETHERNET) => frame(bytes),
-                        Some(other) => return Err(CaptureError::LinkType(other.0)),
-                        None => {
-                            return Err(wrong(packets, &"a packet of an interface that is not described"));
-                        }
-                    }
-                    packets += 1;
+                if let Some(packet) = said.packet(&block)? {
+                    frame(packet);
+                    said.packets += 1;
                 }
                 reader.consume(used);
             }
             Err(PcapError::Eof) => return Ok(()),
             Err(PcapError::Incomplete(_)) => {
                 if reader.reader_exhausted() {
-                    return Err(wrong(packets, &"it ends within a packet"));
+                    return Err(said.wrong("it ends within a packet"));
                 }
-                reader.refill().map_err(|error| wrong(packets, &describe(&error)))?;
+                reader.refill().map_err(|error| said.wrong(describe(&error)))?;
             }
-            Err(error) => return Err(wrong(packets, &describe(&error))),
+            Err(error) => return Err(said.wrong(describe(&error))),
         }
+    }
+}
+
+/// What a capture has said so far.
+#[derive(Default)]
+struct Said {
+    packets: u64,
+    /// How many interfaces this section of a pcapng has; a pcap has one.
+    interfaces: usize,
+    /// The longest packet. tcpdump wants it to be the same of all interfaces.
+    snaplen: Option<u32>,
+    /// Whether this section of a pcapng is in network byte order.
+    big_endian: bool,
+}
+
+impl Said {
+    /// The packet in this block, as long as tcpdump lets it be.
+    fn packet<'a>(&mut self, block: &'a PcapBlockOwned<'_>) -> Result<Option<&'a [u8]>, CaptureError> {
+        let bytes = match block {
+            PcapBlockOwned::LegacyHeader(header) => {
+                // The older ones swap the two lengths of a packet, or not.
+                if (header.version_major, header.version_minor) != (2, 4) {
+                    return Err(self.wrong("its version is not 2.4"));
+                }
+                // Above the type there are the length of a frame's checksum, and reserved bits.
+                self.add_interface(header.network.0 & LINK_TYPE, header.snaplen)?;
+                return Ok(None);
+            }
+            PcapBlockOwned::Legacy(packet) if packet.caplen > MAX_SNAPLEN => {
+                return Err(self.wrong("a packet of it is longer than 256 KiB"));
+            }
+            PcapBlockOwned::Legacy(packet) => {
+                packet.data.get(..self.snaplen() as usize).unwrap_or(packet.data)
+            }
+            PcapBlockOwned::NG(Block::SectionHeader(header)) => {
+                (self.interfaces, self.big_endian) = (0, header.big_endian());
+                return Ok(None);
+            }
+            PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+                self.add_interface(interface.linktype.0, interface.snaplen)?;
+                return Ok(None);
+            }
+            PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+                self.captured(packet.if_id as usize, packet.caplen, packet.raw_packet_data())?
+            }
+            // It does not say how much of the packet it has.
+            PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
+                self.captured(0, packet.origlen.min(self.snaplen()), packet.raw_packet_data())?
+            }
+            PcapBlockOwned::NG(Block::Unknown(block)) if self.kind(block) == PACKET_BLOCK => {
+                self.old_packet(block.data)?
+            }
+            PcapBlockOwned::NG(_) => return Ok(None),
+        };
+        Ok(Some(bytes))
+    }
+
+    fn add_interface(&mut self, link_type: i32, snaplen: u32) -> Result<(), CaptureError> {
+        if Linktype(link_type) != Linktype::ETHERNET {
+            return Err(CaptureError::LinkType(link_type));
+        }
+        let snaplen = if i32::try_from(snaplen).is_ok_and(|len| len > 0) { snaplen } else { MAX_SNAPLEN };
+        if *self.snaplen.get_or_insert(snaplen) != snaplen {
+            return Err(
+                self.wrong("its interfaces have different lengths of packets, which tcpdump does not read")
+            );
+        }
+        self.interfaces += 1;
+        Ok(())
+    }
+
+    fn snaplen(&self) -> u32 {
+        self.snaplen.unwrap_or(MAX_SNAPLEN)
+    }
+
+    /// What a block of a pcapng has of a packet; with padding and options behind it in `bytes`.
+    fn captured<'a>(&self, interface: usize, len: u32, bytes: &'a [u8]) -> Result<&'a [u8], CaptureError> {
+        if interface >= self.interfaces {
+            return Err(self.wrong("a packet is of an interface that is not described"));
+        }
+        if len > self.snaplen() {
+            return Err(self.wrong("a packet is longer than its interface allows"));
+        }
+        bytes.get(..len as usize).ok_or_else(|| self.wrong("a packet is longer than its block"))
+    }
+
+    /// The type of a block that the library does not know, which it reads as if it were little-endian.
+    fn kind(&self, block: &UnknownBlock<'_>) -> u32 {
+        if self.big_endian { block.block_type.swap_bytes() } else { block.block_type }
+    }
+
+    /// The packet of a [`PACKET_BLOCK`]: interface and drops of 2 bytes, time stamp of 8, both lengths of 4.
+    fn old_packet<'a>(&self, block: &'a [u8]) -> Result<&'a [u8], CaptureError> {
+        let Some((&[a, b, _, _, _, _, _, _, _, _, _, _, c, d, e, f, ..], bytes)) =
+            block.split_first_chunk::<20>()
+        else {
+            return Err(self.wrong("a block of it is too short"));
+        };
+        let (interface, len) = if self.big_endian {
+            (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]))
+        } else {
+            (u16::from_le_bytes([a, b]), u32::from_le_bytes([c, d, e, f]))
+        };
+        self.captured(interface.into(), len, bytes)
+    }
+
+    fn wrong(&self, what: &str) -> CaptureError {
+        let source = io::Error::new(io::ErrorKind::InvalidData, what);
+        CaptureError::Format { packets: self.packets, source }
     }
 }
 
@@ -140,7 +234,11 @@ mod tests {
 
     /// Two frames, of which one is ARP.
     fn pcap(magic: u32, link_type: u32) -> Vec<u8> {
-        let mut file = words(&[magic, 0x0004_0002, 0, 0, 65535, link_type]);
+        pcap_of(magic, 65535, link_type)
+    }
+
+    fn pcap_of(magic: u32, snaplen: u32, link_type: u32) -> Vec<u8> {
+        let mut file = words(&[magic, 0x0004_0002, 0, 0, snaplen, link_type]);
         for frame in [arp(), vec![0; 60]] {
             file.extend(words(&[1, 2, frame.len() as u32, 1500]));
             file.extend(frame);
@@ -148,43 +246,117 @@ mod tests {
         file
     }
 
-    fn pcapng() -> Vec<u8> {
+    /// The same two, each in a block of this type with these words before it.
+    fn pcapng(kind: u32, snaplen: u32, before: impl Fn(u32) -> Vec<u32>) -> Vec<u8> {
         let mut file = words(&[0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28]);
-        file.extend(words(&[1, 20, 1, 0, 20]));
+        file.extend(words(&[1, 20, 1, snaplen, 20]));
         for frame in [arp(), vec![0; 60]] {
-            let padded = frame.len().next_multiple_of(4);
-            let total = 32 + padded as u32;
-            file.extend(words(&[6, total, 0, 0, 0, frame.len() as u32, 1500]));
-            file.extend(&frame);
-            file.resize(file.len() + padded - frame.len(), 0);
+            let len = frame.len() as u32;
+            let before = words(&before(len));
+            let total = 12 + before.len() as u32 + len.next_multiple_of(4);
+            file.extend([words(&[kind, total]), before, frame].concat());
+            file.resize(file.len().next_multiple_of(4), 0);
             file.extend(words(&[total]));
         }
         file
+    }
+
+    fn enhanced(snaplen: u32) -> Vec<u8> {
+        pcapng(6, snaplen, |len| vec![0, 0, 0, len, 1500])
+    }
+
+    fn old(snaplen: u32, interface: u32) -> Vec<u8> {
+        pcapng(2, snaplen, |len| vec![0xffff_0000 | interface, 0, 0, len, 1500])
+    }
+
+    fn simple(snaplen: u32) -> Vec<u8> {
+        pcapng(3, snaplen, |len| vec![len])
+    }
+
+    /// What is wrong with a capture.
+    fn refused(file: &[u8]) -> String {
+        let rules = compile(&["arp"]).unwrap();
+        match count(&rules[0], 0, file).unwrap_err() {
+            CaptureError::Format { packets, source } => format!("{packets}: {source}"),
+            CaptureError::LinkType(link_type) => format!("link type {link_type}"),
+        }
     }
 
     #[test]
     fn packets_are_counted_in_every_kind_of_capture() {
         let rules = compile(&["arp"]).unwrap();
         let with_checksums = pcap(0xa1b2_c3d4, 0x2400_0001);
-        for file in [pcap(0xa1b2_c3d4, 1), pcap(0xa1b2_3c4d, 1), with_checksums, pcapng()] {
-            assert_eq!(count(&rules[0], file.as_slice()).unwrap(), Matched { packets: 2, matched: 1 });
+        for file in
+            [pcap(0xa1b2_c3d4, 1), pcap(0xa1b2_3c4d, 1), with_checksums, enhanced(0), old(0, 0), simple(0)]
+        {
+            assert_eq!(count(&rules[0], 0, file.as_slice()).unwrap(), Matched { packets: 2, matched: 1 });
         }
         let none = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1]);
-        assert_eq!(count(&rules[0], none.as_slice()).unwrap(), Matched::default());
+        assert_eq!(count(&rules[0], 0, none.as_slice()).unwrap(), Matched::default());
     }
 
     #[test]
     fn what_is_no_capture_of_ethernet_is_refused() {
         let rules = compile(&["arp"]).unwrap();
         assert!(matches!(
-            count(&rules[0], pcap(0xa1b2_c3d4, 113).as_slice()),
+            count(&rules[0], 0, pcap(0xa1b2_c3d4, 113).as_slice()),
             Err(CaptureError::LinkType(113))
         ));
         for file in [&b""[..], b"no capture at all, but long enough to hold a header of one"] {
-            assert!(matches!(count(&rules[0], file), Err(CaptureError::Format { packets: 0, .. })));
+            assert!(matches!(count(&rules[0], 0, file), Err(CaptureError::Format { packets: 0, .. })));
         }
         let whole = pcap(0xa1b2_c3d4, 1);
         let cut = &whole[..whole.len() - 1];
-        assert!(matches!(count(&rules[0], cut), Err(CaptureError::Format { packets: 1, .. })));
+        assert!(matches!(count(&rules[0], 0, cut), Err(CaptureError::Format { packets: 1, .. })));
+    }
+    /// As tcpdump does it: a pcap's packets are cut, a pcapng's are refused, unless it says no length of its own.
+    #[test]
+    fn no_packet_is_longer_than_the_capture_allows() {
+        let rules = compile(&["arp", "src host 0.0.0.0"]).unwrap();
+        let matched = |rule: usize, file: &[u8]| count(&rules[rule], 0, file).unwrap().matched;
+        for cut in [pcap_of(0xa1b2_c3d4, 31, 1), simple(31)] {
+            assert_eq!((matched(0, &cut), matched(1, &cut)), (1, 0), "its address ends at 32");
+        }
+        for whole in [pcap_of(0xa1b2_c3d4, 32, 1), pcap_of(0xa1b2_c3d4, u32::MAX, 1), simple(32)] {
+            assert_eq!((matched(0, &whole), matched(1, &whole)), (1, 1));
+        }
+        for file in [enhanced(41), old(41, 0)] {
+            assert_eq!(refused(&file), "0: a packet is longer than its interface allows");
+        }
+        let mut long = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, u32::MAX, 1, 1, 2, 262_145, 262_145]);
+        long.resize(long.len() + 262_145, 0);
+        assert_eq!(refused(&long), "0: a packet of it is longer than 256 KiB");
+    }
+
+    #[test]
+    fn blocks_that_lie_are_refused() {
+        assert_eq!(refused(&old(0, 1)), "0: a packet is of an interface that is not described");
+        let long = pcapng(2, 0, |len| vec![0, 0, 0, len + 3, 1500]);
+        assert_eq!(refused(&long), "0: a packet is longer than its block");
+        assert_eq!(refused(&pcapng(3, 0, |_| vec![61])), "0: a packet is longer than its block");
+        let short = words(&[2, 20, 0, 0, 20]);
+        assert_eq!(refused(&[old(0, 0), short].concat()), "2: a block of it is too short");
+        let different = [enhanced(0), enhanced(100)].concat();
+        assert!(refused(&different).contains("2: its interfaces have different lengths"));
+        assert_eq!(refused(&[enhanced(0), words(&[1, 20, 113, 0, 20])].concat()), "link type 113");
+        let mut older = pcap(0xa1b2_c3d4, 1);
+        older[6] = 3;
+        assert_eq!(refused(&older), "0: its version is not 2.4");
+    }
+
+    #[test]
+    fn a_switchs_tag_is_looked_behind() {
+        let rules = compile(&["arp"]).unwrap();
+        for tag in [0, 4, 8] {
+            let (macs, rest) = (&arp()[..12], &arp()[12..]);
+            let frame = [macs, &[0x40; 8][..tag], rest].concat();
+            let len = frame.len() as u32;
+            let file = [words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1, 1, 2, len, len]), frame].concat();
+            for stripped in [0, 4, 8] {
+                let counted = count(&rules[0], stripped, file.as_slice()).unwrap();
+                assert_eq!(counted, Matched { packets: 1, matched: (stripped == tag).into() });
+            }
+        }
+        assert_eq!(untagged(&[1; 14], 4), [1; 12], "it ends within the tag");
     }
 }
