@@ -32,6 +32,7 @@ mod parse;
 mod tables;
 mod terms;
 
+use std::cell::OnceCell;
 use std::ops::Deref;
 
 pub use error::RuleError;
@@ -91,7 +92,7 @@ impl Rule {
     #[must_use]
     pub fn matcher(&self) -> Matcher<'_> {
         let tags = self.terms.iter().map(|term| term.tags).max().unwrap_or(0);
-        Matcher { terms: &self.terms, tags, filter: Filter::compile(&self.tree) }
+        Matcher { terms: &self.terms, tags, tree: &self.tree, filter: OnceCell::new() }
     }
 }
 
@@ -101,7 +102,9 @@ pub struct Matcher<'a> {
     terms: &'a [Term],
     /// How many tags it may look behind.
     tags: usize,
-    filter: Filter,
+    tree: &'a Tree,
+    /// Made for the first frame that needs it: with hundreds of words that takes a second.
+    filter: OnceCell<Filter>,
 }
 
 impl Matcher<'_> {
@@ -128,7 +131,7 @@ impl Matcher<'_> {
     /// by ways that have nothing in common.
     #[must_use]
     pub fn matches_in_order(&self, frame: &[u8]) -> bool {
-        self.filter.matches(frame)
+        self.filter.get_or_init(|| Filter::compile(self.tree)).matches(frame)
     }
 }
 

@@ -8,6 +8,7 @@
 //! The graphs are those that `tcpdump -O -d` prints (libpcap's `gencode.c`), and after optimization those that
 //! `tcpdump -d` prints, but for tests that are twice in them.
 
+mod dominance;
 mod optimize;
 
 use umemd_common::key::End;

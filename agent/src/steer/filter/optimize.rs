@@ -6,10 +6,12 @@
 //!   (`and_pullup`),
 //! - a comparison of masked bits with 0 becomes a test of bits (`opt_peep`).
 //!
-//! What comes of it depends on the order, down to that in lists; so these are the same lists.
+//! What comes of it depends on the order, down to that in lists; so these are the same lists. Only what dominates a
+//! block is found otherwise ([`Dominance`]).
 
 use std::collections::HashMap;
 
+use super::dominance::{Dominance, Successors};
 use super::{Compare, Filter, Look, Next, Node, Test};
 
 /// Changes in a row that only move edges, after which it gives up; as libpcap does.
@@ -59,10 +61,6 @@ impl Bits {
         self.0[member / 64] |= 1 << (member % 64);
     }
 
-    fn contains(&self, member: usize) -> bool {
-        self.0[member / 64] >> (member % 64) & 1 != 0
-    }
-
     fn members(&self) -> impl Iterator<Item = usize> {
         self.0.iter().enumerate().flat_map(|(place, word)| {
             let mut left = *word;
@@ -91,8 +89,6 @@ struct Block {
     seen: Option<Look>,
     /// The longest way to an end.
     level: usize,
-    /// The blocks that every way to this one goes through, itself included.
-    dominators: Bits,
     /// For both edges out of this block, the edges that every way along them goes through.
     edge_dominators: [Bits; 2],
     /// The edges that lead here.
@@ -107,13 +103,23 @@ struct Graph {
     levels: Vec<Vec<usize>>,
     /// Which end means that the frame matches.
     matches: Option<usize>,
+    dominance: Dominance,
+    /// Whether dominance is that of the graph as it is now: a pass begins with that before any edge was moved.
+    knows_moves: bool,
     change: Change,
 }
 
 impl Graph {
     fn new(nodes: &[Node], root: usize) -> Self {
-        let mut graph =
-            Self { blocks: Vec::new(), root: 0, levels: Vec::new(), matches: None, change: Change::None };
+        let mut graph = Self {
+            blocks: Vec::new(),
+            root: 0,
+            levels: Vec::new(),
+            matches: None,
+            dominance: Dominance::default(),
+            knows_moves: false,
+            change: Change::None,
+        };
         let mut order = Vec::new();
         let mut numbers = HashMap::new();
         // A list instead of recursion: alternatives may be thousands of tests deep.
@@ -140,7 +146,6 @@ impl Graph {
                 next: node.map_or([0; 2], |node| [node.no, node.yes].map(|next| numbers[&next])),
                 seen: None,
                 level: 0,
-                dominators: Bits::none(len),
                 edge_dominators: [Bits::none(2 * len), Bits::none(2 * len)],
                 arriving: Vec::new(),
             }
@@ -152,7 +157,8 @@ impl Graph {
     fn pass(&mut self) -> Change {
         self.change = Change::None;
         self.find_levels();
-        self.find_dominators();
+        self.dominance = self.dominance();
+        self.knows_moves = false;
         self.find_edge_dominators();
         for number in self.downward() {
             let block = &mut self.blocks[number];
@@ -229,21 +235,23 @@ impl Graph {
         self.levels.iter().rev().flatten().copied().collect()
     }
 
-    fn find_dominators(&mut self) {
-        let len = self.blocks.len();
-        for block in &mut self.blocks {
-            block.dominators = Bits::all(len);
-        }
-        self.blocks[self.root].dominators = Bits::none(len);
-        for number in self.downward() {
-            self.blocks[number].dominators.insert(number);
-            if !self.is_end(number) {
-                let dominators = self.blocks[number].dominators.clone();
-                for next in self.blocks[number].next {
-                    self.blocks[next].dominators.intersect(&dominators);
-                }
-            }
-        }
+    fn dominance(&self) -> Dominance {
+        Dominance::new(&self.downward(), self.blocks.len(), |block| self.successors(block))
+    }
+
+    /// The tests that a block leads to.
+    fn successors(&self, block: usize) -> Successors {
+        self.blocks[block]
+            .next
+            .map(|next| Some(next).filter(|next| !self.is_end(block) && !self.is_end(*next)))
+    }
+
+    /// Leads an edge elsewhere, and keeps up dominance with it.
+    fn redirect(&mut self, edge: Edge, to: usize) {
+        let [before, now] =
+            [self.next(edge), to].map(|block| Some(block).filter(|block| !self.is_end(*block)));
+        self.lead(edge, to);
+        self.dominance.redirect(edge.0, before, now);
     }
 
     /// The number of an edge in [`Block::edge_dominators`], in whose order they are tried.
@@ -343,10 +351,11 @@ impl Graph {
             return;
         }
         let exit = self.next((block, !along));
-        let in_chain = |graph: &Self, number: usize| {
+        self.dominance.begin();
+        let in_chain = |graph: &mut Self, number: usize| {
             !graph.is_end(number)
                 && graph.next((number, !along)) == exit
-                && graph.blocks[number].dominators.contains(block)
+                && graph.dominance.is_dominated(number, block)
         };
         let mut differs = (first.0, self.next((first.0, true)) == block);
         let mut at_top = true;
@@ -373,18 +382,23 @@ impl Graph {
             same = (number, along);
         }
         let pulled = self.next(same);
-        self.lead(same, self.next((pulled, along)));
-        self.lead((pulled, along), self.next(differs));
+        self.redirect(same, self.next((pulled, along)));
+        self.redirect((pulled, along), self.next(differs));
         if at_top {
             for (from, _) in self.blocks[block].arriving.clone() {
                 let outcome = self.next((from, true)) == block;
-                self.lead((from, outcome), pulled);
+                self.redirect((from, outcome), pulled);
             }
         } else {
-            self.lead(differs, pulled);
+            self.redirect(differs, pulled);
         }
+        if !std::mem::replace(&mut self.knows_moves, true) {
+            self.dominance = self.dominance();
+        }
+        let mut dominance = std::mem::take(&mut self.dominance);
+        dominance.settle(|block| self.successors(block));
+        self.dominance = dominance;
         self.changed(Change::Edges);
-        self.find_dominators();
     }
 
     fn into_filter(self) -> Filter {

@@ -2,6 +2,8 @@
 
 mod against_oracle;
 
+use std::time::{Duration, Instant};
+
 use oracle::Frame;
 use umemd_common::decision::Action;
 use umemd_common::{Decision, judge};
@@ -264,6 +266,31 @@ fn neither_depth_nor_width_is_without_end() {
         let bytes = Frame { cut: Some(cut), ..Frame::udp(7, 8) }.bytes();
         assert_eq!(matcher.matches(&bytes), cut >= 38, "{cut}");
     }
+}
+
+/// As many alternatives as there may be: the time that tcpdump itself takes grows with their third power.
+#[test]
+fn the_widest_rule_is_soon_ready_for_cut_frames() {
+    let ports: Vec<String> = (1..=256).map(|port| format!("port {port}")).collect();
+    let rules = compile(&[ports.join(" or ")]).unwrap();
+    let started = Instant::now();
+    let matcher = rules[0].matcher();
+    for (port, cut, expected) in [(200, 38, true), (200, 37, false), (257, 38, false)] {
+        let bytes = Frame { cut: Some(cut), ..Frame::udp(7000, port) }.bytes();
+        assert_eq!(matcher.matches(&bytes), expected, "{port} cut at {cut}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// It is for cut frames alone.
+#[test]
+fn tcpdumps_tests_are_not_compiled_before_a_frame_needs_them() {
+    let rules = compile(&["udp port 7 or arp"]).unwrap();
+    let matcher = rules[0].matcher();
+    assert!(matcher.matches(&Frame::udp(7, 8).bytes()));
+    assert!(matcher.filter.get().is_none());
+    assert!(!matcher.matches(&Frame { cut: Some(30), ..Frame::udp(7, 8) }.bytes()));
+    assert!(matcher.filter.get().is_some());
 }
 
 #[test]
