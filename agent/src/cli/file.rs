@@ -402,6 +402,10 @@ mod tests {
         let path = env::temp_dir().join(format!("umemd-test-{}-rules.toml", process::id()));
         for (text, said) in [
             ("[[rule]]\nmatch = 'arp'\nqueues = [64]\n", "line 3, column 10\n  |\n3 | queues = [64]\n"),
+            (
+                "[[rule]]\nmatch = 'arp'\nqueues = []\n",
+                "line 3, column 10\n  |\n3 | queues = []\n  |          ^^\nrule `rule1` steers on no queue",
+            ),
             ("[[rule]]\nmatch = 'arp'\n[[rule]]\nname = 'rule1'\nmatch = 'ip'\n", ""),
             (
                 "[[rule]]\nmatch = 'arp'\nname = 'a'\n[[rule]]\nmatch = 'ip'\nname = 'a'\n",

@@ -155,7 +155,9 @@ impl Blame {
         match error {
             SetError::Rule(error) => Some(Self::Match(error.expression().to_owned())),
             SetError::Name(name) | SetError::Twice(name) => rule(name, "name"),
-            SetError::Queue { rule: name, .. } | SetError::NoSteer(name) => rule(name, "queues"),
+            SetError::Queue { rule: name, .. } | SetError::NoQueues(name) | SetError::NoSteer(name) => {
+                rule(name, "queues")
+            }
             SetError::TooMany(_) => Some(Self::RuleAt(MAX_RULES as usize)),
             SetError::Tables(TablesError::Shapes { rule: name, .. }) => rule(name, "match"),
             SetError::Tables(TablesError::Units { .. }) => None,

@@ -186,6 +186,9 @@ pub enum SetError {
         /// The queue.
         queue: u32,
     },
+    /// A rule that is limited to no queue at all.
+    #[error("rule `{0}` steers on no queue; name some, or leave its queues away for all")]
+    NoQueues(String),
     /// Queues of a rule that does not steer.
     #[error("rule `{0}` does not steer, and only `steer` can be limited to queues; leave its queues away")]
     NoSteer(String),
@@ -227,6 +230,9 @@ impl RuleSet {
             }
             if spec.queues.is_some() && spec.action != Action::Redirect {
                 return Err(SetError::NoSteer(spec.name));
+            }
+            if spec.queues == Some(0) {
+                return Err(SetError::NoQueues(spec.name));
             }
             let Meaning { terms, tree } = parse::parse(&spec.expression)?;
             rules.push(Rule { spec, terms: terms.into_terms(), tree });
