@@ -174,7 +174,7 @@ fn who_adds_a_rule_about_tags_learns_that_they_are_taken_away() {
     let add = |expression| agent.tell(&["rule", "add", expression, "--json"]);
     assert_eq!(add(OTHER).stderr, "", "no tag is looked for");
     // Each time, and not only at the first.
-    for expression in ["vlan 5", "vlan 6 and arp"] {
+    for expression in ["vlan 5", "vlan 6 and arp", "ether proto 0x8100"] {
         let told = add(expression);
         assert!(told.stderr.contains(MEND), "{}", told.stderr);
         assert!(told.json()["warnings"][0].as_str().expect("a sentence").contains(MEND));
@@ -192,7 +192,10 @@ fn a_rule_may_be_limited_to_queues() {
     let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
     let near = &lab.pair().near;
     let agent = lab.agent(&["--steer", OTHER, "--handler", "reflect"]).start();
-    agent.tell(&["rule", "add", STEER, "--name", "first", "--queues", "0"]).ok();
+    let told = agent.tell(&["rule", "add", STEER, "--name", "first", "--queues", "0"]);
+    assert_eq!((told.code, &told.stderr[..]), (Some(0), ""));
+    let told = agent.tell(&["rule", "add", OTHER, "--name", "nowhere", "--queues", "5"]);
+    assert!(told.stderr.contains("rule `nowhere` steers nothing on near0"), "{}", told.stderr);
     let stack = Wire::listen(&lab.near, near.port(PORT));
     let (mut sent, mut passed) = (0, 0);
     // Which queue a flow takes is the kernel's to choose.

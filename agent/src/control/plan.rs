@@ -158,7 +158,7 @@ impl Plan {
                 "rules look behind the {bytes} bytes of tag that the switch at {name} puts into frames"
             );
         }
-        if let Some(warning) = self.tags_taken_away(&config.rules) {
+        for warning in self.warnings(&config.rules) {
             log::warn!("{warning}");
         }
         let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config, self.headroom));
@@ -171,13 +171,31 @@ impl Plan {
         }
     }
 
+    /// What to say of rules that will not do here what was hoped.
+    pub(super) fn warnings(&self, rules: &RuleSet) -> Vec<String> {
+        self.tags_taken_away(rules).into_iter().chain(self.idle(rules)).collect()
+    }
+
+    /// What to say if rules steer on queues only that are not served.
+    fn idle(&self, rules: &RuleSet) -> Option<String> {
+        let mut idle = rules.idle_on(&self.queues);
+        let (first, others) = (idle.next()?, idle.count());
+        let others = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+        Some(format!(
+            "rule `{first}`{others} steers nothing on {}: none of its queues is served there; umemd serves {}, and \
+             --queues chooses others",
+            self.link.name,
+            self.queues.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+        ))
+    }
+
     /// What to say if rules look for VLAN tags that the NIC takes away.
-    pub(super) fn tags_taken_away(&self, rules: &RuleSet) -> Option<String> {
+    fn tags_taken_away(&self, rules: &RuleSet) -> Option<String> {
         let taken = rules.look_for_tags() && ethtool::takes_vlan_tags(&self.link.name).unwrap_or(false);
         taken.then(|| {
             format!(
-                "{0} takes VLAN tags away before the XDP program sees them: rules with `vlan` will not match; \
-                 leave them on: ethtool -K {0} rxvlan off (on a veth also txvlan off at the other end)",
+                "{0} takes VLAN tags away before the XDP program sees them: rules that look for them will not \
+                 match; leave them on: ethtool -K {0} rxvlan off (on a veth also txvlan off at the other end)",
                 self.link.name,
             )
         })

@@ -146,7 +146,7 @@ impl Agent {
         let rules = &self.common.config().rules;
         let mut warnings = Vec::new();
         let _ = self.each_device(|device| {
-            warnings.extend(device.plan.tags_taken_away(rules));
+            warnings.extend(device.plan.warnings(rules));
             Ok(())
         });
         warnings

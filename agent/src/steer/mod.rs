@@ -43,7 +43,12 @@ pub use tables::{Image, TablesError, action_name};
 pub use terms::Term;
 use thiserror::Error;
 use umemd_common::decision::Action;
+use umemd_common::key::field;
 use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
+
+/// The types of VLAN tags that NICs take away.
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
 
 /// A rule as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,10 +248,20 @@ impl RuleSet {
         Ok(set)
     }
 
-    /// Whether a rule looks for VLAN tags, or behind them.
+    /// Whether a rule looks for VLAN tags, or behind them, so that it matches otherwise where a NIC takes tags away.
     #[must_use]
     pub fn look_for_tags(&self) -> bool {
-        self.rules.iter().flat_map(Rule::terms).any(|term| term.tags > 0)
+        self.rules.iter().flat_map(Rule::terms).any(|Term { rule, tags }| {
+            let ether_proto = rule.mask.fields() & field::ETHER_PROTO != 0;
+            *tags > 0 || ether_proto && [ETH_P_8021Q, ETH_P_8021AD].contains(&rule.value.ether_proto())
+        })
+    }
+
+    /// The rules that steer on none of these queues, by name.
+    pub fn idle_on(&self, queues: &[u32]) -> impl Iterator<Item = &str> {
+        let on = queues.iter().filter_map(|queue| 1_u64.checked_shl(*queue)).fold(0, |all, one| all | one);
+        let idle = move |rule: &&Rule| rule.spec.queues.is_some_and(|queues| queues & on == 0);
+        self.rules.iter().filter(idle).map(|rule| rule.spec.name.as_str())
     }
 
     /// The rules as they were given.

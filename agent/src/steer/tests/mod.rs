@@ -354,6 +354,47 @@ fn what_is_wrong_behind_a_tag_is_noted() {
 }
 
 #[test]
+fn who_looks_for_tags_is_known() {
+    for (expression, looks) in [
+        ("udp port 7", false),
+        ("ether proto 0x88cc or all", false),
+        ("udp or vlan", true),
+        ("arp or ether proto 0x8100", true),
+        ("ether proto 0x88a8 and ether host 2:0:0:0:0:1", true),
+        // No NIC takes this one away.
+        ("ether proto 0x9100", false),
+    ] {
+        assert_eq!(compile(&[expression]).unwrap().look_for_tags(), looks, "{expression}");
+    }
+}
+
+#[test]
+fn a_rule_that_steers_on_no_queue_is_refused() {
+    let nowhere = RuleSpec { queues: Some(0), ..RuleSpec::steer("a", "arp") };
+    let error = RuleSet::compile(vec![nowhere], DefaultAction::Pass).unwrap_err();
+    assert_eq!(error, SetError::NoQueues("a".to_owned()));
+}
+
+#[test]
+fn rules_that_steer_on_none_of_the_queues_are_known() {
+    let on = |name: &str, queues: Option<&[u32]>| {
+        let queues = queues.map(|queues| queue_bits(name, queues).unwrap());
+        RuleSpec { queues, ..RuleSpec::steer(name, "arp") }
+    };
+    let specs = vec![on("all", None), on("some", Some(&[1, 5])), on("other", Some(&[5, 63]))];
+    let rules = RuleSet::compile(specs, DefaultAction::Pass).unwrap();
+    for (queues, idle) in [
+        (&[0, 1][..], &["other"][..]),
+        (&[63], &["some"]),
+        // No rule can name this one.
+        (&[64], &["some", "other"]),
+        (&[5], &[]),
+    ] {
+        assert_eq!(rules.idle_on(queues).collect::<Vec<_>>(), idle, "{queues:?}");
+    }
+}
+
+#[test]
 fn only_who_steers_is_limited_to_queues() {
     for (action, is_taken) in [(Action::Redirect, true), (Action::Pass, false), (Action::Drop, false)] {
         let limited = RuleSpec { action, queues: Some(1), ..RuleSpec::steer("a", "arp") };
