@@ -33,6 +33,11 @@ pub enum Command {
     #[command(subcommand)]
     Rule(RuleCommand),
     /// Let a running agent read its --config again, and wait until it has.
+    ///
+    /// The rules of the file and its default are put in force in the place of
+    /// all others: rules that `umemd rule add` brought and the file does not
+    /// have are gone then. Only rules and default may have changed; whatever
+    /// else has takes a restart, and refuses the file as a whole.
     Reload(ChangeArgs),
     /// Say what works here and what does not, why, and what mends it; changes
     /// nothing.

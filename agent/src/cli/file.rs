@@ -309,7 +309,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{env, process};
+    use std::{collections::BTreeSet, env, process};
 
     use clap::Parser as _;
 
@@ -344,8 +344,22 @@ mod tests {
         // What is commented out is an example too: of a key that there is, with a value that it takes.
         let all: String =
             text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
-        let file: File = toml::from_str(&all).unwrap_or_else(|error| panic!("{error}"));
-        assert!(file.frames.is_some() && file.capture.file.is_some() && file.generate.dst_mac.is_some());
+        let _: File = toml::from_str(&all).unwrap_or_else(|error| panic!("{error}"));
+        let said: toml::Table = all.parse().unwrap();
+        let keys = |table: &toml::Table| table.keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(keys(&said), known::<File>());
+        assert_eq!(keys(said["capture"].as_table().unwrap()), known::<CaptureTable>());
+        assert_eq!(keys(said["generate"].as_table().unwrap()), known::<GenerateTable>());
+        let rules = said["rule"].as_array().unwrap().iter();
+        let of_rules: BTreeSet<String> = rules.flat_map(|rule| keys(rule.as_table().unwrap())).collect();
+        assert_eq!(of_rules, known::<RuleText>());
+    }
+
+    /// The keys of a table, which are said to whom gives another one.
+    fn known<T: for<'de> Deserialize<'de>>() -> BTreeSet<String> {
+        let error = toml::from_str::<T>("'?' = 1").err().unwrap();
+        // Each stands between two of these, and the first one is `?`.
+        error.message().split('`').skip(3).step_by(2).map(str::to_owned).collect()
     }
 
     #[test]
@@ -376,7 +390,18 @@ mod tests {
             ),
             ("iface = ['eth0'\n", "line 1"),
             ("iface = ['eth0']\nleak-after = 'soon'\n", "line 2"),
-            ("[[rule]]\nmatch = 'arp'\nactoin = 'drop'\n", "unknown field `actoin`"),
+            (
+                "[[rule]]\nmatch = 'arp'\nactoin = 'drop'\n",
+                "line 3, column 1\n  |\n3 | actoin = 'drop'\n  | ^^^^^^\nunknown field `actoin`",
+            ),
+            (
+                "[capture]\nfile = 'x'\n snaplem = 96\n",
+                "line 3, column 2\n  |\n3 |  snaplem = 96\n  |  ^^^^^^^\nunknown field `snaplem`",
+            ),
+            (
+                "[generate]\nrates = 1\n",
+                "line 2, column 1\n  |\n2 | rates = 1\n  | ^^^^^\nunknown field `rates`",
+            ),
             (
                 "iface = ['eth0']\n[[rule]]\nname = 'a'\nmatch = 'udp dst prot 7'\n",
                 "line 4: bad rule: expected `port` or `portrange`, not `prot`\n  udp dst prot 7\n          ^^^^\n",

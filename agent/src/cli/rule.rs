@@ -169,7 +169,8 @@ pub struct ChangeArgs {
     #[command(flatten)]
     pub control: ControlArgs,
 
-    /// Do it even if that cuts a connection to this machine.
+    /// Do it even if that cuts a connection to this machine, or ARP, neighbour
+    /// discovery or DHCP on the way to its router.
     #[arg(long)]
     pub force: bool,
 

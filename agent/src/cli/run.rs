@@ -94,7 +94,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub leak_after: Option<Duration>,
 
-    /// Take the frames even if that cuts a connection to this machine.
+    /// Take the frames even if that cuts a connection to this machine, or ARP,
+    /// neighbour discovery or DHCP on the way to its router.
     #[arg(long)]
     pub force: bool,
 
