@@ -230,7 +230,7 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
-    use crate::steer::guard::{Cut, LockOut, Upkeep};
+    use crate::steer::guard::{Cut, LockOut, Need, Party, Tags, Upkeep};
 
     const FILE: &str = "\
 iface = ['eth0', 'eth1', 'eth0']
@@ -257,7 +257,9 @@ queues = [64]
     }
 
     fn locked_out(rule: &str) -> LockOutError {
-        LockOutError::LockedOut(vec![LockOut { rule: rule.to_owned(), cut: Cut::Upkeep(Upkeep::Arp) }])
+        let [from, to] = ["10.0.0.1", "10.0.0.5"].map(|ip| Party::Known(ip.parse().unwrap()));
+        let cut = Cut::Upkeep(Need { upkeep: Upkeep::Arp, tags: Tags::NONE, from, to });
+        LockOutError::LockedOut(vec![LockOut { rule: rule.to_owned(), cut }])
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(super) fn make(config: &RunConfig, names: &[String]) -> Result<Vec<Plan>> {
             return Err(NicError::Down { name: name.clone() }.into());
         }
         if !config.force {
-            guard::refuse_lock_out(&config.rules, &surroundings.facts(link))
+            guard::refuse_lock_out(&config.rules, None, &surroundings.facts(link))
                 .with_context(|| format!("will not attach to {name}"))?;
         }
         plans.push(Plan::new(config, link.clone())?);

@@ -14,10 +14,7 @@ use super::{
 use crate::{
     config::RunConfig,
     protocol::{self, Changed, ListedRule, OtherAction, Refusal, RuleListing, RuleText},
-    steer::{
-        DefaultAction, RuleSet, RuleSpec, SetError,
-        guard::{self, LockOutError},
-    },
+    steer::{DefaultAction, RuleSet, RuleSpec, SetError, guard},
 };
 
 impl Agent {
@@ -167,23 +164,12 @@ impl Agent {
         let mut harmless = true;
         self.each_device(|device| {
             let link = &device.plan.link;
-            let facts = surroundings.facts(link);
-            let connections = match guard::connections_on(&facts) {
-                Ok(connections) => connections,
-                Err(_) if force => {
-                    harmless = false;
-                    return Ok(());
-                }
-                Err(source) => return Err(LockOutError::Unknown { source }.into()),
-            };
-            let mut cut = guard::check(rules, &connections, &facts.default_routes);
-            harmless &= cut.is_empty();
-            let already = guard::check(before, &connections, &facts.default_routes);
-            cut.retain(|new| already.iter().all(|old| old.cut != new.cut));
-            if cut.is_empty() || force {
-                return Ok(());
+            match guard::refuse_lock_out(rules, Some(before), &surroundings.facts(link)) {
+                Ok(cuts_nothing) => harmless &= cuts_nothing,
+                Err(_) if force => harmless = false,
+                Err(error) => return Err(error).with_context(|| format!("not changed on {}", link.name)),
             }
-            Err(LockOutError::LockedOut(cut)).with_context(|| format!("not changed on {}", link.name))
+            Ok(())
         })?;
         Ok(harmless)
     }

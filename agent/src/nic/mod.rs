@@ -19,7 +19,7 @@ pub use switch::{SwitchTag, tagging};
 
 use thiserror::Error;
 
-use crate::steer::guard::{InterfaceFacts, LocalAddress};
+use crate::steer::guard::{InterfaceFacts, LeavingRoute, LocalAddress, Tag, Tags};
 use queues::MAX_QUEUES;
 
 /// Why an interface cannot be used.
@@ -102,8 +102,8 @@ pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'
     })
 }
 
-/// What the lock-out guard must know of an interface: the addresses that are reached through it, and whether
-/// this machine's default route leaves by it.
+/// What the lock-out guard must know of an interface: the addresses that are reached through it, and the routes that
+/// leave by it.
 ///
 /// Frames for a bridge, a bond or a VLAN device arrive through the interface below it, those for a VLAN with its
 /// tag. So its own addresses count, and those of every device on top of it. An address of a device that nothing
@@ -111,7 +111,7 @@ pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'
 /// every VLAN on it.
 pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route]) -> InterfaceFacts {
     // Each device with the tags of its frames, the outermost first.
-    let mut related: Vec<(u32, Vec<u16>)> = vec![(link.index, Vec::new())];
+    let mut related: Vec<(u32, Vec<Tag>)> = vec![(link.index, Vec::new())];
     let mut next = 0;
     while let Some((below, tags)) = related.get(next).cloned() {
         next += 1;
@@ -124,27 +124,34 @@ pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route
             }
         }
     }
-    let tags_of = |index: u32| related.iter().find(|(i, _)| *i == index).map(|(_, tags)| tags.clone());
+    let tags_of = |index: u32| related.iter().find(|(i, _)| *i == index).map(|(_, tags)| Tags::of(tags));
     let passive = |index| links.iter().any(|link| link.index == index && link.passive);
-    let everywhere: BTreeSet<&Vec<u16>> = related.iter().map(|(_, tags)| tags).collect();
+    let everywhere: BTreeSet<Tags> = related.iter().map(|(_, tags)| Tags::of(tags)).collect();
     InterfaceFacts {
         local_addresses: addresses
             .iter()
-            .flat_map(|Address { index, ip }| {
-                let tags: Vec<Vec<u16>> = match tags_of(*index) {
+            .flat_map(|Address { index, prefix, dynamic }| {
+                let tags: Vec<Tags> = match tags_of(*index) {
                     Some(tags) => vec![tags],
-                    None if passive(*index) && !ip.is_loopback() => {
-                        everywhere.iter().copied().cloned().collect()
+                    None if passive(*index) && !prefix.ip.is_loopback() => {
+                        everywhere.iter().copied().collect()
                     }
                     None => Vec::new(),
                 };
-                tags.into_iter().map(|vlans| LocalAddress { ip: *ip, vlans })
+                let on_link = tags_of(*index).is_some();
+                tags.into_iter().map(move |tags| LocalAddress {
+                    prefix: *prefix,
+                    dynamic: *dynamic,
+                    on_link,
+                    tags,
+                })
             })
             .collect(),
-        default_routes: routes
+        routes: routes
             .iter()
-            .filter(|route| route.is_default)
-            .filter_map(|route| tags_of(route.output?))
+            .filter_map(|Route { destination, gateway, output }| {
+                Some(LeavingRoute { destination: *destination, gateway: *gateway, tags: tags_of(*output)? })
+            })
             .collect(),
     }
 }
@@ -152,10 +159,11 @@ pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::steer::guard::Prefix;
 
     fn link(index: u32, name: &str, master: Option<u32>, lower: Option<u32>) -> Link {
         let passive = name == "lo";
-        let vlan = name.split_once('.').and_then(|(_, id)| id.parse().ok());
+        let vlan = name.split_once('.').and_then(|(_, id)| id.parse().ok()).map(tag);
         Link {
             index,
             name: name.into(),
@@ -172,12 +180,21 @@ mod tests {
         }
     }
 
-    fn local(ip: &str, vlans: &[u16]) -> LocalAddress {
-        LocalAddress { ip: ip.parse().unwrap(), vlans: vlans.to_vec() }
+    fn tag(id: u16) -> Tag {
+        Tag { tpid: 0x8100, id }
     }
 
-    fn address(index: u32, ip: &str) -> Address {
-        Address { index, ip: ip.parse().unwrap() }
+    fn prefix(text: &str) -> Prefix {
+        let (ip, bits) = text.split_once('/').unwrap();
+        Prefix { ip: ip.parse().unwrap(), bits: bits.parse().unwrap() }
+    }
+
+    fn local(address: &str, on_link: bool, tags: &[Tag]) -> LocalAddress {
+        LocalAddress { prefix: prefix(address), dynamic: false, on_link, tags: Tags::of(tags) }
+    }
+
+    fn address(index: u32, address: &str) -> Address {
+        Address { index, prefix: prefix(address), dynamic: false }
     }
 
     #[test]
@@ -189,26 +206,50 @@ mod tests {
             link(4, "br0.7", None, Some(3)),
             link(5, "eth1", None, None),
         ];
-        let addresses =
-            [address(1, "127.0.0.1"), address(3, "10.0.0.1"), address(4, "10.7.0.1"), address(5, "10.9.0.1")];
-        let routes = [Route { is_default: true, output: Some(4) }];
+        let addresses = [
+            address(1, "127.0.0.1/8"),
+            address(3, "10.0.0.1/24"),
+            address(4, "10.7.0.1/24"),
+            address(5, "10.9.0.1/24"),
+        ];
+        let gateway = Some("10.7.0.254".parse().unwrap());
+        let routes = [
+            Route { destination: prefix("0.0.0.0/0"), gateway, output: 4 },
+            Route { destination: prefix("10.0.0.0/24"), gateway: None, output: 3 },
+        ];
 
         let eth0 = facts(&links[1], &links, &addresses, &routes);
-        assert_eq!(eth0.local_addresses, [local("10.0.0.1", &[]), local("10.7.0.1", &[7])]);
-        assert_eq!(eth0.default_routes, [[7]]);
+        let seven = [tag(7)];
+        assert_eq!(
+            eth0.local_addresses,
+            [local("10.0.0.1/24", true, &[]), local("10.7.0.1/24", true, &seven)]
+        );
+        let leaving = |destination, gateway, tags: &[Tag]| LeavingRoute {
+            destination: prefix(destination),
+            gateway,
+            tags: Tags::of(tags),
+        };
+        assert_eq!(eth0.routes, [leaving("0.0.0.0/0", gateway, &seven), leaving("10.0.0.0/24", None, &[])]);
 
         let eth1 = facts(&links[4], &links, &addresses, &routes);
-        assert_eq!(eth1.local_addresses, [local("10.9.0.1", &[])]);
-        assert_eq!(eth1.default_routes, [[0; 0]; 0]);
+        assert_eq!(eth1.local_addresses, [local("10.9.0.1/24", true, &[])]);
+        assert_eq!(eth1.routes, []);
     }
 
     #[test]
     fn an_address_of_loopback_counts_everywhere_unless_it_never_leaves_the_machine() {
         let links = [link(1, "lo", None, None), link(2, "eth0", None, None)];
-        let addresses =
-            [address(1, "127.0.0.1"), address(1, "::1"), address(1, "10.55.0.1"), address(2, "10.0.0.1")];
+        let addresses = [
+            address(1, "127.0.0.1/8"),
+            address(1, "::1/128"),
+            address(1, "10.55.0.1/32"),
+            address(2, "10.0.0.1/24"),
+        ];
         let eth0 = facts(&links[1], &links, &addresses, &[]);
-        assert_eq!(eth0.local_addresses, [local("10.55.0.1", &[]), local("10.0.0.1", &[])]);
+        assert_eq!(
+            eth0.local_addresses,
+            [local("10.55.0.1/32", false, &[]), local("10.0.0.1/24", true, &[])]
+        );
     }
 
     #[test]

@@ -1,17 +1,23 @@
 //! The three dumps of rtnetlink(7) that the agent needs: links, addresses, routes.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
-        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol,
+        XdpAttached,
     },
-    route::{RouteAttribute, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::steer::guard::{Prefix, Tag};
 
 /// One network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +40,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The device below it: for a VLAN, the one that carries the tagged frames.
     pub lower: Option<u32>,
-    /// The id of its tag, if it is a VLAN.
-    pub vlan: Option<u16>,
+    /// Its tag, if it is a VLAN.
+    pub vlan: Option<Tag>,
     /// `IFLA_NUM_RX_QUEUES`: allocated, not necessarily active.
     pub rx_queues: u32,
     /// The XDP program on it.
@@ -56,17 +62,21 @@ pub struct XdpAttachment {
 pub struct Address {
     /// The interface.
     pub index: u32,
-    /// The address.
-    pub ip: IpAddr,
+    /// The address, and how many of its leading bits its neighbours have in common.
+    pub prefix: Prefix,
+    /// Not `IFA_F_PERMANENT`: it ends unless somebody prolongs it, a DHCP server or a router.
+    pub dynamic: bool,
 }
 
-/// As much of a route as the lock-out guard needs.
+/// As much of a route as the lock-out guard needs; one with several next hops is as many routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Whether it matches every destination.
-    pub is_default: bool,
+    /// Where it leads.
+    pub destination: Prefix,
+    /// The neighbour that takes the packets, unless their destination is one itself.
+    pub gateway: Option<IpAddr>,
     /// The interface that it leaves by.
-    pub output: Option<u32>,
+    pub output: u32,
 }
 
 /// All interfaces of this thread's network namespace (`RTM_GETLINK`).
@@ -112,14 +122,18 @@ pub fn addresses() -> io::Result<Vec<Address>> {
                 _ => None,
             });
             if let Some(ip) = local.or(any) {
-                addresses.push(Address { index: message.header.index, ip });
+                addresses.push(Address {
+                    index: message.header.index,
+                    prefix: Prefix { ip, bits: message.header.prefix_len },
+                    dynamic: !message.header.flags.contains(AddressHeaderFlags::Permanent),
+                });
             }
         }
     })?;
     Ok(addresses)
 }
 
-/// All routes, of IPv4 and IPv6 (`RTM_GETROUTE`).
+/// All unicast routes, of IPv4 and IPv6 (`RTM_GETROUTE`).
 pub fn routes() -> io::Result<Vec<Route>> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -127,17 +141,61 @@ pub fn routes() -> io::Result<Vec<Route>> {
         request.header.address_family = family;
         dump(RouteNetlinkMessage::GetRoute(request), |message| {
             if let RouteNetlinkMessage::NewRoute(message) = message {
-                routes.push(Route {
-                    is_default: message.header.destination_prefix_length == 0,
-                    output: message.attributes.iter().find_map(|a| match a {
-                        RouteAttribute::Oif(index) => Some(*index),
-                        _ => None,
-                    }),
-                });
+                routes.extend(next_hops(&message));
             }
         })?;
     }
     Ok(routes)
+}
+
+/// The route by each of its next hops: the one that it names itself, or those of `RTA_MULTIPATH` (ECMP).
+fn next_hops(message: &RouteMessage) -> Vec<Route> {
+    if message.header.kind != RouteType::Unicast {
+        return Vec::new();
+    }
+    let everywhere = match message.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        _ => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let ip = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => address_of(address),
+        _ => None,
+    });
+    let bits = message.header.destination_prefix_length;
+    let destination = Prefix { ip: ip.unwrap_or(everywhere), bits };
+    let mut routes = Vec::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(output) => {
+                routes.push(Route { destination, gateway: gateway(&message.attributes), output: *output });
+            }
+            RouteAttribute::MultiPath(hops) => routes.extend(hops.iter().map(|hop| Route {
+                destination,
+                gateway: gateway(&hop.attributes),
+                output: hop.interface_index,
+            })),
+            _ => {}
+        }
+    }
+    routes
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => address_of(address),
+        // Of the other family: IPv4 by an IPv6 neighbour.
+        RouteAttribute::Via(RouteVia::Inet(ip)) => Some((*ip).into()),
+        RouteAttribute::Via(RouteVia::Inet6(ip)) => Some((*ip).into()),
+        _ => None,
+    })
+}
+
+fn address_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
 }
 
 fn read(message: &LinkMessage) -> Link {
@@ -162,7 +220,7 @@ fn read(message: &LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => {
                 link.passive |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
-                link.vlan = infos.iter().find_map(vlan_id);
+                link.vlan = infos.iter().find_map(tag);
             }
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
@@ -174,12 +232,17 @@ fn read(message: &LinkMessage) -> Link {
     link
 }
 
-fn vlan_id(info: &LinkInfo) -> Option<u16> {
+fn tag(info: &LinkInfo) -> Option<Tag> {
     let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
-    attributes.iter().find_map(|attribute| match attribute {
+    let id = attributes.iter().find_map(|attribute| match attribute {
         InfoVlan::Id(id) => Some(*id),
         _ => None,
-    })
+    })?;
+    let protocol = attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Protocol(protocol) => Some(*protocol),
+        _ => None,
+    });
+    Some(Tag { tpid: protocol.unwrap_or(VlanProtocol::Ieee8021Q).into(), id })
 }
 
 fn attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
@@ -249,6 +312,8 @@ fn ask(
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::route::RouteNextHop;
+
     use super::*;
 
     #[test]
@@ -264,5 +329,49 @@ mod tests {
     fn addresses_and_routes_can_be_dumped() {
         addresses().unwrap();
         routes().unwrap();
+    }
+    /// What the kernel sends for `default proto static nexthop via 10.0.0.1 dev 2 nexthop via inet6 fe80::1 dev 3`.
+    #[test]
+    fn each_next_hop_of_a_route_is_a_route() {
+        let hop = |interface_index, attribute| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = interface_index;
+            hop.attributes.push(attribute);
+            hop
+        };
+        let (one, other) = (Ipv4Addr::new(10, 0, 0, 1), "fe80::1".parse().unwrap());
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![RouteAttribute::MultiPath(vec![
+            hop(2, RouteAttribute::Gateway(RouteAddress::Inet(one))),
+            hop(3, RouteAttribute::Via(RouteVia::Inet6(other))),
+        ])];
+        let destination = Prefix { ip: Ipv4Addr::UNSPECIFIED.into(), bits: 0 };
+        let ecmp = [
+            Route { destination, gateway: Some(one.into()), output: 2 },
+            Route { destination, gateway: Some(other.into()), output: 3 },
+        ];
+        assert_eq!(next_hops(&message), ecmp);
+
+        message.header.destination_prefix_length = 8;
+        message.attributes = vec![
+            RouteAttribute::Destination(RouteAddress::Inet(Ipv4Addr::new(10, 0, 0, 0))),
+            RouteAttribute::Oif(4),
+        ];
+        let destination = Prefix { ip: Ipv4Addr::new(10, 0, 0, 0).into(), bits: 8 };
+        assert_eq!(next_hops(&message), [Route { destination, gateway: None, output: 4 }]);
+        message.header.kind = RouteType::Unreachable;
+        assert_eq!(next_hops(&message), []);
+    }
+
+    #[test]
+    fn a_vlan_has_the_tag_of_its_protocol() {
+        let tag_of = |attributes| tag(&LinkInfo::Data(InfoData::Vlan(attributes)));
+        let inner = vec![InfoVlan::Id(7)];
+        assert_eq!(tag_of(inner), Some(Tag { tpid: 0x8100, id: 7 }));
+        let outer = vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Ad), InfoVlan::Id(5)];
+        assert_eq!(tag_of(outer), Some(Tag { tpid: 0x88a8, id: 5 }));
+        assert_eq!(tag_of(Vec::new()), None);
     }
 }

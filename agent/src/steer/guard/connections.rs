@@ -10,7 +10,7 @@ use procfs::ProcError;
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::Process;
 
-use super::{InterfaceFacts, two};
+use super::{InterfaceFacts, Tags};
 
 /// An established TCP connection to a local listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,15 +19,18 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The other one.
     pub remote: SocketAddr,
-    /// The ids of the VLAN tags around it, the outermost first, at most two.
-    pub vlans: [Option<u16>; 2],
+    /// The tags around it.
+    pub tags: Tags,
 }
 
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = if self.local.port() == 22 { "ssh" } else { "tcp" };
         write!(f, "{service} {} <- {}", self.local, self.remote)?;
-        self.vlans.iter().flatten().try_for_each(|id| write!(f, ", VLAN {id}"))
+        if self.tags != Tags::NONE {
+            write!(f, ", {}", self.tags)?;
+        }
+        Ok(())
     }
 }
 
@@ -79,8 +82,8 @@ fn select(sockets: &[TcpNetEntry], facts: &InterfaceFacts) -> Vec<Connection> {
         .filter(|(local, _)| listens(*local))
         .flat_map(|(local, remote)| {
             // The same address may be reached in several VLANs.
-            let here = facts.local_addresses.iter().filter(move |address| address.ip == local.ip());
-            here.map(move |address| Connection { local, remote, vlans: two(&address.vlans) })
+            let here = facts.local_addresses.iter().filter(move |address| address.prefix.ip == local.ip());
+            here.map(move |address| Connection { local, remote, tags: address.tags })
         })
         .collect()
 }
@@ -96,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::steer::compile;
-    use crate::steer::guard::{LocalAddress, LockOutError, refuse_lock_out};
+    use crate::steer::guard::{LocalAddress, LockOutError, Prefix, refuse_lock_out};
 
     /// A listener, a connection to it, and its other end.
     fn connect(address: &str) -> (TcpListener, TcpStream, TcpStream) {
@@ -110,8 +113,13 @@ mod tests {
     #[test]
     fn real_connections_are_found_at_the_side_of_the_listener() {
         let facts = |ip: &str| InterfaceFacts {
-            local_addresses: vec![LocalAddress { ip: ip.parse().unwrap(), vlans: Vec::new() }],
-            default_routes: Vec::new(),
+            local_addresses: vec![LocalAddress {
+                prefix: Prefix::of_one(ip.parse().unwrap()),
+                dynamic: false,
+                on_link: false,
+                tags: Tags::NONE,
+            }],
+            routes: Vec::new(),
         };
         for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let Ok(_) = TcpListener::bind(address) else {
@@ -122,17 +130,20 @@ mod tests {
             let ours = Connection {
                 local: canonical(server.local_addr().unwrap()),
                 remote: canonical(server.peer_addr().unwrap()),
-                vlans: [None; 2],
+                tags: Tags::NONE,
             };
             let theirs =
-                Connection { local: client.local_addr().unwrap(), remote: ours.local, vlans: [None; 2] };
+                Connection { local: client.local_addr().unwrap(), remote: ours.local, tags: Tags::NONE };
             let found = connections_on(&facts("127.0.0.1")).unwrap();
             assert!(found.contains(&ours), "{address}: {ours} among {found:?}");
             assert!(!found.contains(&theirs), "{address}: {theirs} has no listener");
             assert!(!connections_on(&facts("192.0.2.1")).unwrap().contains(&ours));
 
             let rules = compile(&[format!("tcp dst port {}", ours.local.port())]).unwrap();
-            assert!(matches!(refuse_lock_out(&rules, &facts("127.0.0.1")), Err(LockOutError::LockedOut(_))));
+            assert!(matches!(
+                refuse_lock_out(&rules, None, &facts("127.0.0.1")),
+                Err(LockOutError::LockedOut(_))
+            ));
             drop(listener);
             assert!(!connections_on(&facts("127.0.0.1")).unwrap().contains(&ours), "nobody listens any more");
         }
