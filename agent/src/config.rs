@@ -72,8 +72,8 @@ pub struct RunConfig {
     pub json: bool,
     /// How long a frame may be kept before it is taken for leaked.
     pub leak_after: Duration,
-    /// Skip the lock-out guard.
-    pub force: bool,
+    /// Rules that somebody forced: what these cut off, the lock-out guard lets the rules in force cut off, too.
+    pub forced: Option<Arc<RuleSet>>,
     /// The tag of a switch chip; `None`: as sysfs says.
     pub switch_tag: Option<SwitchTag>,
     /// Let the XDP program log.
@@ -109,7 +109,7 @@ impl RunConfig {
             leak_after,
             duration,
             json,
-            force: _,
+            forced: _,
             switch_tag,
             log_program,
             source: _,

@@ -406,8 +406,10 @@ impl RunArgs {
         if json && capture.as_ref().is_some_and(|capture| capture.file.is_none()) {
             return Err(ConfigError::Contradiction("--json and --capture - both write to standard output"));
         }
+        let rules = Arc::new(protocol::compile(rules, default.map(Into::into).unwrap_or_default())?);
         Ok(RunConfig {
-            rules: Arc::new(protocol::compile(rules, default.map(Into::into).unwrap_or_default())?),
+            forced: force.then(|| Arc::clone(&rules)),
+            rules,
             handler: handler.unwrap_or(HandlerArg::Drop).with(to, &ifaces, generate)?,
             ifaces,
             netns,
@@ -444,7 +446,6 @@ impl RunArgs {
             duration,
             json,
             leak_after: leak_after.unwrap_or(Duration::from_secs(60)),
-            force,
             switch_tag: match switch_tag {
                 None | Some(SwitchTagArg::Auto) => None,
                 Some(SwitchTagArg::None) => Some(SwitchTag::None),

@@ -67,8 +67,9 @@ pub(super) fn make(config: &RunConfig, names: &[String]) -> Result<Vec<Plan>> {
         if !link.up {
             return Err(NicError::Down { name: name.clone() }.into());
         }
-        if !config.force {
-            guard::refuse_lock_out(&config.rules, None, &surroundings.facts(link))
+        let forced = config.forced.as_deref();
+        if forced != Some(&*config.rules) {
+            guard::refuse_lock_out(&config.rules, forced, &surroundings.facts(link))
                 .with_context(|| format!("will not attach to {name}"))?;
         }
         plans.push(Plan::new(config, link.clone())?);

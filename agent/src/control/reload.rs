@@ -56,8 +56,9 @@ impl Agent {
                 different.join(", ")
             )));
         }
-        let RunConfig { rules, force: forced, source, .. } = new;
-        self.change_to(rules.as_ref().clone(), force || forced).map_err(|error| {
+        // Whoever forced the rules of the start did not know those of today.
+        let RunConfig { rules, forced: _, source, .. } = new;
+        self.change_to(rules.as_ref().clone(), force).map_err(|error| {
             let error = match source {
                 Some(source) => source.point_at(error),
                 None => error,

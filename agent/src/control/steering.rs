@@ -128,9 +128,13 @@ impl Agent {
         let before = self.common.config();
         let harmless = self.guard(&before.rules, &rules, force)?;
         self.change_rules(&rules).context("the rules are not in force")?;
-        // An interface that comes back is guarded again, unless its rules were forced.
-        let force = !harmless && (force || before.force);
-        self.common.set_config(RunConfig { rules: Arc::clone(&rules), force, ..RunConfig::clone(&before) });
+        // An interface that comes back is guarded again, except for what was forced.
+        let forced = match harmless {
+            true => None,
+            false if force => Some(Arc::clone(&rules)),
+            false => before.forced.clone(),
+        };
+        self.common.set_config(RunConfig { rules: Arc::clone(&rules), forced, ..RunConfig::clone(&before) });
         log::info!("{} rules are in force, the default is {}", rules.len(), rules.default.name());
         for warning in self.warnings() {
             log::warn!("{warning}");
@@ -155,13 +159,14 @@ impl Agent {
         in_steps(rules, on_all)
     }
 
-    /// Refuses rules that would cut off what the rules before did not; whether nothing at all is cut off.
+    /// Refuses rules that would cut off what the rules before did not; whether nothing at all is known to be cut off.
     fn guard(&self, before: &RuleSet, rules: &RuleSet, force: bool) -> Result<bool> {
         let surroundings = match Surroundings::ask() {
             Err(_) if force => return Ok(false),
             surroundings => surroundings?,
         };
-        let mut harmless = true;
+        // Whom they cut off on an interface that is away is seen when it comes back.
+        let mut harmless = self.groups.iter().all(|group| group.with(|_| ()).is_some());
         self.each_device(|device| {
             let link = &device.plan.link;
             match guard::refuse_lock_out(rules, Some(before), &surroundings.facts(link)) {
