@@ -4,6 +4,8 @@ mod http;
 mod openmetrics;
 mod page;
 #[cfg(test)]
+mod queries;
+#[cfg(test)]
 mod reference;
 mod series;
 mod tree;
