@@ -256,6 +256,13 @@ pub(crate) mod fixture {
         attributes(&parts.concat()).unwrap()
     }
 
+    /// What a dump lists that is just this datagram.
+    pub(crate) fn dumped(datagram: &[u8]) -> Vec<Attributes> {
+        let batch = parse(datagram).unwrap();
+        assert!(batch.done && !batch.interrupted, "{batch:?}");
+        batch.answers
+    }
+
     /// A message of `kind` (family, or NLMSG_*) around `payload`.
     pub(crate) fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
         let length = 16 + payload.len() as u32;

@@ -10,6 +10,8 @@
 mod ethtool;
 mod json;
 mod netlink;
+#[cfg(test)]
+mod recorded;
 mod report;
 
 use std::{collections::BTreeMap, io};
