@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod netns;
 pub mod ping;
 pub mod privilege;
+pub mod prometheus;
 pub mod thread;
 pub mod veth;
 pub mod wait;

@@ -1,17 +1,13 @@
 //! What runs beside an agent: Prometheus with our rules and dashboard, a browser on the live page. All of them are
 //! the real ones, so these tests are for `cargo xtask test full`.
 
-use std::{
-    fs,
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, process::Command, time::Duration};
 
 use e2e::{
     command::run,
     full::{self, Scratch, dist},
-    lab::{Lab, PORT, STEER},
+    lab::{Lab, OTHER_PORT, PORT, STEER},
+    prometheus::Prometheus,
     wait::wait_until,
     wire::Wire,
 };
@@ -19,16 +15,6 @@ use serde_json::Value;
 
 /// What a browser takes to start on a busy machine, or Prometheus to scrape twice.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Killed, then waited for, when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 #[ignore = "requires root and promtool; cargo xtask test full"]
@@ -60,17 +46,24 @@ fn the_reference_parser_reads_every_metric() {
     assert_eq!(families.trim(), helps.to_string());
 }
 
-/// An address that was free a moment ago.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-fn query(prometheus: &str, expression: &str) -> Result<Value, String> {
-    let url = format!("http://{prometheus}");
-    let answer =
-        run(Command::new("promtool").args(["query", "instant", "--format=json", &url, expression]), "")?;
-    serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))
-}
+/// Panels that have data wherever an agent runs. Of the others two are about the kernel's page_pools, of which a
+/// kernel may tell nothing, and one is about losses.
+const PANELS: [&str; 14] = [
+    "Law",
+    "Received",
+    "Sent",
+    "Recycled",
+    "Queues that are steered",
+    "Frames by place",
+    "Received and sent",
+    "Recycled by umemd",
+    "What the XDP program decided",
+    "Seconds since a worker's last turn",
+    "What each rule took",
+    "Frames that somebody keeps",
+    "How long frames are kept",
+    "The longest that a frame has been kept",
+];
 
 #[test]
 #[ignore = "requires root and Prometheus; cargo xtask test full"]
@@ -79,49 +72,69 @@ fn prometheus_scrapes_the_agent_and_knows_every_expression() {
         return;
     }
     let Some(lab) = Lab::new() else { return };
-    let agent = lab.agent(&["--steer", STEER]).start();
-    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    // What the rule does not take is lost, and what the handler drops is not.
+    let agent = lab.agent(&["--steer", STEER, "--default", "drop"]).start();
+    let near = &lab.pair().near;
+    let wire = Wire::connect(&lab.far, near.port(PORT));
+    let others = Wire::connect(&lab.far, near.port(OTHER_PORT));
     wire.send(0..64, |_| 18);
     agent.metrics_when("the frames", |metrics| metrics.total("umemd_rx_packets_total") == 64);
 
-    let scratch = Scratch::new();
-    let example = fs::read_to_string(dist("prometheus/scrape.yml")).unwrap();
-    let config = example
-        .replace("127.0.0.1:19478", &agent.address().to_string())
-        .replace("scrape_interval: 15s", "scrape_interval: 1s");
-    assert!(config.contains(&agent.address().to_string()) && config.contains("interval: 1s"), "{config}");
-    fs::write(scratch.path().join("scrape.yml"), config).unwrap();
-    fs::copy(dist("prometheus/rules.yml"), scratch.path().join("rules.yml")).unwrap();
-    let address = free_address();
-    let prometheus = Command::new("prometheus")
-        .arg(format!("--config.file={}", scratch.path().join("scrape.yml").display()))
-        .arg(format!("--storage.tsdb.path={}", scratch.path().join("data").display()))
-        .arg(format!("--web.listen-address={address}"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _prometheus = Running(prometheus);
+    let prometheus = Prometheus::scraping(agent.address());
+    let value = |expression: &str| prometheus.value(expression);
+    wait_until("Prometheus has scraped", PATIENCE, || value("up{job=\"umemd\"}") == Some(1.0));
+    assert_eq!(value("sum(umemd_pool_frames)"), Some(4096.0));
+    assert_eq!(value("sum(umemd_rx_packets_total)"), Some(64.0));
 
-    let value = |expression: &str| {
-        let answer = query(&address, expression).ok()?;
-        answer[0]["value"][1].as_str().map(str::to_owned)
-    };
-    wait_until("Prometheus has scraped", PATIENCE, || value("up{job=\"umemd\"}").as_deref() == Some("1"));
-    assert_eq!(value("sum(umemd_pool_frames)").as_deref(), Some("4096"));
-    assert_eq!(value("sum(umemd_rx_packets_total)").as_deref(), Some("64"));
-    assert_eq!(value("count(ALERTS) or vector(0)").as_deref(), Some("0"), "nothing is wrong");
+    // A rate takes a counter that grows from one scrape to another.
+    wait_until("what a rule records is there", PATIENCE, || {
+        wire.send(0..64, |_| 18);
+        others.send(0..3, |_| 18);
+        value("device_queue:umemd_pool_recycle:ratio_rate5m").is_some()
+    });
+    // From here on every alert has been evaluated, with data, before anybody says that none is there.
+    let rounds = "sum(prometheus_rule_evaluations_total{rule_group=~\".*;umemd.alerts\"})";
+    let alerts =
+        fs::read_to_string(dist("prometheus/rules.yml")).unwrap().matches("- alert: ").count() as f64;
+    let before = value(rounds).unwrap_or(0.0);
+    wait_until("the alerts have been evaluated", PATIENCE, || {
+        value(rounds).is_some_and(|now| now >= before + alerts)
+    });
+    assert_eq!(value("sum(prometheus_rule_evaluation_failures_total)"), Some(0.0));
+    assert_eq!(prometheus.query("ALERTS"), Ok(Vec::new()), "nothing is wrong");
 
     let dashboard: Value =
         serde_json::from_str(&fs::read_to_string(dist("grafana/umemd.json")).unwrap()).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    for target in panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
-        let expression = target["expr"].as_str().unwrap();
+    let ask = |expression: &Value| {
+        let expression = expression.as_str().unwrap();
         let expression =
             expression.replace("$instance", ".*").replace("$device", ".*").replace("$__rate_interval", "1m");
         assert!(!expression.contains('$'), "{expression}");
-        query(&address, &expression).unwrap();
+        prometheus.query(&expression).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let mut with_data = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let answers: Vec<_> =
+            panel["targets"].as_array().unwrap().iter().map(|target| ask(&target["expr"])).collect();
+        let title = panel["title"].as_str().unwrap();
+        if !answers[0].is_empty() {
+            with_data.push(title);
+        }
+        if title == "Lost" {
+            let causes: Vec<_> = answers[0].iter().map(|sample| &sample["metric"]["cause"]).collect();
+            let has = |cause: &str| causes.iter().any(|known| *known == cause);
+            assert!(has("unmatched_dropped") && !has("handler_dropped"), "{causes:?}");
+            let dropped = "sum(rate(umemd_drops_total{cause=\"handler_dropped\",lost=\"false\"}[1m])) > 0";
+            assert!(value(dropped).is_some(), "but it grows, too");
+        }
     }
+    let empty: Vec<_> = PANELS.iter().filter(|title| !with_data.contains(title)).collect();
+    assert!(empty.is_empty(), "no data in {empty:?}");
+
+    lab.pair().remove();
+    let away = "ALERTS{alertname=\"UmemdInterfaceAway\",device=\"near0\"}";
+    wait_until("an alert speaks of the interface that is gone", PATIENCE, || value(away).is_some());
+    assert_eq!(prometheus.query("umemd_worker_steered"), Ok(Vec::new()), "none of its queues is there");
 }
 
 #[test]
