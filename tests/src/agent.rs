@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read, Write as _},
     net::SocketAddr,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     exit::Exit,
+    full::Scratch,
     http::{self, Response},
     metrics::Metrics,
     wait::{PATIENCE, wait_until},
@@ -453,8 +455,28 @@ impl Told {
 /// If it cannot be started.
 #[track_caller]
 pub fn umemd(args: &[&str]) -> Told {
-    let mut command = Command::new(binary());
-    let output = command.args(args).env_remove("UMEMD_LOG").stdin(Stdio::null()).output();
+    told(Command::new(binary()).args(args))
+}
+
+/// The same by a user without any privilege, in the network namespace of the calling thread.
+///
+/// # Panics
+///
+/// If it cannot be started.
+#[track_caller]
+pub fn umemd_of_nobody(args: &[&str]) -> Told {
+    const NOBODY: u32 = 65534;
+    // Nobody may enter the folder of a root who builds below his home.
+    let folder = Scratch::new();
+    let copy = folder.path().join("umemd");
+    fs::copy(binary(), &copy).unwrap_or_else(|error| panic!("cannot copy umemd: {error}"));
+    // With the user go capabilities and groups (setuid(2), `Command::uid`).
+    told(Command::new(copy).args(args).uid(NOBODY).gid(NOBODY))
+}
+
+#[track_caller]
+fn told(command: &mut Command) -> Told {
+    let output = command.env_remove("UMEMD_LOG").stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("cannot start umemd: {error}"));
     Told {
         code: output.status.code(),

@@ -2,7 +2,13 @@
 
 use std::process::Command;
 
-use e2e::{command::run, wait::wait_until, wire::WINDOW};
+use e2e::{
+    agent::{Told, umemd, umemd_of_nobody},
+    command::run,
+    wait::wait_until,
+    wire::WINDOW,
+};
+use serde_json::Value;
 
 use super::{
     agent::{self, PATIENCE, reflect},
@@ -99,6 +105,18 @@ pub(super) fn check_virtio(verdicts: &mut Verdicts) {
             assert_eq!(agent.wait().summary()["rx_packets"], COUNT);
         },
     );
+    if linux() < (7, 3) {
+        verdicts.note("whether this kernel's virtio_net has page_pools was not tried: 7.3 has");
+    } else {
+        verdicts.check(
+            "netlink lists the driver's page_pools: counters per pool, without any privilege",
+            || {
+                let agent = agent::reflecting(&[]).start();
+                cable.wait_for_link();
+                page_pools(&agent, &cable);
+            },
+        );
+    }
     verdicts.check("zero-copy is refused with what it needs", || {
         let exit = agent::reflecting(&["--zerocopy"]).run();
         assert_eq!(exit.code, Some(1), "{exit}");
@@ -138,6 +156,33 @@ fn end(verdicts: &mut Verdicts, cable: &Cable) {
         cable.wait_for_traffic();
     });
     agent::measure(verdicts, cable);
+}
+
+/// The driver ties its pools to the interface: each has a number, and counters of its own.
+fn page_pools(agent: &e2e::agent::Agent, cable: &Cable) {
+    let ask = ["pagepool", "--iface", NEAR, "--json"];
+    let of = |told: Told| {
+        let told = told.json()["devices"][0].clone();
+        assert_eq!(told["source"], "netlink", "{told}");
+        assert!(told["pools"][0]["pool"].as_str().is_some_and(|id| id.parse::<u32>().is_ok()), "{told}");
+        assert!(told["pools"][0]["inflight_pages"].as_u64().is_some_and(|pages| pages > 0), "{told}");
+        told["pools"].clone()
+    };
+    let allocated = |pools: &Value| -> u64 {
+        let pools = pools.as_array().expect("a list").iter().map(|pool| &pool["counters"]);
+        let counters = pools.flat_map(|c| [&c["alloc_fast"], &c["alloc_refill"], &c["alloc_slow"]]);
+        counters.map(|count| count.as_u64().expect("each is told")).sum()
+    };
+    let before = of(umemd(&ask));
+    reflect(agent, cable, COUNT);
+    let after = of(umemd(&ask));
+    assert!(allocated(&after) > allocated(&before), "{before} {after}");
+    assert_eq!(of(umemd_of_nobody(&ask)), after, "nobody is told the same");
+    let sources = agent.metrics().label_values("umemd_device_info", "page_pool_source");
+    assert_eq!(sources, ["netlink"]);
+    let pool = after[0]["pool"].as_str().expect("a number");
+    let ids = agent.metrics().label_values("umemd_kernel_page_pool_alloc_fast_total", "pool");
+    assert!(ids.iter().any(|id| id == pool), "{ids:?}");
 }
 
 fn bounce(cable: &Cable) {

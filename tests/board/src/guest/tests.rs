@@ -7,13 +7,14 @@ use e2e::command::ip;
 use super::verdict::Verdicts;
 
 /// Programs, and the tests of them to run: by parts of their names, or all.
-const PROGRAMS: [(&str, &[&str]); 6] = [
+const PROGRAMS: [(&str, &[&str]); 7] = [
     ("program", &[]),
     ("attach", &[]),
     ("datapath", &[]),
     ("lifecycle", &["sigterm", "sigkill", "fails_open", "second_agent", "someone_else"]),
     ("modes", &["9000", "shown"]),
     ("handlers", &["cross_in_both", "were_asked_for"]),
+    ("pagepool", &[]),
 ];
 
 pub(super) fn check(verdicts: &mut Verdicts) {

@@ -1,0 +1,129 @@
+//! `umemd pagepool`, beside what ethtool says of the same interface.
+//!
+//! Of a lab netlink lists nothing: no veth ties its pools to its interface (drivers/net/veth.c,
+//! `veth_create_page_pool`), and netdevsim, which does, is in no kernel of Debian's. Where it does is the board rig
+//! `virtio`, which asks the same of netlink.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use e2e::{
+    agent::{binary, umemd, umemd_of_nobody},
+    command::run,
+    lab::{Lab, PORT, STEER},
+    wire::{WINDOW, Wire},
+};
+use serde_json::Value;
+
+/// Killed, then waited for, when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What `umemd pagepool` says of the near end.
+fn asked(lab: &Lab) -> Value {
+    let near = &lab.pair().near.name;
+    let said = umemd(&["pagepool", "--netns", lab.near.name(), "--iface", near, "--json"]).json();
+    assert_eq!(said["devices"].as_array().map(Vec::len), Some(1), "{said}");
+    said["devices"][0].clone()
+}
+
+/// `rx_pp_*` of the near end; none, where kernel or driver has no such counters.
+fn ethtool(lab: &Lab) -> BTreeMap<String, u64> {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", lab.near.name(), "ethtool", "-S", &lab.pair().near.name]);
+    let text = run(&mut command, "").unwrap_or_else(|error| panic!("{error}"));
+    let counter = |line: &str| {
+        let (name, count) = line.trim().strip_prefix("rx_pp_")?.split_once(": ")?;
+        Some((name.to_owned(), count.parse().ok()?))
+    };
+    text.lines().filter_map(counter).collect()
+}
+
+/// Pages allocated.
+fn allocated(counters: &Value) -> u64 {
+    let counter = |name: &str| counters[name].as_u64().unwrap_or_else(|| panic!("no {name}: {counters}"));
+    counter("alloc_fast") + counter("alloc_refill") + counter("alloc_slow")
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn the_kernels_pools_say_what_ethtool_says_or_why_not() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    let before = asked(&lab);
+    assert_eq!(before["driver"], "veth");
+    wire.send(0..WINDOW, |_| 18);
+    agent.metrics_when("the frames", |metrics| metrics.total("umemd_rx_packets_total") == WINDOW);
+    let (after, theirs) = (asked(&lab), ethtool(&lab));
+    let sources = agent.metrics().label_values("umemd_device_info", "page_pool_source");
+    assert_eq!(sources, [after["source"].as_str().unwrap()], "the agent sees the same");
+
+    if theirs.is_empty() {
+        let reason = after["reason"].as_str().unwrap_or_else(|| panic!("no reason: {after}"));
+        assert_eq!(after["source"], "none");
+        // Without CONFIG_PAGE_POOL_STATS, or of a time before veths had pools.
+        assert!(["CONFIG_PAGE_POOL_STATS", "6.8"].iter().any(|word| reason.contains(word)), "{reason}");
+        assert_eq!(after["pools"], serde_json::json!([]), "and no zeros");
+        return;
+    }
+    assert_eq!((&after["source"], &after["pools"][0]["pool"]), (&"ethtool".into(), &"all".into()));
+    let (before, after) = (&before["pools"][0]["counters"], &after["pools"][0]["counters"]);
+    assert!(allocated(after) >= allocated(before) + WINDOW, "a page each: {before} {after}");
+    for (ours, theirs_) in [
+        ("alloc_fast", "alloc_fast"),
+        ("alloc_slow_high_order", "alloc_slow_ho"),
+        ("recycle_ring", "recycle_ring"),
+        ("recycle_released_refcnt", "recycle_released_ref"),
+    ] {
+        assert_eq!(after[ours], theirs[theirs_], "{ours}: {after} {theirs:?}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn nobody_needs_a_privilege_to_see_the_pools() {
+    let Some(lab) = Lab::new() else { return };
+    let _agent = lab.agent(&["--steer", STEER]).start();
+    let told = lab.near.run(|| umemd_of_nobody(&["pagepool", "--iface", "near0", "--json"]));
+    assert_eq!(told.json()["devices"][0], asked(&lab), "the same as root is told");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_watch_has_rates_or_says_why_there_are_none() {
+    let Some(lab) = Lab::new() else { return };
+    let _agent = lab.agent(&["--steer", STEER]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    let mut command = Command::new(binary());
+    command.args(["pagepool", "--netns", lab.near.name(), "--iface", "near0", "--watch"]);
+    let mut watch = Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(watch.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+
+    let mut report = true;
+    for line in lines {
+        wire.send(0..WINDOW, |_| 18);
+        if let Some((_, reason)) = line.split_once(": no rates: ") {
+            assert!(ethtool(&lab).is_empty() && !reason.is_empty(), "{line}");
+            return;
+        }
+        report &= !line.starts_with("device ");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // The first second may have been without traffic.
+        if !report && words[..2] == ["near0", "all"] && words[2] != "0" {
+            assert!(!ethtool(&lab).is_empty() && words[2] != "-", "{line}");
+            return;
+        }
+    }
+    panic!("the watch ended by itself");
+}
