@@ -23,6 +23,7 @@ use umemd::{
     page_pool::{Counters, DevicePools, Pool, Source},
     status::Status,
     steer::compile,
+    xsk::RingSizes,
 };
 use umemd_common::{Decision, maps::Count};
 
@@ -92,6 +93,8 @@ fn observation() -> Observation {
         failed_open: 0,
         huge_pages: false,
         multi_buffer: false,
+        rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
+        cpu_s: Some(1e6),
     };
     let counters = Counters::of(&AllocStats::default(), &RecycleStats::default());
     let pool = |id| Pool { id: Some(id), counters: Some(counters), ..Pool::default() };
@@ -112,6 +115,7 @@ fn observation() -> Observation {
         queues: (0..QUEUES).map(queue).collect(),
         kernel: Some(kernel),
         away: None,
+        tables: vec![("rules", RULES, 10_000), ("shapes", 1, 32), ("units", RULES, 65_536)],
         rules: names.map(|name| RuleCount { name, count: Count { packets: LONG, bytes: LONG } }).collect(),
     };
     Observation {

@@ -33,6 +33,7 @@ pub mod counts;
 pub mod doctor;
 pub mod drops;
 pub mod ebpf;
+pub mod logged;
 pub mod metrics;
 pub mod nic;
 pub mod observe;

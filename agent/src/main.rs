@@ -15,7 +15,7 @@ use umemd::{
     client::{self, ClientError, Target},
     config::{ConfigError, RunConfig},
     control::{self, Outcome, namespace},
-    doctor, drops,
+    doctor, drops, logged,
     outlet::Outlet,
     page_pool,
     protocol::{Changed, RefusalKind, Request, RuleListing},
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("UMEMD_LOG", "info"))
         .format(|out, record| {
+            logged::count(record.level());
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(out, "umemd: {level}: {}", record.args())
         })

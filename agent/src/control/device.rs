@@ -243,6 +243,7 @@ impl Device {
             redirect_errors,
             queues,
             away: None,
+            tables: self.program.borrow().tables().to_vec(),
             rules: Vec::new(),
             kernel: None,
         }

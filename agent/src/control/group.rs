@@ -167,6 +167,7 @@ impl Group {
                     redirect_errors: Err(format!("the interface is away: {why}")),
                     queues: Vec::new(),
                     away: Some(why.clone()),
+                    tables: Vec::new(),
                     rules: Vec::new(),
                     kernel: None,
                 })

@@ -46,7 +46,7 @@ use crate::{
     config::{Handler, RunConfig},
     ebpf::RuleCount,
     metrics::{self, Answer, Flight, Hosts, Requests},
-    observe::{self, Asked, Observation, QueueView, Reloads, Totals},
+    observe::{self, Asked, Collector, Observation, QueueView, Reloads, Totals},
     outlet::Outlet,
     report::Reporter,
     status::Status,
@@ -427,9 +427,18 @@ impl Agent {
 
     /// The same, with all turns that have ended by now.
     async fn observe_now(&self) -> Observation {
+        let asked = Instant::now();
         let decided = self.decided();
+        let steer = asked.elapsed();
         self.catch_up().await;
-        self.observe(&decided)
+        let asked = Instant::now();
+        let mut now = self.observe(&decided);
+        let xsk = now.queues().all(|queue| queue.failed || queue.xsk.is_some());
+        now.collectors = vec![
+            Collector { name: "steer", success: decided.iter().all(|(_, told)| told.is_some()), took: steer },
+            Collector { name: "xsk", success: xsk, took: asked.elapsed() },
+        ];
+        now
     }
 
     /// What the programs have decided so far, by the index of the interface.
@@ -468,7 +477,7 @@ impl Agent {
                 device.kernel = asked.views.get(&device.info.index).cloned();
             }
             observation.orphans.clone_from(&asked.orphans);
-            observation.collectors = asked.collectors.clone();
+            observation.collectors.extend_from_slice(&asked.collectors);
             observation.process = asked.process;
         }
         observation.requests = self.requests.counts();

@@ -114,6 +114,7 @@ impl Open {
                     frame_size: config.layout.chunk_size(),
                     huge_pages,
                     multi_buffer: plans[side].multi_buffer,
+                    rings,
                     epoch: common.epoch,
                     leak_after: config.leak_after,
                 };
@@ -197,6 +198,7 @@ impl Open {
             };
             let running = worker::spawn(post, crew, Arc::clone(&queue.bell))
                 .with_context(|| format!("cannot start the thread of {}", who(device, queue)))?;
+            queue.thread.set(Some(running.thread_id()));
             *employed = Employed::Running(running);
         }
         self.devices.iter().try_for_each(Device::steer)

@@ -8,12 +8,12 @@ use std::{
 
 use datapath::{FinalReport, Pending, Published, snapshot::Snapshot};
 use frame_pool::Recycler;
-use rustix::net::xdp::XdpStatistics;
+use rustix::{net::xdp::XdpStatistics, process::Pid};
 
 use super::bell::Bell;
 use crate::{
-    observe::{HoldsView, QueueView},
-    xsk::SocketHandle,
+    observe::{HoldsView, QueueView, process::thread_cpu_s},
+    xsk::{RingSizes, SocketHandle},
 };
 
 /// How often a block is looked at while its worker writes it. A worker that was stopped in the middle of that
@@ -28,6 +28,7 @@ pub(super) struct Fixed {
     pub(super) frame_size: u32,
     pub(super) huge_pages: bool,
     pub(super) multi_buffer: bool,
+    pub(super) rings: RingSizes,
     /// Time zero of its worker's turns.
     pub(super) epoch: Instant,
     pub(super) leak_after: Duration,
@@ -47,6 +48,8 @@ pub(super) struct Queue {
     /// Of a socket that was closed.
     statistics: Cell<Option<XdpStatistics>>,
     failed: Cell<bool>,
+    /// The worker's thread, while that runs; of two queues of one worker the first one has it.
+    pub(super) thread: Cell<Option<Pid>>,
     pub(super) watch: Cell<Watch>,
 }
 
@@ -107,6 +110,7 @@ impl Queue {
             bell,
             statistics: Cell::new(None),
             failed: Cell::new(false),
+            thread: Cell::new(None),
             watch: Cell::new(Watch { turns: 0, since: Instant::now(), steered: false, failed_open: 0 }),
         }
     }
@@ -146,6 +150,7 @@ impl Queue {
     /// Notes how the worker ended.
     pub(super) fn ended(&self, report: &FinalReport, statistics: Option<XdpStatistics>) {
         self.release_socket();
+        self.thread.set(None);
         self.last.set(report.snapshot);
         self.statistics.set(statistics);
     }
@@ -153,6 +158,7 @@ impl Queue {
     /// Notes that the worker is no more: its traffic is the stack's from here on.
     pub(super) fn fail(&self) {
         self.release_socket();
+        self.thread.set(None);
         self.failed.set(true);
         self.watch.set(Watch { steered: false, ..self.watch.get() });
     }
@@ -178,7 +184,8 @@ impl Queue {
 
     fn view(&self, snapshot: Snapshot, xsk: Option<XdpStatistics>) -> QueueView {
         let watch = self.watch.get();
-        let Fixed { number, cpu, frame_size, huge_pages, multi_buffer, epoch, leak_after } = self.fixed;
+        let Fixed { number, cpu, frame_size, huge_pages, multi_buffer, rings, epoch, leak_after } =
+            self.fixed;
         QueueView {
             device: Arc::clone(&self.device),
             queue: number,
@@ -186,6 +193,8 @@ impl Queue {
             frame_size,
             huge_pages,
             multi_buffer,
+            rings,
+            cpu_s: self.thread.get().and_then(thread_cpu_s),
             snapshot,
             holds: HoldsView::of(&self.pool, epoch.elapsed(), leak_after),
             xsk,

@@ -3,7 +3,7 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -14,7 +14,8 @@ use rustix::{
     fd::AsFd as _,
     io::Errno,
     net::xdp::XdpStatistics,
-    thread::CpuSet,
+    process::Pid,
+    thread::{CpuSet, gettid},
 };
 use tokio::sync::oneshot;
 
@@ -53,10 +54,16 @@ pub(super) struct End {
 #[derive(Debug)]
 pub(super) struct Running {
     thread: JoinHandle<()>,
+    id: Pid,
     end: oneshot::Receiver<End>,
 }
 
 impl Running {
+    /// The kernel's number of the thread.
+    pub(super) fn thread_id(&self) -> Pid {
+        self.id
+    }
+
     /// Whether the thread is gone.
     pub(super) fn is_gone(&self) -> bool {
         self.thread.is_finished()
@@ -84,12 +91,15 @@ pub(super) struct Post {
 /// Starts the thread, in the network namespace of the caller. It sleeps until frames arrive or `bell` rings.
 pub(super) fn spawn(post: Post, crew: Box<dyn Crew>, bell: Arc<Bell>) -> io::Result<Running> {
     let (sender, end) = oneshot::channel();
+    let (ids, id) = mpsc::channel();
     let thread = thread::Builder::new().name(post.name.clone()).spawn(move || {
         pin(&post);
+        let _ = ids.send(gettid());
         // The control plane may have given up on us; then nobody wants to know.
         let _ = sender.send(run(crew, &bell, &post));
     })?;
-    Ok(Running { thread, end })
+    let id = id.recv().map_err(io::Error::other)?;
+    Ok(Running { thread, id, end })
 }
 
 fn pin(post: &Post) {

@@ -275,6 +275,12 @@ impl Program {
         self.rules.finish();
     }
 
+    /// How full the tables are: each one's name, what the rules in force take of it, and what there is room for.
+    #[must_use]
+    pub fn tables(&self) -> [(&'static str, u32, u32); 3] {
+        self.rules.tables()
+    }
+
     /// What each rule has matched, in the order of the rules, summed over CPUs.
     ///
     /// # Errors

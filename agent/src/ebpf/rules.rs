@@ -1,6 +1,9 @@
 //! The rules in the program's maps: two generations, one switch, and the counters.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+};
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
@@ -47,6 +50,15 @@ pub(super) struct RuleMaps {
     carried: HashMap<String, Count>,
     /// Counters of the rules before, which a frame on its way may still count in.
     leaving: Vec<u16>,
+    /// Of the rules in force.
+    sizes: Sizes,
+}
+
+/// How much of the tables a set of rules takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    shapes: u32,
+    units: u32,
 }
 
 /// Rules on their way into force.
@@ -56,11 +68,12 @@ enum Change {
         counters: Vec<(String, u16)>,
         /// Those of the counters that had no rule.
         fresh: Vec<u16>,
+        sizes: Sizes,
     },
     /// They are in force, and the rules before lie where they did.
     Switched {
-        /// Their counters.
-        before: Vec<(String, u16)>,
+        /// Their counters, and how much of the tables they took.
+        before: (Vec<(String, u16)>, Sizes),
         fresh: Vec<u16>,
     },
 }
@@ -85,6 +98,7 @@ impl RuleMaps {
             free: (0..MAX_COUNTERS as u16).rev().collect(),
             carried: HashMap::new(),
             leaving: Vec::new(),
+            sizes: Sizes::default(),
         })
     }
 
@@ -105,23 +119,29 @@ impl RuleMaps {
         let numbers: Vec<u16> = counters.iter().map(|(_, counter)| *counter).collect();
         let written = Image::build(rules, &numbers, next).map_err(MapError::from).and_then(|image| {
             self.zero(&fresh)?;
-            self.write(&image, next)
+            self.write(&image, next)?;
+            Ok(Sizes { shapes: image.shapes().len() as u32, units: image.units().len() as u32 })
         });
         match written {
-            Ok(()) => self.change = Some(Change::Written { counters, fresh }),
-            Err(_) => self.free.extend(fresh),
+            Ok(sizes) => {
+                self.change = Some(Change::Written { counters, fresh, sizes });
+                Ok(())
+            }
+            Err(error) => {
+                self.free.extend(fresh);
+                Err(error)
+            }
         }
-        written
     }
 
     /// Puts what was written aside in force.
     pub(super) fn switch(&mut self) -> Result<(), MapError> {
-        let Some(Change::Written { counters, fresh }) = self.change.take() else { return Ok(()) };
+        let Some(Change::Written { counters, fresh, sizes }) = self.change.take() else { return Ok(()) };
         if let Err(error) = self.flip() {
             self.free.extend(fresh);
             return Err(error);
         }
-        let before = std::mem::replace(&mut self.counters, counters);
+        let before = (mem::replace(&mut self.counters, counters), mem::replace(&mut self.sizes, sizes));
         self.change = Some(Change::Switched { before, fresh });
         Ok(())
     }
@@ -136,7 +156,7 @@ impl RuleMaps {
                 if let Err(error) = self.flip() {
                     log::error!("{error}");
                 }
-                self.counters = before;
+                (self.counters, self.sizes) = before;
                 self.leaving = fresh;
             }
         }
@@ -145,7 +165,7 @@ impl RuleMaps {
     /// Ends a change: the rules before are forgotten. Waits for the last frame under them, so that who asked for the
     /// new ones may rely on them.
     pub(super) fn finish(&mut self) {
-        let Some(Change::Switched { before, .. }) = self.change.take() else { return };
+        let Some(Change::Switched { before: (before, _), .. }) = self.change.take() else { return };
         let kept: HashSet<u16> = self.counters.iter().map(|(_, counter)| *counter).collect();
         if !self.carried.is_empty() {
             let in_force: HashSet<&str> = self.counters.iter().map(|(name, _)| name.as_str()).collect();
@@ -235,6 +255,15 @@ impl RuleMaps {
         let in_force: HashSet<&str> = self.counters.iter().map(|(name, _)| name.as_str()).collect();
         let counts = counts.into_iter().filter(|rule| in_force.contains(rule.name.as_str()));
         self.carried = counts.map(|rule| (rule.name, rule.count)).collect();
+    }
+
+    /// Each table's name, what the rules in force take of it, and what there is room for.
+    pub(super) fn tables(&self) -> [(&'static str, u32, u32); 3] {
+        [
+            ("rules", self.counters.len() as u32, MAX_RULES),
+            ("shapes", self.sizes.shapes, MAX_SHAPES),
+            ("units", self.sizes.units, MAX_UNITS),
+        ]
     }
 
     pub(super) fn counts(&self) -> Result<Vec<RuleCount>, MapError> {

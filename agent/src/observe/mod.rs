@@ -5,7 +5,7 @@
 
 mod holds;
 mod kernel;
-mod process;
+pub(crate) mod process;
 mod totals;
 
 use std::{
@@ -26,6 +26,7 @@ use crate::{
     ebpf::{RedirectErrors, RuleCount},
     page_pool::Pool,
     steer::RuleSet,
+    xsk::RingSizes,
 };
 
 /// All devices at one moment.
@@ -55,7 +56,7 @@ pub struct Observation {
     pub capture: Option<Written>,
     /// page_pools of interfaces that are gone, and whose pages somebody keeps; none if the kernel was not asked.
     pub orphans: Vec<Pool>,
-    /// How asking the kernel about the devices went; empty if it was not asked.
+    /// How asking the program and the sockets went; and the kernel about the devices, if it was asked.
     pub collectors: Vec<Collector>,
     /// This process; `None` if it was not asked for.
     pub process: Option<ProcessView>,
@@ -98,6 +99,8 @@ pub struct DeviceView {
     pub queues: Vec<QueueView>,
     /// Why the interface is not served at the moment.
     pub away: Option<String>,
+    /// How full the program's tables are: each one's name, what is used, and what there is room for.
+    pub tables: Vec<(&'static str, u32, u32)>,
     /// What each rule has matched, if it was asked for.
     pub rules: Vec<RuleCount>,
     /// What the kernel says of the interface itself; `None` if it was not asked.
@@ -136,6 +139,10 @@ pub struct QueueView {
     pub huge_pages: bool,
     /// Whether packets may take several frames.
     pub multi_buffer: bool,
+    /// Entries of the socket's rings.
+    pub rings: RingSizes,
+    /// CPU time of the worker's thread, seconds, while it runs; of two queues of one worker the first one has it.
+    pub cpu_s: Option<f64>,
     /// What the worker published last.
     pub snapshot: Snapshot,
     /// Who keeps its frames.
@@ -219,6 +226,8 @@ pub(crate) fn fixture() -> Observation {
         frame_size: 2048,
         huge_pages: false,
         multi_buffer: false,
+        rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
+        cpu_s: Some(0.25),
         snapshot: Snapshot {
             total: 4096,
             places: Places { slab: 1984, cache: 64, fill: 2048, ..Places::default() },
@@ -243,6 +252,7 @@ pub(crate) fn fixture() -> Observation {
         redirect_errors: Err("it takes CAP_PERFMON".into()),
         queues: vec![queue(0), queue(1)],
         away: None,
+        tables: vec![("rules", 1, 10_000), ("shapes", 1, 32), ("units", 3, 65_536)],
         rules: Vec::new(),
         kernel: None,
     };

@@ -1,8 +1,12 @@
 //! What this process takes of the machine, under the names that every client library of Prometheus uses.
 
-use std::time::SystemTime;
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use procfs::process::{LimitValue, Process};
+use rustix::{process::Pid, thread::CapabilitySet};
 
 use crate::page_pool::boottime;
 
@@ -15,6 +19,8 @@ pub struct ProcessView {
     pub resident_bytes: u64,
     /// Bytes of address space.
     pub virtual_bytes: u64,
+    /// Threads.
+    pub threads: u64,
     /// Open file descriptors.
     pub open_fds: u64,
     /// How many there may be, if there is a limit.
@@ -34,6 +40,7 @@ pub(super) fn read() -> Option<ProcessView> {
         cpu_s: (stat.utime + stat.stime) as f64 / ticks,
         resident_bytes: stat.rss * procfs::page_size(),
         virtual_bytes: stat.vsize,
+        threads: u64::try_from(stat.num_threads).unwrap_or(0),
         open_fds: process.fd_count().ok()? as u64,
         max_fds: match max {
             LimitValue::Unlimited => None,
@@ -44,14 +51,56 @@ pub(super) fn read() -> Option<ProcessView> {
     })
 }
 
+/// CPU time of a thread of this process, seconds (proc_pid_schedstat(5): its first number, nanoseconds).
+pub(crate) fn thread_cpu_s(thread: Pid) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero())).ok()?;
+    let nanos: u64 = text.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos).as_secs_f64())
+}
+
+/// The capabilities that a umemd may need, and whether this thread has each (capabilities(7)).
+pub(crate) fn capabilities() -> impl Iterator<Item = (&'static str, bool)> {
+    let needed = [
+        ("cap_bpf", CapabilitySet::BPF),
+        ("cap_ipc_lock", CapabilitySet::IPC_LOCK),
+        ("cap_net_admin", CapabilitySet::NET_ADMIN),
+        ("cap_net_raw", CapabilitySet::NET_RAW),
+        ("cap_perfmon", CapabilitySet::PERFMON),
+        ("cap_sys_admin", CapabilitySet::SYS_ADMIN),
+    ];
+    let sets = rustix::thread::capabilities(None).ok();
+    sets.into_iter().flat_map(move |sets| needed.map(|(name, one)| (name, sets.effective.contains(one))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_thread_has_used_its_cpu_and_only_ours_are_told() {
+        let mine = rustix::thread::gettid();
+        let before = thread_cpu_s(mine).unwrap();
+        let sum: u64 = (0..5_000_000).map(std::hint::black_box).sum();
+        assert!(thread_cpu_s(mine).unwrap() > before, "{sum}");
+        assert_eq!(thread_cpu_s(Pid::INIT), None);
+    }
+
+    #[test]
+    fn capabilities_are_those_of_the_thread() {
+        let (bpf, raw) = (CapabilitySet::BPF, CapabilitySet::NET_RAW);
+        let sets = rustix::thread::capabilities(None).unwrap();
+        let has = |name| capabilities().find(|(known, _)| *known == name).unwrap().1;
+        assert_eq!(
+            (has("cap_bpf"), has("cap_net_raw")),
+            (sets.effective.contains(bpf), sets.effective.contains(raw))
+        );
+    }
+
+    #[test]
     fn a_test_has_memory_files_and_a_past() {
         let view = read().unwrap();
         assert!(view.resident_bytes > 0 && view.virtual_bytes >= view.resident_bytes, "{view:?}");
+        assert!(view.threads > 0, "{view:?}");
         assert!(view.open_fds > 2 && view.max_fds.is_none_or(|max| max >= view.open_fds), "{view:?}");
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         assert!(view.started_s < now + 2.0 && view.started_s > now - 3600.0, "{view:?}");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Kind, Metric, Read, metrics, worker};
+use crate::observe::process;
 
 pub(super) const IDENTITY: &[Metric] = &[
     Metric {
@@ -97,6 +98,20 @@ pub(super) const SELF: &[Metric] = metrics! { Agent
                 out.add_with(&[path, &code.to_string()], *count);
             }
         };
+    Counter "umemd_log_messages" ["level"] "Errors and warnings that were logged, in this process; those that UMEMD_LOG hides are not."
+        |_, out| {
+            for (level, count) in crate::logged::counts() {
+                out.add_with(&[level], count);
+            }
+        };
+    Gauge "umemd_capabilities_effective" ["capability"] "1 for each capability that the agent has of those that it may need."
+        |_, out| {
+            for (capability, has) in process::capabilities() {
+                out.add_with(&[capability], has);
+            }
+        };
+    Gauge "umemd_threads" "Threads of this process (/proc/self/stat)."
+        |observation| observation.process.map(|p| p.threads);
     Counter "process_cpu_seconds" "User and system CPU time of all threads (/proc/self/stat)."
         |observation| observation.process.map(|p| p.cpu_s);
     Gauge "process_resident_memory_bytes" "Memory in use (/proc/self/stat)."

@@ -90,6 +90,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         worker::TREE,
         worker::STEERING,
         rules::RULES,
+        rules::TABLES,
         kernel::DROPS,
         kernel::POOLS,
     ]

@@ -1,6 +1,6 @@
 //! What each rule has matched, and how often the configuration was read again.
 
-use super::{Kind, Metric, Read, worker};
+use super::{Kind, Metric, Read, metrics, worker};
 use crate::{
     counts::Counts,
     observe::{DeviceView, Observation, Reloads},
@@ -11,6 +11,13 @@ use crate::{
 const MOST: usize = 256;
 /// As what.
 const OTHERS: &str = "other";
+
+pub(super) const TABLES: &[Metric] = metrics! { Device
+    Gauge "umemd_steer_map_entries" ["map"] "Entries of the program's tables that the rules in force take."
+        |device, out| device.tables.iter().for_each(|(map, used, _)| out.add_with(&[map], *used));
+    Gauge "umemd_steer_map_capacity" ["map"] "Entries that there are in each of them."
+        |device, out| device.tables.iter().for_each(|(map, _, room)| out.add_with(&[map], *room));
+};
 
 pub(super) const RULES: &[Metric] = &[
     Metric {

@@ -45,6 +45,16 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
             out.add_with(&["busy"], q.snapshot.turns_busy);
             out.add_with(&["idle"], q.snapshot.turns_idle);
         };
+    Counter "umemd_worker_cpu_seconds" "CPU time of the queue's thread (schedstat); of two queues that one thread serves, the first one's."
+        |q| q.cpu_s;
+    Gauge "umemd_ring_entries" ["ring"] "Entries of the socket's rings; how many are in use is umemd_pool_frames by state."
+        |q, out| {
+            for (ring, entries) in
+                [("fill", q.rings.fill), ("completion", q.rings.completion), ("rx", q.rings.rx), ("tx", q.rings.tx)]
+            {
+                out.add_with(&[ring], entries);
+            }
+        };
     Counter "umemd_worker_failed_open" "Times the watchdog gave the queue's traffic back to the stack because its worker made no turns."
         |q| q.failed_open;
     Gauge "umemd_worker_failed" "1 if the queue's handler panicked: its worker is gone, its traffic goes to the stack."
