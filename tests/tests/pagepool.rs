@@ -80,13 +80,13 @@ fn the_kernels_pools_say_what_ethtool_says_or_why_not() {
     assert_eq!((&after["source"], &after["pools"][0]["pool"]), (&"ethtool".into(), &"all".into()));
     let (before, after) = (&before["pools"][0]["counters"], &after["pools"][0]["counters"]);
     assert!(allocated(after) >= allocated(before) + WINDOW, "a page each: {before} {after}");
-    for (ours, theirs_) in [
+    for (counter, abbreviated) in [
         ("alloc_fast", "alloc_fast"),
         ("alloc_slow_high_order", "alloc_slow_ho"),
         ("recycle_ring", "recycle_ring"),
         ("recycle_released_refcnt", "recycle_released_ref"),
     ] {
-        assert_eq!(after[ours], theirs[theirs_], "{ours}: {after} {theirs:?}");
+        assert_eq!(after[counter], theirs[abbreviated], "{counter}: {after} {theirs:?}");
     }
 }
 

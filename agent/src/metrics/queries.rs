@@ -29,11 +29,12 @@ fn is_of_word(c: char) -> bool {
 
 /// Words of a text that could be metrics, or recorded from them, each with what follows it.
 fn metrics(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let starts = text.char_indices().scan(' ', |before, (at, c)| {
-        let begins = is_of_word(c) && !is_of_word(std::mem::replace(before, c));
-        Some(begins.then_some(at))
+    let mut before = ' ';
+    let starts = text.char_indices().filter_map(move |(at, c)| {
+        let follows = is_of_word(std::mem::replace(&mut before, c));
+        (is_of_word(c) && !follows).then_some(at)
     });
-    starts.flatten().filter_map(|at| {
+    starts.filter_map(|at| {
         let (word, rest) =
             text[at..].split_at(text[at..].find(|c| !is_of_word(c)).unwrap_or(text.len() - at));
         let recorded = word.split_once(':').is_some_and(|(_, rest)| rest.starts_with("umemd_"));
