@@ -253,13 +253,32 @@ fn rules_that_cut_the_way_to_the_router_are_refused_without_force() {
 
     let router = pair.far.ip.to_string();
     ip(&["-netns", lab.near.name(), "route", "add", "default", "via", &router]);
-    for (rule, named) in [("all", "ARP"), ("arp", "ARP"), ("udp dst port 68", "DHCP"), ("udp", "DHCP")] {
+    let [of_router, for_us] = [format!("arp src host {router}"), format!("dst host {}", pair.near.ip)];
+    for (rule, named) in [
+        ("all", "ARP"),
+        ("arp", "ARP"),
+        (&of_router, "ARP"),
+        (&for_us, "ARP"),
+        ("udp dst port 68", "DHCP"),
+        ("udp", "DHCP"),
+        ("dst host 255.255.255.255", "DHCP"),
+        ("ip6 dst net ff02::/16", "neighbour discovery"),
+        ("net fe80::/10", "neighbour discovery"),
+    ] {
         let exit = lab.agent(&["--steer", rule]).run();
         assert_refused(&lab, &exit, REFUSED, &["near0", named, rule, "--force"]);
     }
-    for args in [&["--steer", STEER][..], &["--steer", "arp", "--force"]] {
+    let nobody = "arp src host 10.9.9.9 or (host 10.9.9.9 and udp)";
+    for args in [&["--steer", STEER][..], &["--steer", nobody], &["--steer", "arp", "--force"]] {
         let agent = lab.agent(args).start();
         agent.terminate();
         agent.wait().summary();
     }
+
+    // One with several next hops is a default route like any other.
+    let hop = ["nexthop", "via", &router, "dev", "near0", "weight"];
+    let ecmp = ["-netns", lab.near.name(), "route", "replace", "default"];
+    ip(&[&ecmp[..], &hop, &["1"], &hop, &["2"]].concat());
+    let exit = lab.agent(&["--steer", &of_router]).run();
+    assert_refused(&lab, &exit, REFUSED, &["near0", "ARP", &of_router, "--force"]);
 }

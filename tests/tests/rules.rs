@@ -387,6 +387,58 @@ fn an_interface_that_comes_back_locks_nobody_out() {
     agent.wait().summary();
 }
 
+/// Takes the near end away from the agent, and gives it back, with more queues than it had, once `f` is done.
+fn while_away(lab: &Lab, agent: &Agent, queues: u32, f: impl FnOnce()) {
+    let near = &lab.pair().near;
+    near.set(&["down"]);
+    near.ethtool("-L", &["rx", &queues.to_string()]);
+    wait_until("it is away", PATIENCE, || agent.get("/readyz").status == 503);
+    f();
+    near.set(&["up"]);
+    lab.again(0);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_comes_back_is_served_by_what_was_forced_and_by_nothing_else() {
+    const FORCED: &str = "tcp dst port 7007";
+    let Some(lab) = Lab::with(LabConfig { queues: 4, ..LabConfig::default() }) else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    far.ethtool("-L", &["tx", "1"]);
+    near.ethtool("-L", &["rx", "1"]);
+    let (_client, _server) = connect(&lab, near.port(PORT));
+    let (_other_client, _other_server) = connect(&lab, near.port(OTHER_PORT));
+    let agent = lab.agent(&[&REFLECT[..], &["--steer", FORCED, "--force"]].concat()).start();
+    let is_served = || agent.get("/readyz").status == 200;
+
+    while_away(&lab, &agent, 2, || {
+        agent.tell(&["rule", "add", OTHER, "--name", "harmless"]).ok();
+    });
+    wait_until("it is served, though a rule cuts somebody off", PATIENCE, is_served);
+    while_away(&lab, &agent, 3, || {
+        agent.tell(&["rule", "add", "tcp dst port 7008", "--name", "cut", "--action", "drop"]).ok();
+    });
+    wait_until("it is not served by a rule that nobody forced", PATIENCE, || {
+        agent
+            .stderr()
+            .lines()
+            .any(|line| line.contains("not opened again") && line.contains("will not attach"))
+    });
+    let said = agent.stderr();
+    assert!(said.contains(&near.port(OTHER_PORT).to_string()), "{said}");
+    assert!(!said.contains(&near.port(PORT).to_string()), "{said}");
+    agent.tell(&["rule", "del", "cut"]).ok();
+    wait_until("it is served without", PATIENCE, is_served);
+
+    while_away(&lab, &agent, 4, || {
+        let cut = ["rule", "add", "tcp dst port 7008", "--name", "cut", "--action", "drop", "--force"];
+        agent.tell(&cut).ok();
+    });
+    wait_until("it is served by what was forced while it was away", PATIENCE, is_served);
+    agent.terminate();
+    agent.wait().summary();
+}
+
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_file_is_read_again_at_a_command_and_at_sighup() {
@@ -508,6 +560,24 @@ fn a_reload_locks_nobody_out_and_sighup_without_a_file_ends() {
     assert_eq!(names(&agent), [""; 0]);
     agent.tell(&["reload", "--force"]).ok();
     assert_eq!(names(&agent), ["rule1"]);
+    agent.terminate();
+    agent.wait().summary();
+
+    // What was forced at the start stays cut off; what is cut off by a later reload has to be forced again.
+    let (_other_client, _other_server) = connect(&lab, near.port(OTHER_PORT));
+    let rule = |port: u16| format!("[[rule]]\nmatch = 'tcp dst port {port}'\n");
+    let rules = |rules: &str| format!("iface = ['near0']\nforce = true\n{rules}");
+    file.write(&rules(&rule(PORT)));
+    let agent = lab.agent_on(&["--config", file.path(), "--force"]).start();
+    file.write(&rules(&format!("{}{}", rule(PORT), rule(9000))));
+    agent.tell(&["reload"]).ok();
+    file.write(&rules(&format!("{}{}", rule(PORT), rule(OTHER_PORT))));
+    let stderr = agent.tell(&["reload"]).refused(1);
+    assert!(stderr.contains(&near.port(OTHER_PORT).to_string()), "{stderr}");
+    assert!(!stderr.contains(&near.port(PORT).to_string()), "{stderr}");
+    agent.hang_up();
+    wait_until("the signal is heeded", PATIENCE, || agent.stderr().matches("not reloaded").count() == 2);
+    agent.tell(&["reload", "--force"]).ok();
     agent.terminate();
     agent.wait().summary();
 
