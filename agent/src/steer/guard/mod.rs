@@ -1,7 +1,7 @@
 //! The lock-out guard: would these rules take frames that keep this machine reachable?
 //!
-//! It asks with the frame that would come, as the program's parser reads it. Of what is not known of that frame, such as
-//! its MAC addresses, it expects the worst.
+//! It asks with the frame that would come, as the program's parser reads it. Of what is not known of that frame, such
+//! as its MAC addresses, it expects the worst.
 
 mod connections;
 mod expected;

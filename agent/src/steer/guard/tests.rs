@@ -1,9 +1,13 @@
 //! What the guard refuses, and what it does not.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::steer::{RuleSpec, compile};
+use Upkeep::{Arp, Dhcp, Dhcp6, NeighbourDiscovery};
 
 fn prefix(text: &str) -> Prefix {
     let (ip, bits) = text.split_once('/').unwrap();
@@ -64,7 +68,7 @@ fn check_one(rule: &str, connections: &[Connection], default_route: bool) -> Vec
     lock_outs.iter().map(ToString::to_string).collect()
 }
 
-/// The kinds of upkeep that these rules cut, or `None` where they are passed (`pass `) before.
+/// The kinds of upkeep that these rules cut; those that begin with `pass ` let pass, and the others drop.
 fn kinds(rules: &[&str], connections: &[Connection], facts: &InterfaceFacts) -> Vec<Upkeep> {
     let specs = rules.iter().enumerate().map(|(number, text)| {
         let (action, expression) = match text.strip_prefix("pass ") {
@@ -80,8 +84,6 @@ fn kinds(rules: &[&str], connections: &[Connection], facts: &InterfaceFacts) -> 
     });
     kinds.collect::<BTreeSet<_>>().into_iter().collect()
 }
-
-use Upkeep::{Arp, Dhcp, Dhcp6, NeighbourDiscovery};
 
 #[test]
 fn a_connection_is_cut_off_by_what_matches_its_frames_and_by_nothing_else() {
@@ -179,6 +181,85 @@ fn a_rule_that_names_an_address_is_refused_if_upkeep_has_it() {
         "tcp dst port 80",
     ] {
         assert_eq!(kinds(&[rule], &[], &home()), [], "{rule}");
+    }
+}
+
+/// A rule for frames like this, with an address that is asked for.
+fn naming(upkeep: Upkeep, end: &str, prefix: Prefix) -> String {
+    let (kind, port) = match upkeep {
+        Arp => ("arp", ""),
+        NeighbourDiscovery => ("icmp6", ""),
+        Dhcp => ("udp", " and udp src port 67"),
+        Dhcp6 => ("udp", " and udp src port 547"),
+    };
+    let Prefix { ip, bits } = prefix;
+    let host_bits = u32::from(Prefix::of_one(ip).bits - bits);
+    let net: IpAddr = match ip {
+        IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) & u32::MAX.checked_shl(host_bits).unwrap_or(0)).into(),
+        IpAddr::V6(ip) => {
+            Ipv6Addr::from(u128::from(ip) & u128::MAX.checked_shl(host_bits).unwrap_or(0)).into()
+        }
+    };
+    format!("{kind} and {end} net {net}/{bits}{port}")
+}
+
+/// Each frame that is needed is cut off by the rule that names exactly its ends, and by one for its neighbourhood.
+#[test]
+fn each_address_that_upkeep_has_is_refused_by_its_name() {
+    let connections = [connection("10.0.0.5:22", "10.0.0.9:1"), connection("[fd00::5]:22", "[fd00::9]:1")];
+    let needs = upkeep::needs(&connections, &home());
+    for upkeep in [Arp, NeighbourDiscovery, Dhcp, Dhcp6] {
+        assert!(needs.iter().any(|need| need.upkeep == upkeep), "{upkeep:?}");
+    }
+    let mut named = 0;
+    for need in needs {
+        for (end, party) in [("src", need.from), ("dst", need.to)] {
+            let Party::Known(ip) = party else { continue };
+            let one = Prefix::of_one(ip);
+            for prefix in [one, Prefix { bits: one.bits - 8, ..one }, Prefix { bits: 3, ..one }] {
+                let rule = naming(need.upkeep, end, prefix);
+                let cut = check(&compile(&[&rule]).unwrap(), &connections, &home());
+                assert!(cut.iter().any(|lock_out| lock_out.cut == Cut::Upkeep(need)), "{rule}: {need:?}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 60, "{named}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rule_that_names_addresses_is_refused_if_and_only_if_upkeep_has_one_of_them(
+        own_host in 1..255_u8, router in 1..255_u8, named in 0..=255_u8, bits in 20..=32_u8, is_ipv6: bool,
+    ) {
+        let v4 = |host: u8| IpAddr::from([10, 0, 0, host]);
+        let v6 = |network: u16, host: u8| IpAddr::from([network, 0, 0, 0, 0, 0, 0, host.into()]);
+        let own_addresses = [(v4(own_host), 24), (v6(0xfe80, own_host), 64), (v6(0xfd00, own_host), 64)];
+        let facts = InterfaceFacts {
+            local_addresses: own_addresses
+                .map(|(ip, bits)| LocalAddress { prefix: Prefix { ip, bits }, ..own("::/0", Tags::NONE) })
+                .to_vec(),
+            routes: vec![
+                LeavingRoute { gateway: Some(v4(router)), ..route("0.0.0.0/0", None, Tags::NONE) },
+                LeavingRoute { gateway: Some(v6(0xfe80, router)), ..route("::/0", None, Tags::NONE) },
+            ],
+        };
+        let (upkeep, named, from, to) = if is_ipv6 {
+            let named = [v6(0xfe80, named), v6(0xfd00, named)].map(|ip| Prefix { ip, bits: bits + 96 });
+            let own = vec![v6(0xfe80, own_host), v6(0xfd00, own_host)];
+            (NeighbourDiscovery, named.to_vec(), v6(0xfe80, router), own)
+        } else {
+            (Arp, vec![Prefix { ip: v4(named), bits }], v4(router), vec![v4(own_host)])
+        };
+        for prefix in named {
+            let rule = naming(upkeep, "src", prefix);
+            prop_assert_eq!(kinds(&[&rule], &[], &facts).is_empty(), !prefix.contains(from), "{}", rule);
+            let rule = naming(upkeep, "dst", prefix);
+            let expected = to.iter().any(|to| prefix.contains(*to));
+            prop_assert_eq!(kinds(&[&rule], &[], &facts).is_empty(), !expected, "{}", rule);
+        }
     }
 }
 

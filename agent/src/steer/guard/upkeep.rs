@@ -96,12 +96,11 @@ impl Needs<'_> {
         // The kernel knows no DHCP server. It is often the router; else it, or its relay, is a neighbour of the address
         // that it gave.
         let given = addresses.iter().filter(|address| address.dynamic);
-        let given: Vec<Party> = given.map(|address| Party::Unknown(address.prefix)).collect();
-        let known = routers.iter().copied().map(Party::Known);
-        let servers: Vec<Party> = if given.is_empty() { vec![Party::Somebody(ANY4)] } else { given }
-            .into_iter()
-            .chain(known)
-            .collect();
+        let mut servers: Vec<Party> = given.map(|address| Party::Unknown(address.prefix)).collect();
+        if servers.is_empty() {
+            servers.push(Party::Somebody(ANY4));
+        }
+        servers.extend(routers.iter().copied().map(Party::Known));
         own.push(Party::Known(Ipv4Addr::BROADCAST.into()));
         self.add(Upkeep::Dhcp, tags, &servers, &own);
     }
@@ -117,6 +116,7 @@ impl Needs<'_> {
 
         let link_local = |parties: Vec<Party>| parties.into_iter().filter(|party| is_link_local(*party));
         let mut servers: Vec<Party> = link_local(routers).collect();
+        // A router may have given it as well; which of the two it was, the kernel does not say.
         let given = addresses.iter().any(|address| address.dynamic);
         servers.push(if given { Party::Unknown(LINK_LOCAL) } else { Party::Somebody(LINK_LOCAL) });
         let mut clients: Vec<Party> = link_local(own).collect();
