@@ -279,6 +279,9 @@ fn only_what_is_passed_for_sure_is_protected() {
     ] {
         assert_eq!(kinds(rules, &[], &home()), expected, "{rules:?}");
     }
+    // Somebody is nobody whom a rule names, also where no neighbour is known.
+    assert_eq!(kinds(&["pass arp src host 0.0.0.0", "arp"], &[], &routes(true)), [Arp]);
+    assert_eq!(kinds(&["arp src net 0.0.0.0/8"], &[], &routes(true)), []);
 }
 
 /// The kernel knows no DHCP server. It is the router, or somebody near the address that it gave.
