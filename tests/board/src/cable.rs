@@ -24,6 +24,8 @@ const ADDRESSES: usize = 12;
 /// Its EtherType, two bytes of nothing, and Marvell's tag: FORWARD, from device 0, port 1, untagged, priority 0
 /// (net/dsa/tag_dsa.c).
 const EDSA: [u8; 8] = [0xda, 0xda, 0, 0, 0xc0, 1 << 3, 0, 0];
+/// The bit of Marvell's first byte that says that the tag is in the place of an 802.1Q one, and has its priority and id.
+const TAGGED: u8 = 0x20;
 
 impl Cables {
     /// Joins these pairs.
@@ -46,15 +48,23 @@ impl Cables {
 
 fn tagged(mut frame: Vec<u8>) -> Vec<u8> {
     let at = ADDRESSES.min(frame.len());
-    frame.splice(at..at, EDSA);
+    if let &[0x81, 0, high, low, ..] = &frame[at..] {
+        let [a, b, c, d, flags, port, ..] = EDSA;
+        // What is neither priority nor id (CFI) lies in another byte.
+        let tag = [a, b, c, d, flags | TAGGED, port | high >> 4 & 1, high & !0x10, low];
+        frame.splice(at..at + 4, tag);
+    } else {
+        frame.splice(at..at, EDSA);
+    }
     frame
 }
 
 /// What the CPU sends without a tag is forwarded as it is.
 fn untagged(mut frame: Vec<u8>) -> Vec<u8> {
-    let end = ADDRESSES + EDSA.len();
-    if frame.len() >= end && frame[ADDRESSES..].starts_with(&EDSA[..2]) {
-        frame.drain(ADDRESSES..end);
+    if let Some(&[0xda, 0xda, _, _, flags, port, high, low]) = frame.get(ADDRESSES..ADDRESSES + EDSA.len()) {
+        let tag = [0x81, 0, high | (port & 1) << 4, low];
+        let tag = if flags & TAGGED == 0 { &[][..] } else { &tag };
+        frame.splice(ADDRESSES..ADDRESSES + EDSA.len(), tag.iter().copied());
     }
     frame
 }
@@ -83,5 +93,18 @@ mod tests {
         assert_eq!(cables.carry(cpu, with_tag), Some(((3, 0), frame.clone())));
         assert_eq!(cables.carry(cpu, frame.clone()), Some(((3, 0), frame)), "without a tag");
         assert_eq!(cables.carry(cpu, vec![1; 13]), Some(((3, 0), vec![1; 13])), "too short for one");
+    }
+
+    #[test]
+    fn a_switch_puts_its_tag_in_the_place_of_a_vlan_tag() {
+        let cables = Cables::new([((2, 0), (3, 0), Kind::Switch)]);
+        let mut frame: Vec<u8> = (0..64).collect();
+        // Priority 5, CFI, id 0x234.
+        frame[12..16].copy_from_slice(&[0x81, 0, 0xb2, 0x34]);
+        let (cpu, with_tag) = cables.carry((3, 0), frame.clone()).unwrap();
+        assert_eq!(with_tag.len(), 68);
+        assert_eq!(with_tag[12..20], [0xda, 0xda, 0, 0, 0xe0, 0x09, 0xa2, 0x34]);
+        assert_eq!(with_tag[20..], frame[16..]);
+        assert_eq!(cables.carry(cpu, with_tag), Some(((3, 0), frame)));
     }
 }
