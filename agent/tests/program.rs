@@ -159,9 +159,10 @@ fn many_kinds() -> RuleSet {
     steer::compile(&texts).unwrap()
 }
 
-/// Each frame as it is, and behind one tag, and behind two.
+/// Each frame as it is, and behind one tag, and behind two of either kind.
 fn with_tags(frame: &[u8]) -> Vec<Vec<u8>> {
-    [&[][..], &[0x81, 0, 0x20, 5], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 5]]
+    let two = [0x81, 0, 0, 7, 0x81, 0, 0x20, 5];
+    [&[][..], &[0x81, 0, 0x20, 5], &two, &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 5]]
         .map(|tags| [&frame[..12], tags, &frame[12..]].concat())
         .to_vec()
 }
@@ -208,21 +209,36 @@ fn a_switchs_tag_is_stripped_as_on_the_host() {
         let image = image(&rules);
         let socket = af_xdp_socket();
         program.set_socket(0, socket.as_fd()).unwrap();
+        let mut hits = vec![0; rules.len()];
         for frames::Case { name, frame, .. } in frames::table() {
-            for mut frame in with_tags(&frame) {
-                frame.splice(12..12, vec![0xda; tag.into()]);
-                for len in [200, 60, 50, 40, 30, 22, 16, SHORTEST] {
-                    let frame = &frame[..len.min(frame.len()).max(SHORTEST)];
-                    let view = Untagged { frame, tag: tag.into() };
-                    let expected = judge(&image, &view, 0).decision;
+            for plain in with_tags(&frame) {
+                let frame = frames::from_switch(&plain, tag.into());
+                for len in [200, 60, 50, 40, 30, 22, 20, 16, SHORTEST] {
+                    let len = len.min(frame.len()).max(SHORTEST);
+                    let cut = &frame[..len];
+                    let expected = judge(&image, &Untagged { frame: cut, tag: tag.into() }, 0);
                     assert_eq!(
-                        run(&mut program, frame).1,
-                        expected,
+                        run(&mut program, cut).1,
+                        expected.decision,
                         "{name}, {tag} bytes of tag, cut at {len}"
                     );
+                    if let Some(rule) = expected.rule() {
+                        hits[rule as usize] += 1;
+                    }
+                    if len == frame.len() {
+                        assert_eq!(
+                            judge(&image, plain.as_slice(), 0),
+                            expected,
+                            "{name}, as it came to the switch"
+                        );
+                    }
                 }
             }
         }
+        assert!(hits.iter().all(|hits| *hits > 0), "a rule that no frame hits says nothing: {hits:?}");
+        let counted: Vec<u64> =
+            program.rule_counts().unwrap().iter().map(|rule| rule.count.packets).collect();
+        assert_eq!(counted, hits);
     }
 }
 
@@ -446,6 +462,9 @@ fn two_capabilities_are_enough_and_a_missing_one_is_named() {
     let (bpf, net_admin) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
     if !takes_two_capabilities() {
         return;
+    }
+    for switch_tag in [4, 8] {
+        load_with(bpf | net_admin, LoadOptions { switch_tag, ..quiet }).map(drop).unwrap();
     }
     for (effective, missing) in [
         (net_admin, "CAP_BPF missing"),

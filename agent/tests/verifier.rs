@@ -38,14 +38,14 @@ const fn recorded(
 }
 
 const RECORDED: [Recorded; 8] = [
-    recorded("umemd", 0, true, 396_177, 1_689),
-    recorded("umemd", 0, false, 396_188, 1_687),
-    recorded("umemd", 4, true, 396_179, 1_689),
-    recorded("umemd", 8, true, 396_282, 1_688),
-    recorded("umemd", 8, false, 396_293, 1_686),
-    recorded("umemd_frags", 0, true, 396_208, 1_687),
-    recorded("umemd_frags", 4, true, 396_210, 1_687),
-    recorded("umemd_frags", 8, true, 396_313, 1_686),
+    recorded("umemd", 0, true, 382_995, 1_640),
+    recorded("umemd", 0, false, 383_006, 1_638),
+    recorded("umemd", 4, true, 443_038, 1_753),
+    recorded("umemd", 8, true, 443_036, 1_753),
+    recorded("umemd", 8, false, 443_047, 1_751),
+    recorded("umemd_frags", 0, true, 383_026, 1_638),
+    recorded("umemd_frags", 4, true, 443_069, 1_751),
+    recorded("umemd_frags", 8, true, 443_067, 1_751),
 ];
 
 /// What the verifier says.

@@ -24,6 +24,25 @@ pub trait View {
     fn load_behind<const N: usize>(&self, offset: usize, words: u8) -> Option<[u8; N]> {
         self.load(offset + usize::from(words) * 4)
     }
+
+    /// The frame with the VLAN tag that a switch chip made part of its own, and that one's id. Its four bytes are not to
+    /// be loaded: what is there is the switch's. Without one, the frame as it is.
+    #[inline(always)]
+    fn vlan_of_switch(&self) -> (impl View, Option<u16>) {
+        (self, None)
+    }
+}
+
+impl<V: View + ?Sized> View for &V {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        (**self).load(offset)
+    }
+
+    #[inline(always)]
+    fn load_behind<const N: usize>(&self, offset: usize, words: u8) -> Option<[u8; N]> {
+        (**self).load_behind(offset, words)
+    }
 }
 
 impl View for [u8] {
@@ -32,9 +51,10 @@ impl View for [u8] {
     }
 }
 
-/// A frame without the tag that a switch chip put behind the MAC addresses (DSA: 4 bytes, EDSA: 8).
+/// A frame without the tag that a switch chip put behind the MAC addresses (DSA: 4 bytes, EDSA: 8), and with the VLAN
+/// tag that the switch put into that: as the stack sees it.
 ///
-/// Where that tag is cannot be told from the bytes, so `tag` is what the interface's tagging says.
+/// Whether a switch put one there cannot be told from the bytes, so `tag` is what the interface's tagging says.
 #[derive(Clone, Copy, Debug)]
 pub struct Untagged<'a> {
     /// The frame as it was received.
@@ -48,6 +68,14 @@ impl View for Untagged<'_> {
         // Of the loads none crosses the end of the MAC addresses.
         self.frame.load(if offset < MACS { offset } else { offset + self.tag })
     }
+
+    fn vlan_of_switch(&self) -> (impl View, Option<u16>) {
+        let header = self.tag.checked_sub(DSA_HLEN).and_then(|before| self.frame.load(MACS + before));
+        match header.and_then(vlan_of) {
+            Some(id) => (Self { tag: self.tag - DSA_HLEN, ..*self }, Some(id)),
+            None => (*self, None),
+        }
+    }
 }
 
 /// EtherType of IPv4.
@@ -56,6 +84,8 @@ pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_ARP: u16 = 0x0806;
 /// EtherType of RARP.
 pub const ETH_P_RARP: u16 = 0x8035;
+/// EtherType of a VLAN tag (802.1Q).
+pub const ETH_P_8021Q: u16 = 0x8100;
 /// EtherType of IPv6.
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
@@ -74,8 +104,12 @@ pub const IPPROTO_SCTP: u8 = 132;
 
 /// Both MAC addresses; what follows them is moved by a tag.
 pub const MACS: usize = 12;
-const ETHER_HEADER: usize = 14;
+/// Marvell's tag, which may have four bytes with an EtherType of its own in front (EDSA).
+pub const DSA_HLEN: usize = 4;
+const ETHER_PROTO: usize = 2;
 const TAG: usize = 4;
+/// The bits of a tag that are the VLAN's id.
+const VLAN_ID: u16 = 0x0fff;
 const IPV6_HEADER: usize = 40;
 
 /// A frame as it was read.
@@ -121,14 +155,26 @@ const V6: u32 = (field::SRC6 | field::DST6) * field::WHOLE6;
 fn headers<const TAGS: usize, V: View + ?Sized>(frame: &V, parsed: &mut Parsed) -> Result<(), u32> {
     let Some(macs) = frame.load::<MACS>(0) else { return Err(cut_macs(frame, parsed)) };
     parsed.key = parsed.key.with_macs(macs).with_fields(field::MAC_DST | field::MAC_SRC);
+    let (frame, id) = &frame.vlan_of_switch();
+    if TAGS == 0 && id.is_some() {
+        parsed.key = parsed.key.with_ether_proto(ETH_P_8021Q).with_fields(field::ETHER_PROTO);
+        return Ok(());
+    }
     let mut tag = 0;
     while tag < TAGS {
-        vlan(frame, tag, parsed)?;
+        match *id {
+            Some(id) if tag == 0 => {
+                parsed.key =
+                    parsed.key.with_tag_type(0, ETH_P_8021Q).with_tag_id(0, id).with_fields(ALL_OF_TAG);
+            }
+            _ => vlan(frame, tag, parsed)?,
+        }
         tag += 1;
     }
-    let ether_proto = u16::from_be_bytes(frame.load(MACS + TAG * TAGS).ok_or(BEHIND_TAGS)?);
+    let at = MACS + TAG * TAGS;
+    let ether_proto = u16::from_be_bytes(frame.load(at).ok_or(BEHIND_TAGS)?);
     parsed.key = parsed.key.with_ether_proto(ether_proto).with_fields(field::ETHER_PROTO);
-    let at = ETHER_HEADER + TAG * TAGS;
+    let at = at + ETHER_PROTO;
     match ether_proto {
         ETH_P_IP => ipv4(frame, at, parsed),
         ETH_P_IPV6 => ipv6(frame, at, parsed),
@@ -151,13 +197,14 @@ fn cut_macs<V: View + ?Sized>(frame: &V, parsed: &mut Parsed) -> u32 {
 #[inline(always)]
 fn vlan<V: View + ?Sized>(frame: &V, tag: usize, parsed: &mut Parsed) -> Result<(), u32> {
     let behind = BEHIND_TAGS | if tag == 0 { ALL_OF_TAG << 1 } else { 0 };
-    let tag_type = frame.load(MACS + TAG * tag).ok_or(ALL_OF_TAG << tag | behind)?;
+    let at = MACS + TAG * tag;
+    let tag_type = frame.load(at).ok_or(ALL_OF_TAG << tag | behind)?;
     let tag_type = u16::from_be_bytes(tag_type);
     let is_tag = if is_tag_type(tag_type) { field::TAG << tag } else { 0 };
     parsed.key = parsed.key.with_tag_type(tag, tag_type).with_fields(field::TAG_TYPE << tag | is_tag);
-    let tci = frame.load(ETHER_HEADER + TAG * tag).ok_or(field::TAG_ID << tag | behind)?;
+    let tci = frame.load(at + ETHER_PROTO).ok_or(field::TAG_ID << tag | behind)?;
     parsed.key =
-        parsed.key.with_tag_id(tag, u16::from_be_bytes(tci) & 0x0fff).with_fields(field::TAG_ID << tag);
+        parsed.key.with_tag_id(tag, u16::from_be_bytes(tci) & VLAN_ID).with_fields(field::TAG_ID << tag);
     Ok(())
 }
 
@@ -166,6 +213,14 @@ fn vlan<V: View + ?Sized>(frame: &V, tag: usize, parsed: &mut Parsed) -> Result<
 #[must_use]
 pub const fn is_tag_type(tag_type: u16) -> bool {
     matches!(tag_type, 0x8100 | 0x88a8 | 0x9100)
+}
+
+/// The id of the VLAN tag in whose place Marvell's tag is, if it is: out of the outermost tag of a frame the switch makes
+/// its own, and says so by a bit. The stack makes an 802.1Q tag of it again (net/dsa/tag_dsa.c: `dsa_rcv_ll`).
+#[inline(always)]
+#[must_use]
+pub const fn vlan_of([flags, _, high, low]: [u8; DSA_HLEN]) -> Option<u16> {
+    if flags & 0x20 == 0 { None } else { Some(u16::from_be_bytes([high, low]) & VLAN_ID) }
 }
 
 #[inline(always)]

@@ -76,17 +76,36 @@ fn the_default_is_to_pass_or_to_drop() {
     }
 }
 
+/// The view is read as the bytes are, behind no tag, one, and two.
+fn check_alike(view: &Untagged<'_>, plain: &[u8], what: &str) {
+    assert_eq!(parse::<0, _>(view), parse::<0, _>(plain), "{what}, behind no tag");
+    assert_eq!(parse::<1, _>(view), parse::<1, _>(plain), "{what}, behind one tag");
+    assert_eq!(parse::<2, _>(view), parse::<2, _>(plain), "{what}, behind two tags");
+}
+
 #[test]
-fn a_switchs_tag_behind_the_addresses_is_not_seen() {
+fn a_frame_from_a_switch_is_read_as_it_came_to_the_switch() {
+    let tags: [&[u8]; 5] = [
+        &[],
+        &[0x81, 0, 0xbf, 0xff],
+        &[0x81, 0, 0, 5],
+        &[0x81, 0, 0xf0, 7, 0x81, 0, 0, 5],
+        &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 5],
+    ];
     for frames::Case { name, frame, .. } in frames::table() {
-        for tag in [4, 8] {
-            let mut tagged = frame.clone();
-            tagged.splice(12..12, vec![0xda; tag]);
-            for len in 0..=tagged.len() {
-                let view = Untagged { frame: &tagged[..len], tag };
-                // Within the tag, the frame ends behind its addresses.
-                let plain = if len < 12 { len } else { len.saturating_sub(tag).max(12) };
-                assert_eq!(parse::<0, _>(&view), parse::<0, _>(&frame[..plain]), "{name}, cut at {len}");
+        for (tags, tag) in tags.into_iter().flat_map(|tags| [(tags, 4), (tags, 8)]) {
+            let plain = [&frame[..12], tags, &frame[12..]].concat();
+            let switched = frames::from_switch(&plain, tag);
+            for len in 0..=switched.len() {
+                let view = Untagged { frame: &switched[..len], tag };
+                let plain_len = match len {
+                    0..12 => len,
+                    // Within the tag, the frame ends behind its addresses.
+                    _ if len < 12 + tag => 12,
+                    _ => len + plain.len() - switched.len(),
+                };
+                let what = format!("{name}, {tags:02x?}, {tag} bytes of the switch, cut at {len}");
+                check_alike(&view, &plain[..plain_len], &what);
             }
         }
     }
@@ -230,6 +249,22 @@ proptest! {
             built.check(&key_of(&frame));
         }
         check_all_cuts("built", &frame);
+    }
+
+    /// Trapped or forwarded, from whichever port.
+    #[test]
+    fn of_a_switchs_tag_one_bit_and_the_id_are_looked_at(built in built(), header: [u8; 4], edsa: bool) {
+        let frame = built.frame();
+        let (macs, rest) = frame.split_at(12);
+        let front: &[u8] = if edsa { &[0xda, 0xda, 0, 0] } else { &[] };
+        let [flags, _, high, low] = header;
+        let plain = if flags & 0x20 == 0 {
+            frame.clone()
+        } else {
+            [macs, &[0x81, 0, high, low], rest].concat()
+        };
+        let switched = [macs, front, &header, rest].concat();
+        check_alike(&Untagged { frame: &switched, tag: front.len() + 4 }, &plain, "built");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use umemd_common::decision::Action;
 use umemd_common::maps::{Count, GENERATIONS, MAX_COUNTERS, MAX_QUEUES, MAX_RULES, MAX_SHAPES, MAX_UNITS};
-use umemd_common::packet::MACS;
+use umemd_common::packet::{DSA_HLEN, MACS, vlan_of};
 use umemd_common::search::{Hit, Set, Shape, Tables, Unit, Verdict};
 use umemd_common::{Decision, View, judge};
 
@@ -49,6 +49,14 @@ static SWITCH_TAG: u8 = 0;
 /// 1 if who loads the program may have it subtract packet pointers (`CAP_PERFMON`): set and constant as `SWITCH_TAG`.
 #[unsafe(no_mangle)]
 static SUBTRACTS: u8 = 0;
+
+/// Bytes of the switch's tag. Read anew wherever it is asked for: to the verifier it is a constant, so that it removes
+/// what is for another length.
+#[inline(always)]
+fn switch_tag() -> u8 {
+    // SAFETY: valid and constant; volatile, or the compiler would take the value from above.
+    unsafe { ptr::read_volatile(&raw const SWITCH_TAG) }
+}
 
 /// How many buffers a packet may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,8 +128,7 @@ pub(crate) struct Frame {
 impl Frame {
     #[inline(always)]
     pub(crate) fn of(ctx: &XdpContext) -> Self {
-        // SAFETY: valid and constant; volatile, or the compiler would take the value from above.
-        let tag = unsafe { ptr::read_volatile(&raw const SWITCH_TAG) };
+        let tag = switch_tag();
         let mut behind_macs = ctx.data();
         // By constants, as in `load_behind`.
         if tag == 4 {
@@ -168,6 +175,20 @@ impl View for Frame {
         }
         self.load_at(at)
     }
+
+    /// The way with a VLAN tag moves the pointer, so that there is one parser behind both. A branch that is not empty, as
+    /// in `load_behind`.
+    #[inline(always)]
+    fn vlan_of_switch(&self) -> (impl View, Option<u16>) {
+        let mut behind_macs = self.behind_macs;
+        let header = if switch_tag() == 0 { None } else { self.load_at(behind_macs + MACS - DSA_HLEN) };
+        let id = header.and_then(vlan_of);
+        if id.is_some() {
+            behind_macs -= DSA_HLEN;
+            black_box(());
+        }
+        (Self { behind_macs, ..*self }, id)
+    }
 }
 
 /// Does what was decided; the redirect finds out whether the queue has a socket.
@@ -211,7 +232,7 @@ pub(crate) fn count_rule(hit: Hit, ctx: &XdpContext, buffers: Buffers) {
 /// The verifier sees only the one that is taken.
 #[inline(always)]
 fn length(ctx: &XdpContext, buffers: Buffers) -> u64 {
-    // SAFETY: as in `Frame::of`.
+    // SAFETY: as in `switch_tag`.
     let subtracts = unsafe { ptr::read_volatile(&raw const SUBTRACTS) } != 0;
     if buffers == Buffers::One && subtracts {
         // Or LLVM would subtract in front of the branch.

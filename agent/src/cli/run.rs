@@ -100,8 +100,8 @@ pub struct RunArgs {
     pub force: bool,
 
     /// The tag that a switch chip puts behind the MAC addresses (DSA), which
-    /// rules then look behind. `auto` asks sysfs [default: auto; with --netns,
-    /// of which sysfs says nothing, none].
+    /// rules then look behind, and into for a VLAN tag. `auto` asks sysfs
+    /// [default: auto; with --netns, of which sysfs says nothing, none].
     #[arg(long, value_enum)]
     pub switch_tag: Option<SwitchTagArg>,
 

@@ -1,4 +1,7 @@
 //! The tag that a switch chip puts into each frame for the CPU (DSA, Documentation/networking/dsa/dsa.rst).
+//!
+//! Of a frame with a VLAN tag it takes that one's place, and its priority and id. As the stack does
+//! (net/dsa/tag_dsa.c), the program reads a VLAN tag there: `umemd_common::packet::vlan_of`.
 
 use std::fs;
 use std::io;

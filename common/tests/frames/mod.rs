@@ -91,6 +91,19 @@ pub(crate) fn ports(src: u16, dst: u16) -> Vec<u8> {
     bytes
 }
 
+/// This frame, of at least both addresses, as Marvell's switch gives it to the CPU: with a tag of `tag` bytes, which is in
+/// the place of an 802.1Q tag (net/dsa/tag_dsa.c).
+pub(crate) fn from_switch(frame: &[u8], tag: usize) -> Vec<u8> {
+    let (macs, rest) = frame.split_at(12);
+    // FORWARD, from device 0, port 1.
+    let (header, rest) = match rest {
+        // What is neither priority nor id (CFI) has a place of its own.
+        [0x81, 0, high, low, rest @ ..] => ([0xe0, 1 << 3 | high >> 4 & 1, high & !0x10, *low], rest),
+        _ => ([0xc0, 1 << 3, 0, 0], rest),
+    };
+    [macs, &[0xda, 0xda, 0, 0][..tag - header.len()], &header, rest].concat()
+}
+
 /// The table.
 pub(crate) fn table() -> Vec<Case> {
     use Decision::{Malformed, Steered, Truncated, Unmatched};

@@ -34,10 +34,14 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// The frame as it was before the switch.
+/// The frame as it was before the switch: of an 802.1Q tag Marvell's has the priority and the id, and a bit for that.
 fn untagged(frame: &[u8], tag: usize) -> Vec<u8> {
     let (macs, rest) = frame.split_at(frame.len().min(MACS));
-    [macs, rest.get(tag..).unwrap_or_default()].concat()
+    let Some((tag, rest)) = rest.split_at_checked(tag) else { return macs.to_vec() };
+    match tag {
+        [.., flags, _, high, low] if flags & 0x20 != 0 => [macs, &[0x81, 0, *high, *low], rest].concat(),
+        _ => [macs, rest].concat(),
+    }
 }
 
 fn check_depth<const TAGS: usize>(tagged: &Untagged<'_>, plain: &[u8]) {
