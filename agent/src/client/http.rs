@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::ClientError;
+use super::{ClientError, is_silence};
 use crate::status::Status;
 
 /// For connecting, and for each read or write.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What to do about an agent that does not answer; a firewall drops what nobody answers to.
+const SILENT: &str = "is the machine up, umemd running there, and the port let through?";
 /// More than any agent says of itself.
 const LONGEST: u64 = 16 << 20;
 
@@ -21,21 +23,21 @@ pub(super) fn status(url: &str) -> Result<Status, ClientError> {
         .map(|rest| rest.trim_end_matches('/'))
         .filter(|rest| rest.contains(':') && !rest.contains(['/', ' ', '\r', '\n']))
         .ok_or_else(|| ClientError::Url(url.to_owned()))?;
-    let answer = get(address, "/status").map_err(|source| ClientError::Unreachable {
-        at: url.to_owned(),
-        flag: "--listen",
-        source,
+    let at = || url.to_owned();
+    let answer = get(address, "/status", PATIENCE).map_err(|source| match is_silence(&source) {
+        true => ClientError::Silent { at: at(), patience: PATIENCE, next: SILENT },
+        false => ClientError::Unreachable { at: at(), flag: "--listen", source },
     })?;
-    parse(&answer).map_err(|what| ClientError::Strange { at: url.to_owned(), what })
+    parse(&answer).map_err(|what| ClientError::Strange { at: at(), what })
 }
 
-fn get(address: &str, path: &str) -> io::Result<Vec<u8>> {
+fn get(address: &str, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for candidate in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&candidate, PATIENCE) {
+        match TcpStream::connect_timeout(&candidate, patience) {
             Ok(mut stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(patience))?;
+                stream.set_write_timeout(Some(patience))?;
                 let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
                 stream.write_all(request.as_bytes())?;
                 let mut answer = Vec::new();
@@ -104,6 +106,15 @@ mod tests {
         // A port that was free a moment ago.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(matches!(status(&format!("http://{free}")), Err(ClientError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for_without_end() {
+        // Linux takes the connection, and nobody takes it from there.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let silence = get(&address, "/status", Duration::from_millis(50)).unwrap_err();
+        assert!(is_silence(&silence), "{silence:?}");
     }
 
     proptest! {

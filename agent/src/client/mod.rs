@@ -3,7 +3,7 @@
 mod http;
 mod socket;
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 pub use socket::ask;
 use thiserror::Error;
@@ -37,7 +37,7 @@ pub enum ClientError {
     /// The URL is none that an agent has.
     #[error("--url {0} is not of the form http://HOST:PORT")]
     Url(String),
-    /// Nobody listens, or not for long enough.
+    /// Nobody listens.
     #[error("no umemd answers at {at}; is one running, with this {flag}?")]
     Unreachable {
         /// Where it was looked for.
@@ -46,6 +46,16 @@ pub enum ClientError {
         flag: &'static str,
         /// Why not.
         source: io::Error,
+    },
+    /// It listens, and says nothing.
+    #[error("the umemd at {at} did not answer within {} s; {next}", patience.as_secs())]
+    Silent {
+        /// Where it was asked.
+        at: String,
+        /// For how long it was waited for.
+        patience: Duration,
+        /// What to do.
+        next: &'static str,
     },
     /// The socket is somebody else's.
     #[error("not permitted to ask the umemd at {at}; ask as the user that it runs as, for example with sudo")]
@@ -76,4 +86,10 @@ pub fn status(target: &Target) -> Result<Status, ClientError> {
         Target::Socket(path) => socket::ask(path, &Request::Status),
         Target::Url(url) => http::status(url),
     }
+}
+
+/// Whether nothing came in time: Linux says so of a socket with a timeout by EAGAIN, and the standard library of a
+/// connection by this.
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
