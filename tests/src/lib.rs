@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod board;
+pub mod browser;
 pub mod command;
 pub mod exit;
 pub mod foreign;
@@ -15,6 +16,7 @@ pub mod huge;
 pub mod lab;
 pub mod metrics;
 pub mod netns;
+pub mod page;
 pub mod ping;
 pub mod privilege;
 pub mod prometheus;
