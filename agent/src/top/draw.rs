@@ -1,6 +1,6 @@
 //! The screen: made for 80 columns and 24 lines, and for terminals without colours.
 
-use std::env;
+use std::{env, ffi::OsStr};
 
 use ratatui::{
     Frame,
@@ -29,7 +29,12 @@ pub struct Palette {
 impl Palette {
     /// None if `NO_COLOR` is set and not empty (no-color.org).
     pub fn from_environment() -> Self {
-        Self { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+        Self::of(env::var_os("NO_COLOR").as_deref())
+    }
+
+    /// The same, given its value.
+    pub(super) fn of(no_color: Option<&OsStr>) -> Self {
+        Self { colours: no_color.is_none_or(OsStr::is_empty) }
     }
 
     /// None.
@@ -100,8 +105,10 @@ fn head_lines(model: &Model, view: &View, palette: Palette) -> Paragraph<'static
             }
         })
         .collect();
-    let (law, style) = if model.error().is_some() {
-        ("NO ANSWER", palette.bad())
+    let silence;
+    let (law, style) = if let Some(since) = model.silent_since() {
+        silence = format!("NO ANSWER for {} s", thousands(since.elapsed().as_secs()));
+        (silence.as_str(), palette.bad())
     } else if !status.conserved {
         ("LAW BROKEN", palette.bad())
     } else if status.devices.iter().any(|device| device.away.is_some()) {
@@ -111,11 +118,11 @@ fn head_lines(model: &Model, view: &View, palette: Palette) -> Paragraph<'static
     } else {
         ("law holds", palette.good())
     };
-    let traffic = |name| model.rate(|view| view.traffic.get(name));
+    let traffic = |name| model.rate(|view| Some(view.traffic.get(name)));
     let first = Line::from(vec![
         Span::styled(format!("umemd {}  ", status.version), Style::new().add_modifier(Modifier::BOLD)),
         Span::styled(format!("{law}  "), style),
-        Span::raw(format!("{} s  {}", thousands(status.at_s as u64), devices.join(" "))),
+        Span::raw(format!("up {} s  {}", thousands(status.at_s as u64), devices.join(" "))),
     ]);
     let second = Line::from(format!(
         "rx {}pps {}bit/s  tx {}pps {}bit/s  recycled {}",
@@ -171,7 +178,7 @@ fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let rate = |side: fn(&View) -> Option<&Counts>, names: &[&str]| {
-        model.rate(|view| side(view).map_or(0, |counts| names.iter().map(|name| counts.get(name)).sum()))
+        model.rate(|view| side(view).map(|counts| names.iter().map(|name| counts.get(name)).sum()))
     };
     let rows: Vec<(&str, u64, u64)> = ROWS
         .iter()
@@ -180,7 +187,12 @@ fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>
         })
         .collect();
     let most = rows.iter().map(|(_, ours, kernels)| (*ours).max(*kernels)).max().unwrap_or(0);
-    let room = (usize::from(inside.width).saturating_sub(8 + 2 * 12)) / 2;
+    // What the names and our numbers leave is for bars and for the kernel's side.
+    let left = usize::from(inside.width).saturating_sub(8 + 12);
+    let room = match &view.kernel {
+        Some(_) => left.saturating_sub(12) / 2,
+        None => left.saturating_sub(REASON),
+    };
     let side = |count: u64, colour| {
         [
             Span::raw(format!(" {:>10} ", thousands(count))),
@@ -189,7 +201,8 @@ fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>
     };
     let row =
         |name: &str, ours: &str, kernels: &str| format!("{name:8} {ours:>10} {:room$} {kernels:>10}", "");
-    let mut lines = vec![Line::styled(row("", "umemd", "kernel"), palette.quiet())];
+    let title = if view.kernel.is_some() { kernels_title(view) } else { String::new() };
+    let mut lines = vec![Line::styled(row("", "umemd", &title), palette.quiet())];
     for (name, ours, kernels) in rows {
         let mut spans = vec![Span::raw(format!("{name:8}"))];
         spans.extend(side(ours, Color::Blue));
@@ -211,12 +224,58 @@ fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>
     frame.render_widget(Paragraph::new(lines), inside);
     if view.kernel.is_none() {
         // Where its numbers would be.
-        let (x, y) = (inside.x + 21 + room as u16, inside.y + 1);
-        let place = Rect { x, y, width: inside.right().saturating_sub(x), height: 8 };
-        let reason = view.kernel_silent.as_deref().unwrap_or("not asked");
-        let text = Paragraph::new(format!("not available: {reason}")).style(palette.quiet());
-        frame.render_widget(text.wrap(Wrap { trim: true }), place.intersection(inside));
+        let x = inside.x + (8 + 12 + room + 1) as u16;
+        let place = Rect { x, width: inside.right().saturating_sub(x), height: 10, ..inside };
+        let lines = reason(view, usize::from(place.width), usize::from(place.height));
+        let text: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+        frame.render_widget(Paragraph::new(text).style(palette.quiet()), place.intersection(inside));
     }
+}
+
+/// Columns for the reason why the kernel says nothing, its margin included: `CONFIG_PAGE_POOL_STATS),` is not to be
+/// broken, and at 80 columns there are no more.
+const REASON: usize = 27;
+
+/// Whose numbers the kernel's are: it has pools of its own for each queue, and does not always say for which.
+fn kernels_title(view: &View) -> String {
+    let (told, all) = view.kernel_of;
+    if view.one_queue {
+        "kernel, all queues".to_owned()
+    } else if told < all {
+        format!("kernel, {told} of {all}")
+    } else {
+        "kernel".to_owned()
+    }
+}
+
+/// Why the kernel says nothing, in lines of that width; what does not fit, `umemd pagepool` tells.
+fn reason(view: &View, width: usize, height: usize) -> Vec<String> {
+    let why = view.kernel_silent.as_deref().unwrap_or("not asked");
+    let fits =
+        |lines: &Vec<String>| lines.len() <= height && lines.iter().all(|line| line.chars().count() <= width);
+    [format!("kernel: not available, {why}").as_str(), "kernel: not available; umemd pagepool says why"]
+        .map(|text| fill(text, width))
+        .into_iter()
+        .find(fits)
+        // In less than 80 columns.
+        .unwrap_or_else(|| {
+            ["kernel", "n/a:", "umemd", "page-", "pool", "says", "why"].map(str::to_owned).to_vec()
+        })
+}
+
+/// Breaks a text between words. A word that is longer than a line has one of its own.
+fn fill(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn sparklines(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
@@ -255,8 +314,11 @@ fn drop_rows(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect)
         .filter(|(_, row)| row.lost && row.count > 0)
         .collect();
     rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.count));
-    let mut lines: Vec<Line<'_>> =
-        troubles(model.status()).into_iter().map(|trouble| Line::styled(trouble, palette.bad())).collect();
+    let troubles = model.error().map(str::to_owned).into_iter().chain(troubles(model.status()));
+    let mut lines: Vec<Line<'_>> = troubles
+        .flat_map(|trouble| fill(&trouble, usize::from(inside.width)))
+        .map(|line| Line::styled(line, palette.bad()))
+        .collect();
     lines.extend(rows.iter().map(|(device, row)| {
         Line::from(format!("{device:15} {:9} {:32} {:>16}", row.layer, row.cause, thousands(row.count)))
     }));
@@ -284,10 +346,8 @@ fn key_line(model: &Model, palette: Palette, width: u16) -> Paragraph<'static> {
     };
     let mut line = vec![Span::styled(keys, palette.quiet())];
     let room = usize::from(width).saturating_sub(keys.chars().count() + 3);
-    let end = model.error().unwrap_or(model.url());
-    let style = if model.error().is_some() { palette.bad() } else { palette.quiet() };
-    let end: String = end.chars().take(room).collect();
-    line.push(Span::styled(format!("   {end:>room$}"), style));
+    let end: String = model.url().chars().take(room).collect();
+    line.push(Span::styled(format!("   {end:>room$}"), palette.quiet()));
     Paragraph::new(Line::from(line))
 }
 
@@ -295,7 +355,7 @@ fn key_line(model: &Model, palette: Palette, width: u16) -> Paragraph<'static> {
 fn bar(part: u64, whole: u64, columns: usize) -> String {
     const EIGHTHS: [char; 8] =
         [' ', '\u{258f}', '\u{258e}', '\u{258d}', '\u{258c}', '\u{258b}', '\u{258a}', '\u{2589}'];
-    if part == 0 || whole == 0 {
+    if part == 0 || whole == 0 || columns == 0 {
         return String::new();
     }
     let eighths = (part.min(whole) as f64 / whole as f64 * columns as f64 * 8.0).round().max(1.0) as usize;

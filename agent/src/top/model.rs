@@ -1,6 +1,6 @@
 //! What is on the screen, without a screen.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use crate::{
     client::ClientError,
@@ -17,7 +17,8 @@ pub struct Model {
     url: String,
     now: Status,
     before: Option<Status>,
-    error: Option<String>,
+    /// Since when it does not answer, and why not.
+    error: Option<(Instant, String)>,
     /// 0: everything; from 1 on: a queue.
     chosen: usize,
     paused: bool,
@@ -36,6 +37,10 @@ pub(super) struct View {
     pub(super) traffic: Counts,
     /// The kernel's counters of the device, or of all devices.
     pub(super) kernel: Option<Counts>,
+    /// Of how many devices these are, and how many there are.
+    pub(super) kernel_of: (usize, usize),
+    /// Whether all but the kernel's is of one queue.
+    pub(super) one_queue: bool,
     /// Why there are none.
     pub(super) kernel_silent: Option<String>,
     /// Pools of the kernel that cannot end.
@@ -72,12 +77,15 @@ impl Model {
                 let before = std::mem::replace(&mut self.now, status);
                 self.before = (!anew).then_some(before);
                 self.chosen = self.chosen.min(self.queues());
-                let received = self.per_second(|status| view(status, 0).traffic.get("rx_packets"));
-                let lost = self.per_second(lost);
+                let received = self.per_second(|status| Some(view(status, 0).traffic.get("rx_packets")));
+                let lost = self.per_second(|status| Some(lost(status)));
                 remember(&mut self.received, received);
                 remember(&mut self.lost, lost);
             }
-            Err(error) => self.error = Some(error.to_string()),
+            Err(error) => {
+                let since = self.error.take().map_or_else(Instant::now, |(since, _)| since);
+                self.error = Some((since, error.to_string()));
+            }
         }
     }
 
@@ -120,23 +128,31 @@ impl Model {
 
     /// Why the agent does not answer, if it does not.
     pub(super) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+        self.error.as_ref().map(|(_, why)| why.as_str())
+    }
+
+    /// Since when it does not, if it does not.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.error.as_ref().map(|(since, _)| *since)
     }
 
     pub(super) fn view(&self) -> View {
         view(&self.now, self.chosen)
     }
 
-    /// What `count` grew by in a second; 0 until there are two statuses.
-    pub(super) fn per_second(&self, count: impl Fn(&Status) -> u64) -> u64 {
-        let Some(before) = &self.before else { return 0 };
-        let seconds = self.now.at_s - before.at_s;
-        let grown = count(&self.now).saturating_sub(count(before));
-        if seconds > 0.0 { (grown as f64 / seconds).round() as u64 } else { 0 }
+    /// What `count` grew by in a second; 0 until there are two statuses that have it.
+    pub(super) fn per_second(&self, count: impl Fn(&Status) -> Option<u64>) -> u64 {
+        let counts = self.before.as_ref().and_then(|before| {
+            Some((self.now.at_s - before.at_s, count(&self.now)?.saturating_sub(count(before)?)))
+        });
+        match counts {
+            Some((seconds, grown)) if seconds > 0.0 => (grown as f64 / seconds).round() as u64,
+            _ => 0,
+        }
     }
 
     /// The same for what is shown.
-    pub(super) fn rate(&self, count: impl Fn(&View) -> u64) -> u64 {
+    pub(super) fn rate(&self, count: impl Fn(&View) -> Option<u64>) -> u64 {
         self.per_second(|status| count(&view(status, self.chosen)))
     }
 
@@ -178,7 +194,7 @@ pub(super) fn lost(status: &Status) -> u64 {
 fn view(status: &Status, chosen: usize) -> View {
     let all = || status.devices.iter().flat_map(|d| d.queues.iter().map(move |queue| (d, queue)));
     let chosen = chosen.checked_sub(1).and_then(|index| all().nth(index));
-    let mut view = View { steered: true, ..View::default() };
+    let mut view = View { steered: true, one_queue: chosen.is_some(), ..View::default() };
     for (_, queue) in all().filter(|(_, queue)| chosen.is_none_or(|(_, only)| std::ptr::eq(*queue, only))) {
         add(&mut view, queue);
     }
@@ -202,6 +218,7 @@ fn add(view: &mut View, queue: &QueueStatus) {
 }
 
 fn add_kernel(view: &mut View, device: &DeviceStatus) {
+    view.kernel_of.1 += 1;
     let Some(pools) = &device.page_pool else {
         let away = || device.away.as_ref().map(|_| format!("{} is away", device.device));
         view.kernel_silent = view.kernel_silent.take().or_else(away);
@@ -210,6 +227,7 @@ fn add_kernel(view: &mut View, device: &DeviceStatus) {
     view.stalled += pools.pools.iter().filter(|pool| pool.stalled).count();
     view.kernel_silent = view.kernel_silent.take().or_else(|| pools.reason.clone());
     if let Some(counters) = pools.sum() {
+        view.kernel_of.0 += 1;
         let sum = view.kernel.get_or_insert_default();
         counters.iter().for_each(|(name, count)| sum.add(name, count));
     }

@@ -1,12 +1,15 @@
 //! The screens, drawn into memory and compared with those beside this file: `UPDATE=1 cargo test -p umemd screen`
 //! writes them.
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, path::Path, sync::Arc};
 
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::*;
-use crate::observe::{Observation, fixture, fixture_with_kernel};
+use crate::{
+    observe::{Observation, fixture, fixture_with_kernel},
+    page_pool::{DevicePools, Reason, Source},
+};
 
 fn draw(model: &Model, palette: Palette, (width, height): (u16, u16)) -> Terminal<TestBackend> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -51,10 +54,12 @@ fn later(mut observation: Observation) -> Status {
     }
     observation.devices[0].queues[1].xsk.as_mut().unwrap().rx_dropped += 1234;
     if let Some(kernel) = &mut observation.devices[0].kernel {
-        let counters = kernel.page_pool.pools[0].counters.as_mut().unwrap();
-        counters.alloc_fast = counters.alloc_fast.map(|count| count + 99_000);
-        counters.recycle_cached = counters.recycle_cached.map(|count| count + 90_000);
-        counters.recycle_ring = counters.recycle_ring.map(|count| count + 5_000);
+        // None, if the kernel is silent.
+        if let Some(counters) = kernel.page_pool.pools.first_mut().and_then(|pool| pool.counters.as_mut()) {
+            counters.alloc_fast = counters.alloc_fast.map(|count| count + 99_000);
+            counters.recycle_cached = counters.recycle_cached.map(|count| count + 90_000);
+            counters.recycle_ring = counters.recycle_ring.map(|count| count + 5_000);
+        }
     }
     Status::of(&observation)
 }
@@ -77,9 +82,17 @@ fn screen_of_one_queue() {
     assert_screen("queue.txt", &text(&model, (80, 24)));
 }
 
+/// With a kernel that tells nothing of its pools, for this reason.
+fn silent(reason: Reason) -> Observation {
+    let mut observation = fixture_with_kernel();
+    let kernel = observation.devices[0].kernel.as_mut().unwrap();
+    kernel.page_pool = DevicePools { source: Source::None(reason), pools: Vec::new() };
+    observation
+}
+
 #[test]
 fn screen_of_a_silent_kernel_and_an_agent_that_went_away() {
-    let mut model = model(fixture);
+    let mut model = model(|| silent(Reason::KernelTooOld));
     let source = io::Error::from(io::ErrorKind::ConnectionRefused);
     model.see(Err(ClientError::Unreachable {
         at: "http://127.0.0.1:19478".into(),
@@ -87,6 +100,48 @@ fn screen_of_a_silent_kernel_and_an_agent_that_went_away() {
         source,
     }));
     assert_screen("silent.txt", &text(&model, (80, 24)));
+}
+
+#[test]
+fn why_the_kernel_is_silent_can_be_read_to_the_end() {
+    let failed = Reason::Failed("Operation not permitted (os error 1)".into());
+    for reason in [Reason::KernelWithoutStats, Reason::DriverSilent, Reason::KernelTooOld, failed] {
+        let text = text(&model(|| silent(reason.clone())), (80, 24));
+        let column = |line: &str| line.chars().skip(33 + 21).collect::<String>();
+        let shown: Vec<String> = text.lines().skip(3).take(10).map(column).collect();
+        let shown = shown.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(shown, format!("kernel: not available, {reason}"), "{text}");
+    }
+    // What is too long for it, and in too narrow a terminal, is elsewhere.
+    let long = || silent(Reason::Failed("word ".repeat(80)));
+    assert!(text(&model(long), (80, 24)).contains("umemd pagepool says"));
+    assert!(text(&model(|| silent(Reason::KernelTooOld)), (60, 20)).contains("page-"));
+}
+
+#[test]
+fn whose_the_kernels_numbers_are_is_said() {
+    let of = |model: &Model| text(model, (80, 24)).lines().nth(3).unwrap().to_owned();
+    let two = || {
+        let mut observation = fixture_with_kernel();
+        let mut other = observation.devices[0].clone();
+        Arc::make_mut(&mut other.info).name = "eth1".into();
+        other.kernel = silent(Reason::DriverSilent).devices.remove(0).kernel;
+        observation.devices.push(other);
+        observation
+    };
+    let mut model = model(two);
+    assert!(of(&model).ends_with(" kernel, 1 of 2"), "{}", of(&model));
+    model.next();
+    assert!(of(&model).ends_with(" kernel, all queues"), "{}", of(&model));
+}
+
+#[test]
+fn counters_that_somebody_tells_of_only_now_are_no_rate() {
+    let mut model = model(|| silent(Reason::DriverSilent));
+    let mut observation = fixture_with_kernel();
+    observation.at += Duration::from_secs(2);
+    model.see(Ok(Status::of(&observation)));
+    assert_eq!(model.rate(|view| Some(view.kernel.as_ref()?.get("alloc_fast"))), 0);
 }
 
 #[test]
@@ -129,6 +184,16 @@ fn without_colours_there_are_none() {
 }
 
 #[test]
+fn no_color_takes_them_away_unless_it_is_empty() {
+    let has_colours = |value: Option<&str>| format!("{:?}", Palette::of(value.map(OsStr::new)));
+    assert_eq!(has_colours(None), format!("{:?}", Palette::coloured()));
+    assert_eq!(has_colours(Some("")), format!("{:?}", Palette::coloured()));
+    for value in ["1", "0", "false"] {
+        assert_eq!(has_colours(Some(value)), format!("{:?}", Palette::plain()), "{value}");
+    }
+}
+
+#[test]
 fn keys_do_what_the_last_line_says() {
     let mut model = model(fixture_with_kernel);
     let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
@@ -156,7 +221,7 @@ fn keys_do_what_the_last_line_says() {
 #[test]
 fn an_agent_started_anew_has_no_rates_yet() {
     let mut model = model(fixture_with_kernel);
-    assert_eq!(model.rate(|view| view.traffic.get("rx_packets")), 100_000);
+    assert_eq!(model.rate(|view| Some(view.traffic.get("rx_packets"))), 100_000);
     model.see(Ok(Status::of(&fixture_with_kernel())));
-    assert_eq!(model.rate(|view| view.traffic.get("rx_packets")), 0);
+    assert_eq!(model.rate(|view| Some(view.traffic.get("rx_packets"))), 0);
 }
