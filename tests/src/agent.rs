@@ -341,6 +341,16 @@ impl Agent {
         self.signal(Signal::HUP);
     }
 
+    /// Sends SIGSTOP: it does nothing at all, until [`resume`](Self::resume).
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Sends SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&self) {
         self.signal(Signal::KILL);

@@ -20,6 +20,7 @@ pub mod page;
 pub mod ping;
 pub mod privilege;
 pub mod prometheus;
+pub mod terminal;
 pub mod thread;
 pub mod veth;
 pub mod wait;

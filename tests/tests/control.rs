@@ -9,15 +9,19 @@ use std::{
         net::UnixStream,
     },
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use e2e::{
-    agent::umemd,
+    agent::{Agent, binary, umemd},
     lab::{Lab, LabConfig, PORT, STEER},
+    terminal::Terminal,
     wire::{WINDOW, Wire, any_size},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
@@ -159,4 +163,80 @@ fn who_asks_nonsense_or_nothing_costs_the_datapath_nothing() {
         (&(20 * WINDOW).into(), &(20 * WINDOW).into())
     );
     assert!(!exit.stderr.contains("panicked"), "{exit}");
+}
+
+/// `umemd top` on this agent.
+fn top(agent: &Agent) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("top").arg("--control").arg(agent.control()).env("TERM", "xterm-256color");
+    command.env_remove("NO_COLOR");
+    command
+}
+
+/// Takes a terminal for its own: the alternate screen, without a cursor; and the other way round.
+const TAKEN: &str = "\u{1b}[?1049h";
+const GIVEN_BACK: [&str; 2] = ["\u{1b}[?1049l", "\u{1b}[?25h"];
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn top_gives_the_terminal_back() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&REFLECT).start();
+    type End = fn(&mut Terminal);
+    let ends: [(End, i32); 5] = [
+        (|terminal| terminal.press("q"), 0),
+        (|terminal| terminal.press("\u{3}"), 0),
+        (|terminal| terminal.signal(Signal::TERM), 128 + 15),
+        (|terminal| terminal.signal(Signal::INT), 128 + 2),
+        (|terminal| terminal.signal(Signal::HUP), 128 + 1),
+    ];
+    for (end, code) in ends {
+        let mut terminal = Terminal::start(&mut top(&agent));
+        terminal.wait_for("holds");
+        end(&mut terminal);
+        let left = terminal.wait();
+        assert_eq!((left.code, left.cooked), (Some(code), true), "{left:?}");
+        let after = left.written.rsplit_once(TAKEN).expect("it drew on a screen of its own").1;
+        for sequence in GIVEN_BACK {
+            assert!(after.contains(sequence), "{sequence:?}: {left:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn top_draws_without_colours_if_asked_and_says_when_nobody_answers() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&REFLECT).start();
+    let is_coloured = |written: &str| {
+        let sequences = written.split("\u{1b}[").skip(1).filter_map(|rest| rest.split_once('m'));
+        let codes =
+            sequences.map(|(codes, _)| codes).filter(|c| c.bytes().all(|c| c.is_ascii_digit() || c == b';'));
+        // 39 and 49 are the terminal's own, and what follows 38;5 is a colour's number.
+        codes.flat_map(|codes| codes.split(';').next()).any(|code| ["31", "32", "34", "38"].contains(&code))
+    };
+    for no_color in [false, true] {
+        let mut command = top(&agent);
+        if no_color {
+            command.env("NO_COLOR", "1");
+        }
+        let mut terminal = Terminal::start(&mut command);
+        terminal.wait_for("holds");
+        terminal.press("q");
+        let left = terminal.wait();
+        assert_eq!(is_coloured(&left.written), !no_color, "{left:?}");
+    }
+
+    let mut terminal = Terminal::start(&mut top(&agent));
+    terminal.wait_for("holds");
+    agent.stop();
+    terminal.wait_for("ANSWER");
+    let asked = Instant::now();
+    let silence = agent.tell(&["status"]).refused(1);
+    assert!(silence.contains("did not answer within 3 s"), "{silence}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    terminal.press("q");
+    assert_eq!(terminal.wait().code, Some(0), "keys are answered while the agent is not");
+    agent.resume();
+    assert_eq!(agent.tell(&["status", "--json"]).json()["conserved"], true);
 }
