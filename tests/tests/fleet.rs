@@ -6,7 +6,7 @@ use std::{fs, process::Command, time::Duration};
 use e2e::{
     browser::Browser,
     command::run,
-    full::{self, Scratch, dist},
+    full::{self, dist},
     lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
     page::Puppet,
     prometheus::Prometheus,

