@@ -126,8 +126,7 @@ mod tests {
             };
             let _ = tokio::time::timeout(time, serve_each("a client", LIMIT, accept, serve)).await;
         });
-        let answered = answered.borrow().clone();
-        answered
+        answered.take()
     }
 
     #[test]
