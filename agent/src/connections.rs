@@ -12,44 +12,44 @@ use std::{
 use tokio::task::{AbortHandle, yield_now};
 
 /// Whoever has asked is served for this long before a newer one may take the place.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is room again.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Whether all of a connection's request is there: said by whoever serves it.
+/// Since when all of a connection's request is there: said by whoever serves it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked(Rc<Cell<bool>>);
+pub(crate) struct Heard(Rc<Cell<Option<Instant>>>);
 
-impl Asked {
-    /// It is.
+impl Heard {
+    /// Since now.
     pub(crate) fn set(&self) {
-        self.0.set(true);
+        self.0.set(Some(Instant::now()));
     }
 }
 
 #[derive(Debug)]
 struct Open {
-    since: Instant,
-    asked: Asked,
+    heard: Heard,
     task: AbortHandle,
 }
 
 impl Open {
     /// It dawdles: with its request, or with taking the answer.
-    fn may_be_closed(&self) -> bool {
-        !self.asked.0.get() || self.since.elapsed() > PATIENCE
+    fn may_be_closed(&self, patience: Duration) -> bool {
+        self.heard.0.get().is_none_or(|since| since.elapsed() > patience)
     }
 }
 
 /// Serves for ever what `accept` brings, at most `limit` at once: of too many the oldest is closed that dawdles; if
-/// none does, the next one waits. `what` is what is accepted, for messages.
+/// none does, the next one waits. Whoever has asked dawdles after `patience`. `what` is what is accepted, for messages.
 ///
 /// Runs inside a `LocalSet`: what is asked for belongs to the control thread.
 pub(crate) async fn serve_each<S, F>(
     what: &str,
     limit: usize,
+    patience: Duration,
     mut accept: impl AsyncFnMut() -> io::Result<S>,
-    serve: impl Fn(S, Asked) -> F,
+    serve: impl Fn(S, Heard) -> F,
 ) where
     F: Future<Output = ()> + 'static,
 {
@@ -57,10 +57,10 @@ pub(crate) async fn serve_each<S, F>(
     loop {
         match accept().await {
             Ok(stream) => {
-                make_room(&mut open, limit).await;
-                let asked = Asked::default();
-                let task = tokio::task::spawn_local(serve(stream, asked.clone())).abort_handle();
-                open.push_back(Open { since: Instant::now(), asked, task });
+                make_room(&mut open, limit, patience).await;
+                let heard = Heard::default();
+                let task = tokio::task::spawn_local(serve(stream, heard.clone())).abort_handle();
+                open.push_back(Open { heard, task });
                 // So that a request that came with the connection is seen before the next connection is.
                 yield_now().await;
             }
@@ -74,13 +74,13 @@ pub(crate) async fn serve_each<S, F>(
 }
 
 /// Forgets the connections that ended, and closes one of too many.
-async fn make_room(open: &mut VecDeque<Open>, limit: usize) {
+async fn make_room(open: &mut VecDeque<Open>, limit: usize, patience: Duration) {
     loop {
         open.retain(|connection| !connection.task.is_finished());
         if open.len() < limit {
             return;
         }
-        if let Some(place) = open.iter().position(Open::may_be_closed) {
+        if let Some(place) = open.iter().position(|connection| connection.may_be_closed(patience)) {
             open.remove(place).into_iter().for_each(|connection| connection.task.abort());
             return;
         }
@@ -97,6 +97,7 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 4;
+    const LONG: Duration = Duration::from_secs(60);
 
     /// A connection: whether it asks at once, and how long its answer takes.
     struct Client {
@@ -105,8 +106,9 @@ mod tests {
         takes: Duration,
     }
 
-    /// The numbers of those that were answered, of clients that come in this order, all at once; within `time`.
-    fn answered(clients: impl IntoIterator<Item = Client>, time: Duration) -> Vec<u32> {
+    /// The numbers of those that were answered, of clients that come in this order, all at once; within a while.
+    fn answered(clients: impl IntoIterator<Item = Client>, patience: Duration) -> Vec<u32> {
+        let time = Duration::from_secs(3);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answered = Rc::new(RefCell::new(Vec::new()));
         let done = Rc::clone(&answered);
@@ -114,17 +116,17 @@ mod tests {
             let (sender, mut clients_to_come) = mpsc::unbounded_channel();
             clients.into_iter().for_each(|client| sender.send(client).unwrap());
             let accept = async || Ok(clients_to_come.recv().await.expect("the sender lives"));
-            let serve = |client: Client, asked: Asked| {
+            let serve = |client: Client, heard: Heard| {
                 let done = Rc::clone(&done);
                 async move {
                     if client.asks {
-                        asked.set();
+                        heard.set();
                     }
                     tokio::time::sleep(client.takes).await;
                     done.borrow_mut().push(client.number);
                 }
             };
-            let _ = tokio::time::timeout(time, serve_each("a client", LIMIT, accept, serve)).await;
+            let _ = tokio::time::timeout(time, serve_each("a client", LIMIT, patience, accept, serve)).await;
         });
         answered.take()
     }
@@ -132,23 +134,21 @@ mod tests {
     #[test]
     fn whoever_has_asked_is_answered_however_many_come() {
         let clients = (0..100).map(|number| Client { number, asks: true, takes: Duration::from_millis(10) });
-        assert_eq!(answered(clients, Duration::from_secs(5)), (0..100).collect::<Vec<_>>());
+        assert_eq!(answered(clients, LONG), (0..100).collect::<Vec<_>>());
     }
 
     #[test]
     fn whoever_asks_nothing_makes_room_for_those_who_do() {
         let silent = (0..3 * LIMIT as u32).map(|number| Client { number, asks: false, takes: Duration::MAX });
         let asking = (100..120).map(|number| Client { number, asks: true, takes: Duration::ZERO });
-        let start = Instant::now();
-        let found = answered(silent.chain(asking), PATIENCE / 2);
-        assert_eq!(found, (100..120).collect::<Vec<_>>(), "{:?}", start.elapsed());
+        assert_eq!(answered(silent.chain(asking), LONG), (100..120).collect::<Vec<_>>());
     }
 
     #[test]
     fn whoever_takes_no_answer_keeps_the_place_for_a_while_only() {
         let slow = (0..LIMIT as u32).map(|number| Client { number, asks: true, takes: Duration::MAX });
         let asking = (100..120).map(|number| Client { number, asks: true, takes: Duration::ZERO });
-        assert_eq!(answered(slow.chain(asking), 3 * PATIENCE), (100..120).collect::<Vec<_>>());
+        assert_eq!(answered(slow.chain(asking), Duration::from_millis(100)), (100..120).collect::<Vec<_>>());
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         let now = Rc::new(Cell::new(0_usize));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
-            let serve = |(), asked: Asked| {
+            let serve = |(), heard: Heard| {
                 struct Guard(Rc<Cell<usize>>);
                 impl Drop for Guard {
                     fn drop(&mut self) {
@@ -169,13 +169,14 @@ mod tests {
                     now.set(now.get() + 1);
                     let _guard = Guard(Rc::clone(&now));
                     most.set(most.get().max(now.get()));
-                    asked.set();
+                    heard.set();
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             };
             let accept = async || Ok(());
             let _ =
-                tokio::time::timeout(Duration::from_millis(300), serve_each("", LIMIT, accept, serve)).await;
+                tokio::time::timeout(Duration::from_millis(300), serve_each("", LIMIT, LONG, accept, serve))
+                    .await;
         });
         assert_eq!(most.get(), LIMIT);
     }

@@ -86,6 +86,8 @@ pub const ETH_P_ARP: u16 = 0x0806;
 pub const ETH_P_RARP: u16 = 0x8035;
 /// EtherType of a VLAN tag (802.1Q).
 pub const ETH_P_8021Q: u16 = 0x8100;
+/// EtherType of the outer one of two VLAN tags (802.1ad).
+pub const ETH_P_8021AD: u16 = 0x88a8;
 /// EtherType of IPv6.
 pub const ETH_P_IPV6: u16 = 0x86dd;
 

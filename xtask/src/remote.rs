@@ -260,8 +260,9 @@ mod tests {
         };
         let pair = |here: &str, there: &str| Some((here.to_owned(), there.to_owned()));
         assert_eq!(forward("127.0.0.1:21478"), pair("127.0.0.1:21478", "127.0.0.1:21478"));
-        assert_eq!(forward("0.0.0.0:21478"), pair("127.0.0.1:21478", "127.0.0.1:21478"));
-        assert_eq!(forward("[::1]:21478"), pair("127.0.0.1:21478", "[::1]:21478"));
+        // Other ports each time: a child that another test forks keeps the listener until it calls exec.
+        assert_eq!(forward("0.0.0.0:21479"), pair("127.0.0.1:21479", "127.0.0.1:21479"));
+        assert_eq!(forward("[::1]:21480"), pair("127.0.0.1:21480", "[::1]:21480"));
         assert_eq!(forward("127.0.0.1:0"), None);
         assert!(Forward::of("localhost").is_err());
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();

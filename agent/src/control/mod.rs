@@ -433,7 +433,8 @@ impl Agent {
         self.catch_up().await;
         let asked = Instant::now();
         let mut now = self.observe(&decided);
-        let xsk = now.queues().all(|queue| queue.failed || queue.xsk.is_some());
+        let mut served = now.devices.iter().flat_map(|device| &device.queues);
+        let xsk = served.all(|queue| queue.failed || queue.xsk.is_some());
         now.collectors = vec![
             Collector { name: "steer", success: decided.iter().all(|(_, told)| told.is_some()), took: steer },
             Collector { name: "xsk", success: xsk, took: asked.elapsed() },

@@ -93,8 +93,9 @@ pub(super) fn spawn(post: Post, crew: Box<dyn Crew>, bell: Arc<Bell>) -> io::Res
     let (sender, end) = oneshot::channel();
     let (ids, id) = mpsc::channel();
     let thread = thread::Builder::new().name(post.name.clone()).spawn(move || {
-        pin(&post);
+        // Before it is pinned: the control plane waits for this, and whoever has that CPU may never let it run there.
         let _ = ids.send(gettid());
+        pin(&post);
         // The control plane may have given up on us; then nobody wants to know.
         let _ = sender.send(run(crew, &bell, &post));
     })?;

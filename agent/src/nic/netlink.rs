@@ -330,6 +330,7 @@ mod tests {
         addresses().unwrap();
         routes().unwrap();
     }
+
     /// What the kernel sends for `default proto static nexthop via 10.0.0.1 dev 2 nexthop via inet6 fe80::1 dev 3`.
     #[test]
     fn each_next_hop_of_a_route_is_a_route() {

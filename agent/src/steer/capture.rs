@@ -7,7 +7,7 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, UnknownBlock, crea
 use serde::Serialize;
 use thiserror::Error;
 use umemd_common::View as _;
-use umemd_common::packet::Untagged;
+use umemd_common::packet::{ETH_P_8021Q, MACS, Untagged};
 
 use super::Rule;
 
@@ -71,8 +71,14 @@ pub fn count(rule: &Rule, switch_tag: usize, capture: impl Read + Send) -> Resul
 
 /// The frame as the program sees it.
 fn untagged(frame: &[u8], tag: usize) -> Vec<u8> {
-    let view = Untagged { frame, tag };
-    (0..).map_while(|at| view.load(at)).map(|[byte]| byte).collect()
+    let tagged = Untagged { frame, tag };
+    let (view, vlan) = tagged.vlan_of_switch();
+    let mut bytes: Vec<u8> = (0..).map_while(|at| view.load(at)).map(|[byte]| byte).collect();
+    if vlan.is_some() {
+        // The switch's tag has all else of the VLAN's, at its place.
+        bytes[MACS..][..2].copy_from_slice(&ETH_P_8021Q.to_be_bytes());
+    }
+    bytes
 }
 
 fn each_frame(capture: impl Read + Send, mut frame: impl FnMut(&[u8])) -> Result<(), CaptureError> {
@@ -346,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_switchs_tag_is_looked_behind() {
-        let rules = compile(&["arp"]).unwrap();
+        let rules = compile(&["arp", "vlan 5 and arp"]).unwrap();
         for tag in [0, 4, 8] {
             let (macs, rest) = (&arp()[..12], &arp()[12..]);
             let frame = [macs, &[0x40; 8][..tag], rest].concat();
@@ -356,6 +362,15 @@ mod tests {
                 let counted = count(&rules[0], stripped, file.as_slice()).unwrap();
                 assert_eq!(counted, Matched { packets: 1, matched: (stripped == tag).into() });
             }
+        }
+        // One that was tagged when it came to the switch.
+        for (tag, bytes) in [(4, &[0x60, 0, 0, 5][..]), (8, &[0xda, 0xda, 0, 0, 0x60, 0, 0, 5])] {
+            let (macs, rest) = (&arp()[..12], &arp()[12..]);
+            let frame = [macs, bytes, rest].concat();
+            let len = frame.len() as u32;
+            let file = [words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1, 1, 2, len, len]), frame].concat();
+            let matched = |rule| count(rule, tag, file.as_slice()).unwrap().matched;
+            assert_eq!((matched(&rules[0]), matched(&rules[1])), (0, 1), "{tag} bytes");
         }
         assert_eq!(untagged(&[1; 14], 4), [1; 12], "it ends within the tag");
     }

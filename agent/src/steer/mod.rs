@@ -45,10 +45,7 @@ use thiserror::Error;
 use umemd_common::decision::Action;
 use umemd_common::key::field;
 use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
-
-/// The types of VLAN tags that NICs take away.
-const ETH_P_8021Q: u16 = 0x8100;
-const ETH_P_8021AD: u16 = 0x88a8;
+use umemd_common::packet::{ETH_P_8021AD, ETH_P_8021Q};
 
 /// A rule as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    connections::{self, Asked},
+    connections::{self, Heard, PATIENCE},
     protocol::{self, LONGEST_REQUEST, Refusal, Request},
 };
 
@@ -32,17 +32,17 @@ pub(in crate::control) trait Respond: 'static {
 /// Serves for ever. Runs inside a `LocalSet`: what is asked for belongs to the control thread.
 pub(in crate::control) async fn serve<R: Respond>(listener: UnixListener, responder: Rc<R>) {
     let accept = async || listener.accept().await.map(|(stream, _)| stream);
-    let serve = |stream, asked| {
+    let serve = |stream, heard| {
         let responder = Rc::clone(&responder);
         // Whoever dawdles or goes away is its own problem.
-        async move { drop(converse(stream, asked, &*responder).await) }
+        async move { drop(converse(stream, heard, &*responder).await) }
     };
-    connections::serve_each("a connection to the control socket", CONNECTIONS, accept, serve).await;
+    connections::serve_each("a connection to the control socket", CONNECTIONS, PATIENCE, accept, serve).await;
 }
 
-async fn converse(mut stream: UnixStream, asked: Asked, responder: &impl Respond) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, heard: Heard, responder: &impl Respond) -> io::Result<()> {
     let line = timeout(REQUEST_TIME, read_line(&mut stream)).await??;
-    asked.set();
+    heard.set();
     let answer = match line {
         Line::None => return Ok(()),
         Line::TooLong => {

@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use super::Answer;
 
 /// The pages made last. Whoever asks while one is being made gets the next one, and so do all who ask by then: however
-/// many there are, no more than one is being made, and nobody is told what was before he asked.
+/// many there are, no more than one is being made, and nobody gets one that was begun before he asked.
 #[derive(Debug, Default)]
 pub struct Flight(Mutex<Vec<Made>>);
 

@@ -29,7 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 pub use requests::Requests;
 use tokio::net::TcpListener;
 
-use crate::connections::{self, Asked};
+use crate::connections::{self, Heard, PATIENCE};
 
 /// For a request's first bytes to its last.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -71,10 +71,10 @@ pub async fn serve(
 ) {
     let page = Rc::new(page);
     let accept = async || listener.accept().await.map(|(stream, _)| stream);
-    let serve = |stream, asked: Asked| {
+    let serve = |stream, heard: Heard| {
         let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            asked.set();
+            heard.set();
             let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
             async move {
                 let response = respond(&request, &hosts, &*page).await;
@@ -94,7 +94,7 @@ pub async fn serve(
         // A client that breaks the protocol, dawdles or goes away is its own problem.
         async { drop(tokio::time::timeout(CONNECTION_TIME, connection).await) }
     };
-    connections::serve_each("an HTTP connection", CONNECTIONS, accept, serve).await;
+    connections::serve_each("an HTTP connection", CONNECTIONS, PATIENCE, accept, serve).await;
 }
 
 async fn respond(

@@ -199,15 +199,16 @@ pub fn refuse_lock_out(
     let connections = connections_on(facts).map_err(|source| LockOutError::Unknown { source })?;
     let cut = check(rules, &connections, facts);
     let harmless = cut.is_empty();
-    let already = already.map(|already| check(already, &connections, facts)).unwrap_or_default();
-    let new = beyond(cut, &already);
+    let new = match already {
+        Some(already) => beyond(cut, already),
+        None => cut,
+    };
     if new.is_empty() { Ok(harmless) } else { Err(LockOutError::LockedOut(new)) }
 }
 
-/// What is cut off and was not already.
-fn beyond(mut cut: Vec<LockOut>, already: &[LockOut]) -> Vec<LockOut> {
-    let already: HashSet<Cut> = already.iter().map(|lock_out| lock_out.cut).collect();
-    cut.retain(|lock_out| !already.contains(&lock_out.cut));
+/// What is cut off, and is not by other rules already.
+fn beyond(mut cut: Vec<LockOut>, already: &RuleSet) -> Vec<LockOut> {
+    cut.retain(|lock_out| cut_by(already, &lock_out.cut).is_none());
     cut
 }
 
@@ -217,15 +218,19 @@ fn beyond(mut cut: Vec<LockOut>, already: &[LockOut]) -> Vec<LockOut> {
 /// addresses have to be kept, too.
 #[must_use]
 pub fn check(rules: &RuleSet, connections: &[Connection], facts: &InterfaceFacts) -> Vec<LockOut> {
-    let connected = connections.iter().map(|connection| (Cut::Connection(*connection), connection.tags));
-    let needs = upkeep::needs(connections, facts).into_iter().map(|need| (Cut::Upkeep(need), need.tags));
-    connected
-        .chain(needs)
-        .filter_map(|(cut, tags)| {
-            let rule = tags.seen().find_map(|tags| taken_by(rules, &Expected::of(&cut, tags)))?;
-            Some(LockOut { rule: rule.to_owned(), cut })
-        })
-        .collect()
+    let connected = connections.iter().map(|connection| Cut::Connection(*connection));
+    let needs = upkeep::needs(connections, facts).into_iter().map(Cut::Upkeep);
+    let lock_out = |cut| Some(LockOut { rule: cut_by(rules, &cut)?.to_owned(), cut });
+    connected.chain(needs).filter_map(lock_out).collect()
+}
+
+/// The rule by which this would be cut off.
+fn cut_by<'a>(rules: &'a RuleSet, cut: &Cut) -> Option<&'a str> {
+    let tags = match cut {
+        Cut::Connection(connection) => connection.tags,
+        Cut::Upkeep(need) => need.tags,
+    };
+    tags.seen().find_map(|tags| taken_by(rules, &Expected::of(cut, tags)))
 }
 
 /// The rule by which this frame would not reach the stack: surely, or with what the rule asks for of what is not known.

@@ -389,7 +389,7 @@ fn what_is_cut_already_is_that_and_nothing_else() {
     facts.local_addresses.extend(home().local_addresses);
     facts.routes.extend(home().routes);
     let cut = |rule: &str| check(&compile(&[rule]).unwrap(), &[], &facts);
-    let new = |rule: &str, before: &str| beyond(cut(rule), &cut(before));
+    let new = |rule: &str, before: &str| beyond(cut(rule), &compile(&[before]).unwrap());
     assert_eq!(new("arp or (vlan 7 and arp)", "arp or (vlan 7 and arp)"), []);
     assert!(!new("arp or (vlan 7 and arp)", "vlan 7 and arp").is_empty());
     assert!(new("arp or (vlan 7 and arp)", "vlan 7 and arp").iter().all(|lock_out| match lock_out.cut {
@@ -400,8 +400,9 @@ fn what_is_cut_already_is_that_and_nothing_else() {
     let mut two = home();
     two.routes.push(route("0.0.0.0/0", Some("10.0.0.2"), Tags::NONE));
     let cut = |rule: &str| check(&compile(&[rule]).unwrap(), &[], &two);
-    assert_eq!(beyond(cut("arp src host 10.0.0.2"), &cut("arp")), []);
-    assert!(!beyond(cut("arp"), &cut("arp src host 10.0.0.2")).is_empty());
+    let new = |rule: &str, before: &str| beyond(cut(rule), &compile(&[before]).unwrap());
+    assert_eq!(new("arp src host 10.0.0.2", "arp"), []);
+    assert!(!new("arp", "arp src host 10.0.0.2").is_empty());
 
     let text =
         LockOutError::LockedOut(check(&compile(&["vlan 7 and arp"]).unwrap(), &[], &seven)).to_string();
