@@ -493,7 +493,8 @@ impl Agent {
                 content_type: "text/html; charset=utf-8",
                 body: metrics::PAGE.into(),
             },
-            "/metrics" | "/status" => self.flight.page(path, async || self.costly_page(path).await).await,
+            "/metrics" => self.costly_page(path, metrics_page).await,
+            "/status" => self.costly_page(path, status_page).await,
             "/healthz" => health(self.sick("makes no turns", |device| device.stalled_queues().collect())),
             "/readyz" => {
                 let unsteered = |device: &Device| device.unsteered_queues().collect();
@@ -504,16 +505,9 @@ impl Agent {
         Some(page)
     }
 
-    async fn costly_page(&self, path: &str) -> Answer {
-        let observation = self.observe_all().await;
-        let (content_type, body) = match path {
-            "/metrics" => match metrics::render(observation) {
-                Ok(body) => (metrics::CONTENT_TYPE, body),
-                Err(error) => return Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-            },
-            _ => ("application/json", Status::of(&observation).json()),
-        };
-        Answer { status: StatusCode::OK, content_type, body: body.into() }
+    /// A page of all that can be said.
+    async fn costly_page(&self, path: &str, make: fn(Observation) -> Answer) -> Answer {
+        self.flight.page(path, async || make(self.observe_all().await)).await
     }
 
     /// A line for each queue that is not as it should be.
@@ -536,6 +530,18 @@ impl Agent {
         let away = self.groups.iter().flat_map(Group::away);
         away.map(|(info, why)| format!("{} is away: {why}\n", info.name)).collect()
     }
+}
+
+fn metrics_page(observation: Observation) -> Answer {
+    match metrics::render(observation) {
+        Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body: body.into() },
+        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn status_page(observation: Observation) -> Answer {
+    let body = Status::of(&observation).json().into();
+    Answer { status: StatusCode::OK, content_type: "application/json", body }
 }
 
 /// `ok`, or 503 and what is wrong.

@@ -353,11 +353,13 @@ mod tests {
     #[test]
     fn a_switchs_tag_is_looked_behind() {
         let rules = compile(&["arp", "vlan 5 and arp"]).unwrap();
-        for tag in [0, 4, 8] {
-            let (macs, rest) = (&arp()[..12], &arp()[12..]);
-            let frame = [macs, &[0x40; 8][..tag], rest].concat();
+        let behind = |tag: &[u8]| {
+            let frame = [&arp()[..12], tag, &arp()[12..]].concat();
             let len = frame.len() as u32;
-            let file = [words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1, 1, 2, len, len]), frame].concat();
+            [words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1, 1, 2, len, len]), frame].concat()
+        };
+        for tag in [0, 4, 8] {
+            let file = behind(&[0x40; 8][..tag]);
             for stripped in [0, 4, 8] {
                 let counted = count(&rules[0], stripped, file.as_slice()).unwrap();
                 assert_eq!(counted, Matched { packets: 1, matched: (stripped == tag).into() });
@@ -365,10 +367,7 @@ mod tests {
         }
         // One that was tagged when it came to the switch.
         for (tag, bytes) in [(4, &[0x60, 0, 0, 5][..]), (8, &[0xda, 0xda, 0, 0, 0x60, 0, 0, 5])] {
-            let (macs, rest) = (&arp()[..12], &arp()[12..]);
-            let frame = [macs, bytes, rest].concat();
-            let len = frame.len() as u32;
-            let file = [words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1, 1, 2, len, len]), frame].concat();
+            let file = behind(bytes);
             let matched = |rule| count(rule, tag, file.as_slice()).unwrap().matched;
             assert_eq!((matched(&rules[0]), matched(&rules[1])), (0, 1), "{tag} bytes");
         }
