@@ -468,13 +468,10 @@ impl HandlerArg {
         if to.is_some() && self != Self::Forward {
             return Err(ConfigError::Missing { what: "--to", flag: "--handler forward" });
         }
-        let GenerateArgs { rate, count, dst_mac, src_mac, .. } = &generate;
-        let sends = rate.is_some() || count.is_some() || dst_mac.is_some() || src_mac.is_some();
-        if sends && self != Self::Generate {
-            return Err(ConfigError::Missing {
-                what: "--rate, --count, --dst-mac or --src-mac",
-                flag: "--handler generate",
-            });
+        if let Some(what) = generate.first()
+            && self != Self::Generate
+        {
+            return Err(ConfigError::Missing { what, flag: "--handler generate" });
         }
         match (self, to) {
             (Self::Drop, _) => Ok(Handler::Drop),
@@ -516,6 +513,23 @@ impl CaptureArgs {
 }
 
 impl GenerateArgs {
+    /// The first of them that is set.
+    fn first(&self) -> Option<&'static str> {
+        let Self { rate, count, size, dst_mac, src_mac, dst_addr, src_addr, dst_port, src_port } = self;
+        let all = [
+            ("--rate", rate.is_some()),
+            ("--count", count.is_some()),
+            ("--size", size.is_some()),
+            ("--dst-mac", dst_mac.is_some()),
+            ("--src-mac", src_mac.is_some()),
+            ("--dst-addr", dst_addr.is_some()),
+            ("--src-addr", src_addr.is_some()),
+            ("--dst-port", dst_port.is_some()),
+            ("--src-port", src_port.is_some()),
+        ];
+        all.into_iter().find(|(_, set)| *set).map(|(name, _)| name)
+    }
+
     fn into_config(self) -> Result<Generate, ConfigError> {
         let Self { rate, count, size, dst_mac, src_mac, dst_addr, src_addr, dst_port, src_port } = self;
         let dst_mac =
@@ -563,7 +577,8 @@ mod tests {
             ("--steer all --handler forward --to eth0", "--to is --iface"),
             ("--steer all --handler forward --to eth1 --iface eth2", "one --iface"),
             ("--steer all --to eth1", "--handler forward"),
-            ("--steer all --rate 5", "--handler generate"),
+            ("--steer all --rate 5", "--rate needs --handler generate"),
+            ("--steer all --src-port 5", "--src-port needs --handler generate"),
             ("--steer all --snaplen 96", "--capture"),
             ("--steer all --json --capture -", "--json"),
             ("--steer all --tx-ring 100", "--tx-ring 100"),
