@@ -490,6 +490,32 @@ fn a_file_is_read_again_at_a_command_and_at_sighup() {
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
+fn rules_without_a_name_go_on_counting_when_others_go() {
+    let Some(lab) = Lab::new() else { return };
+    let file = |rules: &[&str]| {
+        let rules: String = rules.iter().map(|rule| format!("[[rule]]\nmatch = '{rule}'\n")).collect();
+        format!("iface = ['near0']\nhandler = 'reflect'\n{rules}")
+    };
+    let config = Scratch::new("unnamed.toml", &file(&[OTHER, STEER]));
+    let agent = lab.agent_on(&["--config", config.path()]).start();
+    let wire = |port| Wire::connect(&lab.far, lab.pair().near.port(port));
+    wire(OTHER_PORT).reflect(WINDOW, any_size);
+    wire(PORT).reflect(WINDOW / 2, any_size);
+
+    config.write(&file(&[STEER]));
+    agent.tell(&["reload"]).ok();
+    assert_eq!(names(&agent), ["rule2"]);
+    assert_eq!(packets(&agent, "rule2"), WINDOW / 2, "its own, and not those of the one that went");
+    // A name that is dealt again says nothing: what counts under it is new.
+    agent.tell(&["rule", "replace", OTHER]).ok();
+    agent.tell(&["rule", "replace", STEER]).ok();
+    assert_eq!((names(&agent), packets(&agent, "rule1")), (vec!["rule1".to_owned()], 0));
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
 fn what_was_read_last_is_in_force_and_what_is_read_for_ever_holds_up_nothing() {
     let Some(lab) = Lab::new() else { return };
     let rules = |name: &str| format!("iface = ['near0']\n[[rule]]\nname = '{name}'\nmatch = 'udp'\n");

@@ -124,8 +124,9 @@ impl Agent {
     /// The one way in which rules change: refused rules, and rules that the kernel does not take, leave the old ones
     /// in force.
     pub(super) fn change_to(&self, rules: RuleSet, force: bool) -> Result<()> {
-        let rules = Arc::new(rules);
         let before = self.common.config();
+        // So that those that stay go on counting.
+        let rules = Arc::new(rules.named_as_in(&before.rules));
         let harmless = self.guard(&before.rules, &rules, force)?;
         self.change_rules(&rules).context("the rules are not in force")?;
         // An interface that comes back is guarded again, except for what was forced.

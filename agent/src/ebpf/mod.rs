@@ -12,7 +12,7 @@ pub use error::{AttachError, LoadError, MapError};
 pub use redirect::RedirectErrors;
 pub use rules::RuleCount;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
-use std::{fmt, io, mem};
+use std::{collections::HashMap, fmt, io, mem};
 
 use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
@@ -20,7 +20,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use umemd_common::Decision;
-use umemd_common::maps::{DECISIONS, PROGRAM, PROGRAM_FRAGS, SUBTRACTS, SWITCH_TAG, XSKS};
+use umemd_common::maps::{Count, DECISIONS, PROGRAM, PROGRAM_FRAGS, SUBTRACTS, SWITCH_TAG, XSKS};
 
 use self::rules::RuleMaps;
 use crate::nic::Link;
@@ -77,8 +77,8 @@ pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 #[derive(Debug)]
 pub struct Retired {
     program: Program,
-    /// What its rules had matched.
-    counts: Vec<RuleCount>,
+    /// What its rules had matched, by identity.
+    counts: HashMap<String, Count>,
 }
 
 impl Retired {
@@ -95,7 +95,7 @@ impl Retired {
     }
 
     /// Detaches it; what its rules had matched.
-    pub fn detach(self) -> Vec<RuleCount> {
+    pub fn detach(self) -> HashMap<String, Count> {
         self.counts
     }
 }
@@ -203,8 +203,8 @@ impl Program {
         xdp(&mut self.ebpf, self.name).fd().map_err(io::Error::other)
     }
 
-    /// Rules in force go on from these counts, under the same names.
-    pub fn carry_counts(&mut self, counts: Vec<RuleCount>) {
+    /// Rules in force go on from these counts, by [identity](crate::steer::RuleSpec::identity).
+    pub fn carry_counts(&mut self, counts: HashMap<String, Count>) {
         self.rules.carry(counts);
     }
 
@@ -217,7 +217,7 @@ impl Program {
     pub fn retire(mut self) -> Retired {
         let counts = self.rules.retire().unwrap_or_else(|error| {
             log::error!("{error}; its rules stay in force meanwhile");
-            Vec::new()
+            HashMap::new()
         });
         Retired { program: self, counts }
     }
@@ -236,7 +236,8 @@ impl Program {
 
     /// Puts these rules in force, all at once: no frame sees a part of them.
     ///
-    /// Counters go on for rules that were in force under the same name, and begin at 0 for the others.
+    /// Counters go on for rules that were in force before, by [identity](crate::steer::RuleSpec::identity), and begin at
+    /// 0 for the others.
     ///
     /// # Errors
     ///

@@ -42,16 +42,25 @@ pub(super) struct RuleMaps {
     settled: bool,
     /// The change that is under way.
     change: Option<Change>,
-    /// The rules in force in their order, each with its counter.
-    counters: Vec<(String, u16)>,
+    /// Those of the rules in force, in their order.
+    counters: Vec<Counter>,
     /// Counters that no rule in force has.
     free: Vec<u16>,
-    /// What rules in force had matched under the program before this one.
+    /// What rules in force had matched under the program before this one, by identity.
     carried: HashMap<String, Count>,
     /// Counters of the rules before, which a frame on its way may still count in.
     leaving: Vec<u16>,
     /// Of the rules in force.
     sizes: Sizes,
+}
+
+/// The counter of a rule.
+#[derive(Clone, Debug)]
+struct Counter {
+    name: String,
+    /// See [`RuleSpec::identity`].
+    identity: String,
+    number: u16,
 }
 
 /// How much of the tables a set of rules takes.
@@ -65,7 +74,7 @@ struct Sizes {
 enum Change {
     /// They lie in the generation that is not in force.
     Written {
-        counters: Vec<(String, u16)>,
+        counters: Vec<Counter>,
         /// Those of the counters that had no rule.
         fresh: Vec<u16>,
         sizes: Sizes,
@@ -73,7 +82,7 @@ enum Change {
     /// They are in force, and the rules before lie where they did.
     Switched {
         /// Their counters, and how much of the tables they took.
-        before: (Vec<(String, u16)>, Sizes),
+        before: (Vec<Counter>, Sizes),
         fresh: Vec<u16>,
     },
 }
@@ -116,7 +125,7 @@ impl RuleMaps {
         self.settle()?;
         let next = (self.in_force + 1) % GENERATIONS;
         let (counters, fresh) = self.assign(rules);
-        let numbers: Vec<u16> = counters.iter().map(|(_, counter)| *counter).collect();
+        let numbers: Vec<u16> = counters.iter().map(|counter| counter.number).collect();
         let written = Image::build(rules, &numbers, next).map_err(MapError::from).and_then(|image| {
             self.zero(&fresh)?;
             self.write(&image, next)?;
@@ -166,12 +175,14 @@ impl RuleMaps {
     /// new ones may rely on them.
     pub(super) fn finish(&mut self) {
         let Some(Change::Switched { before: (before, _), .. }) = self.change.take() else { return };
-        let kept: HashSet<u16> = self.counters.iter().map(|(_, counter)| *counter).collect();
+        let kept: HashSet<u16> = self.counters.iter().map(|counter| counter.number).collect();
         if !self.carried.is_empty() {
-            let in_force: HashSet<&str> = self.counters.iter().map(|(name, _)| name.as_str()).collect();
-            self.carried.retain(|name, _| in_force.contains(name.as_str()));
+            let in_force: HashSet<&str> =
+                self.counters.iter().map(|counter| counter.identity.as_str()).collect();
+            self.carried.retain(|identity, _| in_force.contains(identity.as_str()));
         }
-        self.leaving = before.into_iter().map(|(_, counter)| counter).filter(|c| !kept.contains(c)).collect();
+        self.leaving =
+            before.into_iter().map(|counter| counter.number).filter(|c| !kept.contains(c)).collect();
         // That it cannot be waited for is said by the next change, which is what needs it.
         if let Err(error) = self.settle() {
             log::debug!("{error}");
@@ -199,21 +210,21 @@ impl RuleMaps {
     }
 
     /// A counter for each rule: its own if it has one, else one of those given back as well.
-    fn assign(&mut self, rules: &RuleSet) -> (Vec<(String, u16)>, Vec<u16>) {
+    fn assign(&mut self, rules: &RuleSet) -> (Vec<Counter>, Vec<u16>) {
         let old: HashMap<&str, u16> =
-            self.counters.iter().map(|(name, counter)| (name.as_str(), *counter)).collect();
+            self.counters.iter().map(|counter| (counter.identity.as_str(), counter.number)).collect();
         let mut fresh = Vec::new();
         let counters = rules
             .iter()
             .map(|rule| {
-                let name = &rule.spec.name;
-                let counter = old.get(name.as_str()).copied().unwrap_or_else(|| {
+                let identity = rule.spec.identity();
+                let number = old.get(identity.as_str()).copied().unwrap_or_else(|| {
                     // There are twice as many as rules.
-                    let counter = self.free.pop().unwrap_or(0);
-                    fresh.push(counter);
-                    counter
+                    let number = self.free.pop().unwrap_or(0);
+                    fresh.push(number);
+                    number
                 });
-                (name.clone(), counter)
+                Counter { name: rule.spec.name.clone(), identity, number }
             })
             .collect();
         (counters, fresh)
@@ -242,19 +253,22 @@ impl RuleMaps {
         self.sets.set(generation, image.head(), 0).map_err(failed)
     }
 
-    /// Leaves every frame to the stack from here on; what each rule had matched until then.
-    pub(super) fn retire(&mut self) -> Result<Vec<RuleCount>, MapError> {
+    /// Leaves every frame to the stack from here on; what each rule had matched until then, by identity.
+    pub(super) fn retire(&mut self) -> Result<HashMap<String, Count>, MapError> {
         let (counters, carried) = (self.counters.clone(), self.carried.clone());
         self.set(&RuleSet::default())?;
         // Nobody counts there any more, and nobody else has been given the counters.
-        self.read(&counters, &carried)
+        counters
+            .into_iter()
+            .map(|counter| Ok((counter.identity.clone(), self.read(&counter, &carried)?)))
+            .collect()
     }
 
-    /// Goes on from these counts, for rules in force under the same names.
-    pub(super) fn carry(&mut self, counts: Vec<RuleCount>) {
-        let in_force: HashSet<&str> = self.counters.iter().map(|(name, _)| name.as_str()).collect();
-        let counts = counts.into_iter().filter(|rule| in_force.contains(rule.name.as_str()));
-        self.carried = counts.map(|rule| (rule.name, rule.count)).collect();
+    /// Goes on from these counts, for rules in force of the same identity.
+    pub(super) fn carry(&mut self, mut counts: HashMap<String, Count>) {
+        let in_force: HashSet<&str> = self.counters.iter().map(|counter| counter.identity.as_str()).collect();
+        counts.retain(|identity, _| in_force.contains(identity.as_str()));
+        self.carried = counts;
     }
 
     /// Each table's name, what the rules in force take of it, and what there is room for.
@@ -267,26 +281,20 @@ impl RuleMaps {
     }
 
     pub(super) fn counts(&self) -> Result<Vec<RuleCount>, MapError> {
-        self.read(&self.counters, &self.carried)
+        let count = |counter: &Counter| {
+            Ok(RuleCount { name: counter.name.clone(), count: self.read(counter, &self.carried)? })
+        };
+        self.counters.iter().map(count).collect()
     }
 
-    fn read(
-        &self,
-        counters: &[(String, u16)],
-        carried: &HashMap<String, Count>,
-    ) -> Result<Vec<RuleCount>, MapError> {
-        counters
-            .iter()
-            .map(|(name, counter)| {
-                let per_cpu = self.counts.get(&u32::from(*counter), 0).map_err(failed)?;
-                let before = carried.get(name).copied().unwrap_or_default();
-                let count = per_cpu.iter().fold(before, |sum, count| Count {
-                    packets: sum.packets.wrapping_add(count.packets),
-                    bytes: sum.bytes.wrapping_add(count.bytes),
-                });
-                Ok(RuleCount { name: name.clone(), count })
-            })
-            .collect()
+    /// What a rule has matched, together with what was carried over.
+    fn read(&self, counter: &Counter, carried: &HashMap<String, Count>) -> Result<Count, MapError> {
+        let per_cpu = self.counts.get(&u32::from(counter.number), 0).map_err(failed)?;
+        let before = carried.get(&counter.identity).copied().unwrap_or_default();
+        Ok(per_cpu.iter().fold(before, |sum, count| Count {
+            packets: sum.packets.wrapping_add(count.packets),
+            bytes: sum.bytes.wrapping_add(count.bytes),
+        }))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use umemd_common::decision::Action;
 
-use crate::steer::{DefaultAction, RuleSet, RuleSpec, SetError, action_name, queue_bits};
+use crate::steer::{DefaultAction, RuleSet, RuleSpec, SetError, action_name, dealt_name, queue_bits};
 
 /// A rule; `T` is its expression, with or without its place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,9 +130,13 @@ impl RuleText {
         Self { name: None, expression: expression.to_owned(), action: RuleAction::Steer, queues: None }
     }
 
-    fn spec(self, name: String) -> Result<RuleSpec, SetError> {
+    fn spec(mut self, dealt: &mut impl Iterator<Item = String>) -> Result<RuleSpec, SetError> {
+        let given = self.name.take();
+        let is_dealt = given.is_none();
+        let name = given.or_else(|| dealt.next()).unwrap_or_default();
         let queues = self.queues.map(|queues| queue_bits(&name, &queues)).transpose()?;
-        Ok(RuleSpec { name, expression: self.expression, action: self.action.into(), queues })
+        let Self { expression, action, .. } = self;
+        Ok(RuleSpec { name, dealt: is_dealt, expression, action: action.into(), queues })
     }
 }
 
@@ -145,14 +149,9 @@ pub fn insert(mut others: Vec<RuleSpec>, at: usize, rules: Vec<RuleText>) -> Res
     let taken =
         others.iter().map(|rule| rule.name.clone()).chain(rules.iter().filter_map(|r| r.name.clone()));
     let taken: std::collections::HashSet<String> = taken.collect();
-    let mut free = (1_u64..).map(|number| format!("rule{number}")).filter(|name| !taken.contains(name));
-    let specs: Vec<RuleSpec> = rules
-        .into_iter()
-        .map(|mut rule| {
-            let name = rule.name.take().or_else(|| free.next()).unwrap_or_default();
-            rule.spec(name)
-        })
-        .collect::<Result<_, _>>()?;
+    let mut free = (1_u64..).map(dealt_name).filter(|name| !taken.contains(name));
+    let specs: Vec<RuleSpec> =
+        rules.into_iter().map(|rule| rule.spec(&mut free)).collect::<Result<_, _>>()?;
     others.splice(at..at, specs);
     Ok(others)
 }

@@ -14,7 +14,7 @@
 //! | `[ip\|ip6] proto N` | a number, or `\tcp`, `\udp`, `\sctp`, `\icmp` |
 //! | `ether proto N` | a number from 1501 on but for AppleTalk's, or `\ip`, `\ip6`, `\arp`, `\rarp` |
 //! | `vlan`, `vlan N` | with a tag; whatever is said behind this word, `or` or not, looks behind the tag; twice for QinQ |
-//! | `and`, `&&`, `or`, `\|\|`, `( )` | `and` and `or` bind equally and from the left; a value alone takes up the words before the last one |
+//! | `and`, `&&`, `or`, `\|\|`, `( )` | `and` and `or` bind equally and from the left; a value alone, or several in parentheses, take up the words before the last one |
 //!
 //! All of it means what it means to tcpdump, and what tcpdump refuses is refused (`ip port 7`). One
 //! difference is left in the program: a frame that ends inside its headers ends tcpdump's search at the first word
@@ -33,6 +33,7 @@ mod tables;
 mod terms;
 
 use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Deref;
 
 pub use error::RuleError;
@@ -47,11 +48,19 @@ use umemd_common::key::field;
 use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
 use umemd_common::packet::{ETH_P_8021AD, ETH_P_8021Q};
 
+/// The name of a rule that has none.
+#[must_use]
+pub fn dealt_name(number: u64) -> String {
+    format!("rule{number}")
+}
+
 /// A rule as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSpec {
     /// By which it is known: in metrics, and to whom wants to remove it.
     pub name: String,
+    /// Whether that is a number that was dealt: it says nothing of which rule this is, its words do.
+    pub dealt: bool,
     /// Which frames, in tcpdump's words.
     pub expression: String,
     /// What becomes of them.
@@ -66,10 +75,22 @@ impl RuleSpec {
     pub fn steer(name: &str, expression: &str) -> Self {
         Self {
             name: name.to_owned(),
+            dealt: false,
             expression: expression.to_owned(),
             action: Action::Redirect,
             queues: None,
         }
+    }
+
+    /// What makes it the same rule in another set: its name, or its words as well, if the name was dealt.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        // No name has a line break in it.
+        if self.dealt { format!("{}\n{:?}", self.name, self.words()) } else { self.name.clone() }
+    }
+
+    fn words(&self) -> (&str, Action, Option<u64>) {
+        (&self.expression, self.action, self.queues)
     }
 }
 
@@ -220,7 +241,7 @@ impl RuleSet {
         if specs.len() > MAX_RULES as usize {
             return Err(SetError::TooMany(specs.len()));
         }
-        let mut names = std::collections::HashSet::new();
+        let mut names = HashSet::new();
         let mut rules = Vec::with_capacity(specs.len());
         for spec in specs {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -243,6 +264,44 @@ impl RuleSet {
         // That they fit is known before anybody relies on them.
         Image::build(&set, &vec![0; set.len()], 0)?;
         Ok(set)
+    }
+
+    /// Gives rules whose names were dealt the ones that they have in another set, if they are in that; the others keep
+    /// theirs, or get the next that are free.
+    #[must_use]
+    pub fn named_as_in(mut self, other: &Self) -> Self {
+        let mut theirs: HashMap<_, VecDeque<&str>> = HashMap::new();
+        for spec in other.iter().map(|rule| &rule.spec).filter(|spec| spec.dealt) {
+            theirs.entry(spec.words()).or_default().push_back(&spec.name);
+        }
+        let mut taken: HashSet<String> =
+            self.iter().filter(|rule| !rule.spec.dealt).map(|rule| rule.spec.name.clone()).collect();
+        let mut names: Vec<Option<String>> = vec![None; self.len()];
+        // Those that have their own already, before others of the same words.
+        for same in [true, false] {
+            for (name, spec) in names.iter_mut().zip(self.iter().map(|rule| &rule.spec)) {
+                let Some(free) = theirs.get_mut(&spec.words()).filter(|_| spec.dealt && name.is_none())
+                else {
+                    continue;
+                };
+                free.retain(|name| !taken.contains(*name));
+                let place = if same { free.iter().position(|name| *name == spec.name) } else { Some(0) };
+                if let Some(own) = place.and_then(|place| free.remove(place)) {
+                    taken.insert(own.to_owned());
+                    *name = Some(own.to_owned());
+                }
+            }
+        }
+        for (name, rule) in names.into_iter().zip(&mut self.rules).filter(|(_, rule)| rule.spec.dealt) {
+            if let Some(name) = name {
+                rule.spec.name = name;
+            } else if !taken.insert(rule.spec.name.clone()) {
+                let free = (1_u64..).map(dealt_name).find(|name| !taken.contains(name)).unwrap_or_default();
+                taken.insert(free.clone());
+                rule.spec.name = free;
+            }
+        }
+        self
     }
 
     /// Whether a rule looks for VLAN tags, or behind them, so that it matches otherwise where a NIC takes tags away.

@@ -116,10 +116,70 @@ impl<'a> Parser<'a> {
 
     /// A primitive, an expression in parentheses, or a value that takes up the words of the one before.
     fn item(&mut self, head: Option<Head>) -> Result<Meaning, RuleError> {
-        if self.is_next("(") {
-            return self.parentheses();
+        match head {
+            Some(head) if self.begins_values() => self.values(head),
+            _ if self.is_next("(") => {
+                let meaning = self.enclosed(Self::expression);
+                self.head = None;
+                meaning
+            }
+            _ => self.primitive(head),
         }
-        self.primitive(head)
+    }
+
+    /// The value behind a head; or several in parentheses, `(7 or 8)`, each of which stands behind it.
+    pub(super) fn values(&mut self, head: Head) -> Result<Meaning, RuleError> {
+        self.one_or_several(head).map(|(meaning, _)| meaning)
+    }
+
+    /// The same, and whether it is one.
+    fn one_or_several(&mut self, head: Head) -> Result<(Meaning, bool), RuleError> {
+        if !self.is_next("(") {
+            return Ok((self.value(head)?, true));
+        }
+        let mut one = true;
+        let meaning = self.enclosed(|parser| {
+            let (mut meaning, first) = parser.one_or_several(head)?;
+            one = first;
+            // tcpdump's grammar has nothing behind several that come first: `((7 or 8) and 9)`.
+            while let Some(Token { text, span }) = parser.peek().filter(|_| first) {
+                let Meaning { terms, tree } = meaning;
+                meaning = match text {
+                    "and" | "&&" => {
+                        parser.next += 1;
+                        parser.say(&span)?;
+                        let right = parser.values(head)?;
+                        parser.fit(terms.and(&right.terms), tree.and(right.tree), span)?
+                    }
+                    "or" | "||" => {
+                        parser.next += 1;
+                        parser.say(&span)?;
+                        let right = parser.values(head)?;
+                        parser.fit(terms.or(right.terms), tree.or(right.tree), span)?
+                    }
+                    _ => return Ok(Meaning { terms, tree }),
+                };
+                one = false;
+            }
+            Ok(meaning)
+        })?;
+        Ok((meaning, one))
+    }
+
+    /// Whether a value comes next, in parentheses or not.
+    pub(super) fn begins_values(&self) -> bool {
+        let first = self.tokens[self.next..].iter().find(|token| token.text != "(");
+        self.is_next("(") && first.is_some_and(|token| is_value(token.text))
+    }
+
+    /// Counts one condition more.
+    fn say(&mut self, span: &Range<usize>) -> Result<(), RuleError> {
+        self.said += 1;
+        if self.said > MAX_TERMS {
+            let problem = format!("more than {MAX_TERMS} conditions");
+            return Err(self.error(span.clone(), &problem, "say it in several rules"));
+        }
+        Ok(())
     }
 
     /// A primitive, or a value that takes up the words of the one before.
@@ -128,11 +188,7 @@ impl<'a> Parser<'a> {
         let Some(Token { text, span }) = self.take() else {
             return Err(self.error_at_end("expected a word", WORDS));
         };
-        self.said += 1;
-        if self.said > MAX_TERMS {
-            let problem = format!("more than {MAX_TERMS} conditions");
-            return Err(self.error(span, &problem, "say it in several rules"));
-        }
+        self.say(&span)?;
         let ether = Atom::ether_proto;
         let tags = self.tags;
         match text {
@@ -141,7 +197,7 @@ impl<'a> Parser<'a> {
             "ether" => self.ether(),
             "ip" if self.is_next("proto") => self.proto(Head::Proto { ip: true, ip6: false }),
             "ip6" if self.is_next("proto") => self.proto(Head::Proto { ip: false, ip6: true }),
-            "proto" => self.value(Head::Proto { ip: true, ip6: true }),
+            "proto" => self.values(Head::Proto { ip: true, ip6: true }),
             "ip" | "ip6" | "arp" | "rarp" => self.network(text, span),
             "icmp" => {
                 let terms = Terms::one([ether(tags, ETH_P_IP), Atom::ip_proto(tags, IPPROTO_ICMP)]);
@@ -156,7 +212,7 @@ impl<'a> Parser<'a> {
                 self.directed(None, None)
             }
             _ => match head {
-                Some(head) if text.starts_with(|c: char| c.is_ascii_digit()) || text.contains(':') => {
+                Some(head) if is_value(text) => {
                     self.next -= 1;
                     self.value(head)
                 }
@@ -165,16 +221,19 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn parentheses(&mut self) -> Result<Meaning, RuleError> {
+    /// What `inside` reads, in parentheses.
+    fn enclosed(
+        &mut self,
+        inside: impl FnOnce(&mut Self) -> Result<Meaning, RuleError>,
+    ) -> Result<Meaning, RuleError> {
         let open = self.take().map_or(0..0, |token| token.span);
         if self.depth == MAX_DEPTH {
             let problem = format!("more than {MAX_DEPTH} parentheses in one another");
             return Err(self.error(open, &problem, "say it in several rules"));
         }
         self.depth += 1;
-        let meaning = self.expression()?;
+        let meaning = inside(self)?;
         self.depth -= 1;
-        self.head = None;
         match self.peek() {
             Some(Token { text: ")", .. }) => {
                 self.next += 1;
@@ -184,4 +243,9 @@ impl<'a> Parser<'a> {
             None => Err(self.error(open, "this parenthesis is not closed", "add a `)`")),
         }
     }
+}
+
+/// Whether this is a number or an address, which may follow `and` and `or` alone.
+fn is_value(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) || text.contains(':')
 }

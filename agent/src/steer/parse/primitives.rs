@@ -46,7 +46,7 @@ impl Parser<'_> {
             let next = "of ether, rules have `ether proto N` and `ether src|dst|host MAC`";
             return Err(self.expected_here("`proto`, `src`, `dst` or `host`", next));
         }
-        self.value(Head::EtherHost { direction: direction.unwrap_or(Direction::Either) })
+        self.values(Head::EtherHost { direction: direction.unwrap_or(Direction::Either) })
     }
 
     /// `ip`, `ip6`, `arp` or `rarp`, alone or before addresses.
@@ -129,20 +129,24 @@ impl Parser<'_> {
             Some("host") => Head::Host { network: ether_proto, direction },
             Some("net") => Head::Net { network: ether_proto, direction },
             // `src 10.0.0.1`: a host, where nothing else is said.
-            Some(text) if said.is_some() && transport.is_none() && Address::parse(text).is_ok() => {
-                return self.value(Head::Host { network: ether_proto, direction });
+            Some(text)
+                if said.is_some()
+                    && transport.is_none()
+                    && (self.begins_values() || Address::parse(text).is_ok()) =>
+            {
+                return self.values(Head::Host { network: ether_proto, direction });
             }
             _ if transport.is_some() => return Err(self.expected_here("`port` or `portrange`", next)),
             _ if network.is_some() => return Err(self.expected_here("`host` or `net`", next)),
             _ => return Err(self.expected_here("`host`, `net`, `port` or `portrange`", next)),
         };
         self.next += 1;
-        self.value(head)
+        self.values(head)
     }
 
     /// `proto N`, behind `ip`, `ip6` or `ether`.
     pub(super) fn proto(&mut self, head: Head) -> Result<Meaning, RuleError> {
         self.next += 1;
-        self.value(head)
+        self.values(head)
     }
 }

@@ -103,6 +103,35 @@ fn a_rule_takes_no_more_entries_than_it_has_to() {
 }
 
 #[test]
+fn rules_without_a_name_keep_the_one_that_was_dealt_to_them() {
+    let dealt = |name: &str, expression: &str| RuleSpec { dealt: true, ..RuleSpec::steer(name, expression) };
+    let set = |specs: Vec<RuleSpec>| RuleSet::compile(specs, DefaultAction::Pass).unwrap();
+    let names = |after: Vec<RuleSpec>, before: &RuleSet| -> Vec<String> {
+        set(after).named_as_in(before).iter().map(|rule| rule.spec.name.clone()).collect()
+    };
+    let before = set(vec![dealt("rule1", "udp port 53"), dealt("rule2", "udp port 7")]);
+    // The first one goes, and the other stays what it was.
+    assert_eq!(names(vec![dealt("rule1", "udp port 7")], &before), ["rule2"]);
+    // One comes before them; one takes another's number, which counts anew.
+    let three = vec![dealt("rule1", "arp"), dealt("rule2", "udp port 53"), dealt("rule3", "udp port 7")];
+    assert_eq!(names(three, &before), ["rule3", "rule1", "rule2"]);
+    assert_eq!(names(vec![dealt("rule1", "arp")], &before), ["rule1"]);
+    // Of the same words: each its own, and a third one a new one.
+    let same = set(vec![dealt("rule1", "arp"), dealt("rule2", "arp")]);
+    let more = vec![dealt("rule3", "arp"), dealt("rule1", "arp"), dealt("rule2", "arp")];
+    assert_eq!(names(more, &same), ["rule3", "rule1", "rule2"]);
+    // A name that somebody gave is his.
+    let given = vec![RuleSpec::steer("rule2", "arp"), dealt("rule1", "udp port 7")];
+    assert_eq!(names(given, &before), ["rule2", "rule1"]);
+    assert_eq!(names(vec![RuleSpec::steer("web", "udp port 7")], &before), ["web"]);
+
+    // By which they go on counting, or do not.
+    assert_eq!(dealt("rule1", "arp").identity(), dealt("rule1", "arp").identity());
+    assert_ne!(dealt("rule1", "arp").identity(), dealt("rule1", "ip").identity());
+    assert_eq!(RuleSpec::steer("a", "arp").identity(), RuleSpec::steer("a", "ip").identity());
+}
+
+#[test]
 fn equal_meanings_compile_to_the_same() {
     for (one, other) in [
         ("ip", "ether proto 0x800"),
@@ -115,6 +144,15 @@ fn equal_meanings_compile_to_the_same() {
         ("udp port 7", "udp and port 7"),
         ("udp port 7", "udp src or dst port 07"),
         ("udp port 7 or 8", "udp port 7 or udp port 0x8"),
+        ("udp port (7 or 8)", "udp port 7 or 8"),
+        ("udp port 7 or (8 or 9) or 10", "udp port 7 or 8 or 9 or 10"),
+        ("udp port 7 or ((8))", "udp port 7 or 8"),
+        ("udp port ((7) or 8) and ip", "udp port 7 or 8 and ip"),
+        ("src (10.0.0.1 or 10.0.0.2)", "src host 10.0.0.1 or src host 10.0.0.2"),
+        ("src host 10.0.0.1 and (dst port 7 or 8)", "src host 10.0.0.1 and (dst port 7 or dst port 8)"),
+        ("ip proto (17 or 6)", "ip proto 17 or 6"),
+        ("net (10 or 11)", "net 10 or 11"),
+        ("portrange (7-8 or 10-11)", "portrange 7-8 or 10-11"),
         ("tcp port 010", "tcp port 8"),
         ("ip proto 17 or 6", "ip proto 17||ip proto 6"),
         ("ip6&&(udp||tcp)", "ip6 and ( udp or tcp )"),
@@ -199,7 +237,11 @@ fn what_is_wrong_is_said_at_its_place() {
         ("src tcp port 7", "tcp", "expected `host`, `net`, `port` or `portrange`"),
         ("icmp port 7", "port", "expected `and`, `or` or the end"),
         ("arp or 7", "7", "expected a word that rules know"),
-        ("udp port 7 or (8)", "8", "expected a word that rules know"),
+        ("udp port (7 or udp)", "udp", "expected a port number"),
+        ("udp port ((7 or 8) and 9)", "and", "expected `and`, `or` or `)`"),
+        ("(udp port 7) or 8", "8", "expected a word that rules know"),
+        ("tcp or (port 8) or 9", "9", "expected a word that rules know"),
+        ("vlan (5 or 6)", "(", "expected `and`"),
         ("7", "7", "expected a word that rules know"),
         ("10.0.0.1", "10.0.0.1", "expected a word that rules know"),
         ("UDP", "UDP", "expected a word that rules know"),
