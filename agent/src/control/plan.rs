@@ -291,6 +291,7 @@ mod tests {
             master: None,
             lower: None,
             vlan: None,
+            filters_vlans: false,
             rx_queues: 1,
             xdp: None,
         };

@@ -18,6 +18,7 @@ use std::{collections::BTreeSet, io};
 pub use switch::{SwitchTag, tagging};
 
 use thiserror::Error;
+use umemd_common::packet::ETH_P_8021Q;
 
 use crate::steer::guard::{InterfaceFacts, LeavingRoute, LocalAddress, Tag, Tags};
 use queues::MAX_QUEUES;
@@ -117,28 +118,32 @@ pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route
         next += 1;
         let master = links.iter().find(|l| l.index == below).and_then(|l| l.master);
         for l in links {
+            let is_master = master == Some(l.index);
             let known = related.iter().any(|(index, _)| *index == l.index);
-            if !known && (master == Some(l.index) || l.lower == Some(below)) {
+            if !known && (is_master || l.lower == Some(below)) {
                 let own = l.vlan.filter(|_| l.lower == Some(below));
                 related.push((l.index, tags.iter().copied().chain(own).collect()));
+                if is_master && l.filters_vlans {
+                    let any = Tag { tpid: ETH_P_8021Q, id: None };
+                    related.push((l.index, tags.iter().copied().chain([any]).collect()));
+                }
             }
         }
     }
-    let tags_of = |index: u32| related.iter().find(|(i, _)| *i == index).map(|(_, tags)| Tags::of(tags));
+    let tags_of = |index: u32| -> Vec<Tags> {
+        related.iter().filter(|(i, _)| *i == index).map(|(_, tags)| Tags::of(tags)).collect()
+    };
     let passive = |index| links.iter().any(|link| link.index == index && link.passive);
     let everywhere: BTreeSet<Tags> = related.iter().map(|(_, tags)| Tags::of(tags)).collect();
     InterfaceFacts {
         local_addresses: addresses
             .iter()
             .flat_map(|Address { index, prefix, dynamic }| {
-                let tags: Vec<Tags> = match tags_of(*index) {
-                    Some(tags) => vec![tags],
-                    None if passive(*index) && !prefix.ip.is_loopback() => {
-                        everywhere.iter().copied().collect()
-                    }
-                    None => Vec::new(),
-                };
-                let on_link = tags_of(*index).is_some();
+                let mut tags = tags_of(*index);
+                let on_link = !tags.is_empty();
+                if !on_link && passive(*index) && !prefix.ip.is_loopback() {
+                    tags.extend(&everywhere);
+                }
                 tags.into_iter().map(move |tags| LocalAddress {
                     prefix: *prefix,
                     dynamic: *dynamic,
@@ -149,8 +154,9 @@ pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route
             .collect(),
         routes: routes
             .iter()
-            .filter_map(|Route { destination, gateway, output }| {
-                Some(LeavingRoute { destination: *destination, gateway: *gateway, tags: tags_of(*output)? })
+            .flat_map(|Route { destination, gateway, output }| {
+                let leaving = |tags| LeavingRoute { destination: *destination, gateway: *gateway, tags };
+                tags_of(*output).into_iter().map(leaving)
             })
             .collect(),
     }
@@ -175,13 +181,14 @@ mod tests {
             master,
             lower,
             vlan,
+            filters_vlans: false,
             rx_queues: 1,
             xdp: None,
         }
     }
 
     fn tag(id: u16) -> Tag {
-        Tag { tpid: 0x8100, id }
+        Tag { tpid: 0x8100, id: Some(id) }
     }
 
     fn prefix(text: &str) -> Prefix {
@@ -234,6 +241,21 @@ mod tests {
         let eth1 = facts(&links[4], &links, &addresses, &routes);
         assert_eq!(eth1.local_addresses, [local("10.9.0.1/24", true, &[])]);
         assert_eq!(eth1.routes, []);
+    }
+
+    #[test]
+    fn behind_a_bridge_that_filters_vlans_frames_may_have_any_tag() {
+        let bridge = Link { filters_vlans: true, ..link(3, "br0", None, None) };
+        let links = [link(2, "eth0", Some(3), None), bridge, link(4, "br0.7", None, Some(3))];
+        let addresses = [address(3, "10.0.0.1/24"), address(4, "10.7.0.1/24")];
+        let eth0 = facts(&links[0], &links, &addresses, &[]);
+        let any = Tag { tpid: 0x8100, id: None };
+        let tags = |ip: &str| -> Vec<Tags> {
+            let of = eth0.local_addresses.iter().filter(|local| local.prefix == prefix(ip));
+            of.map(|local| local.tags).collect()
+        };
+        assert_eq!(tags("10.0.0.1/24"), [Tags::NONE, Tags::of(&[any])]);
+        assert!(tags("10.7.0.1/24").contains(&Tags::of(&[tag(7)])));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
-        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol,
-        XdpAttached,
+        InfoBridge, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+        VlanProtocol, XdpAttached,
     },
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
 };
@@ -42,6 +42,8 @@ pub struct Link {
     pub lower: Option<u32>,
     /// Its tag, if it is a VLAN.
     pub vlan: Option<Tag>,
+    /// Whether it is a bridge that gives frames VLAN tags and takes them off.
+    pub filters_vlans: bool,
     /// `IFLA_NUM_RX_QUEUES`: allocated, not necessarily active.
     pub rx_queues: u32,
     /// The XDP program on it.
@@ -210,6 +212,7 @@ fn read(message: &LinkMessage) -> Link {
         master: None,
         lower: None,
         vlan: None,
+        filters_vlans: false,
         rx_queues: 1,
         xdp: None,
     };
@@ -221,6 +224,7 @@ fn read(message: &LinkMessage) -> Link {
             LinkAttribute::LinkInfo(infos) => {
                 link.passive |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
                 link.vlan = infos.iter().find_map(tag);
+                link.filters_vlans = infos.iter().any(filters_vlans);
             }
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
@@ -230,6 +234,12 @@ fn read(message: &LinkMessage) -> Link {
         }
     }
     link
+}
+
+/// Whether it is a bridge that gives frames tags and takes them off, by port and id (`IFLA_BR_VLAN_FILTERING`).
+fn filters_vlans(info: &LinkInfo) -> bool {
+    let LinkInfo::Data(InfoData::Bridge(attributes)) = info else { return false };
+    attributes.contains(&InfoBridge::VlanFiltering(true))
 }
 
 fn tag(info: &LinkInfo) -> Option<Tag> {
@@ -242,7 +252,7 @@ fn tag(info: &LinkInfo) -> Option<Tag> {
         InfoVlan::Protocol(protocol) => Some(*protocol),
         _ => None,
     });
-    Some(Tag { tpid: protocol.unwrap_or(VlanProtocol::Ieee8021Q).into(), id })
+    Some(Tag { tpid: protocol.unwrap_or(VlanProtocol::Ieee8021Q).into(), id: Some(id) })
 }
 
 fn attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
@@ -370,9 +380,9 @@ mod tests {
     fn a_vlan_has_the_tag_of_its_protocol() {
         let tag_of = |attributes| tag(&LinkInfo::Data(InfoData::Vlan(attributes)));
         let inner = vec![InfoVlan::Id(7)];
-        assert_eq!(tag_of(inner), Some(Tag { tpid: 0x8100, id: 7 }));
+        assert_eq!(tag_of(inner), Some(Tag { tpid: 0x8100, id: Some(7) }));
         let outer = vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Ad), InfoVlan::Id(5)];
-        assert_eq!(tag_of(outer), Some(Tag { tpid: 0x88a8, id: 5 }));
+        assert_eq!(tag_of(outer), Some(Tag { tpid: 0x88a8, id: Some(5) }));
         assert_eq!(tag_of(Vec::new()), None);
     }
 }

@@ -34,7 +34,7 @@ impl Party {
 /// A frame, read at every depth.
 pub(super) struct Expected {
     depths: Depths,
-    /// What it may have of a rule's, or not: its MAC addresses, and the rest of [`Party::Unknown`].
+    /// What it may have of a rule's, or not: its MAC addresses, the rest of [`Party::Unknown`], and ids of VLANs.
     unknown: Key,
     /// What it has of no rule's: the rest of [`Party::Somebody`].
     unnamed: Key,
@@ -72,20 +72,20 @@ impl Expected {
             }
         };
         let mut frame = vec![0; 12];
-        for tag in tags.iter() {
+        let mut unknown = Key::default().with_macs([u8::MAX; 12]);
+        for (depth, tag) in tags.iter().enumerate() {
             frame.extend(tag.tpid.to_be_bytes());
-            frame.extend(tag.id.to_be_bytes());
+            frame.extend(tag.id.unwrap_or(0).to_be_bytes());
+            if tag.id.is_none() {
+                unknown = unknown.with_tag_id(depth, u16::MAX);
+            }
         }
         frame.extend(ether_proto.to_be_bytes());
         frame.extend(packet);
         // The Ethernet minimum, so that no reading behind tags that are not there is cut.
         frame.resize(frame.len().max(80), 0);
 
-        let mut expected = Self {
-            depths: parse_all(frame.as_slice()),
-            unknown: Key::default().with_macs([u8::MAX; 12]),
-            unnamed: Key::default(),
-        };
+        let mut expected = Self { depths: parse_all(frame.as_slice()), unknown, unnamed: Key::default() };
         for (end, party) in [End::Src, End::Dst].into_iter().zip(ends) {
             let open = match party {
                 Party::Known(_) => continue,

@@ -88,12 +88,12 @@ impl Prefix {
 pub struct Tag {
     /// What announces it, in the place of the EtherType: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
     pub tpid: u16,
-    /// The id of the VLAN.
-    pub id: u16,
+    /// The id of the VLAN; `None` if it may be any, or none at all: a bridge takes such tags off.
+    pub id: Option<u16>,
 }
 
-/// The tags around a frame that the program can look behind: those of the VLAN devices between an address and the
-/// interface.
+/// The tags around a frame that the program can look behind: those of the VLAN devices, and of the bridges that filter
+/// VLANs, between an address and the interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tags([Option<Tag>; 2]);
 
@@ -121,7 +121,13 @@ impl Tags {
 impl fmt::Display for Tags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
-        self.iter().try_for_each(|tag| write!(f, "{}VLAN {}", std::mem::replace(&mut comma, ", "), tag.id))
+        self.iter().try_for_each(|tag| {
+            f.write_str(std::mem::replace(&mut comma, ", "))?;
+            match tag.id {
+                Some(id) => write!(f, "VLAN {id}"),
+                None => f.write_str("a VLAN of the bridge"),
+            }
+        })
     }
 }
 

@@ -55,7 +55,7 @@ fn secluded() -> InterfaceFacts {
 }
 
 fn vlan(id: u16) -> Tags {
-    Tags::of(&[Tag { tpid: 0x8100, id }])
+    Tags::of(&[Tag { tpid: 0x8100, id: Some(id) }])
 }
 
 fn connection(local: &str, remote: &str) -> Connection {
@@ -359,7 +359,7 @@ fn the_neighbour_of_a_connection_is_the_peer_or_the_router_in_front_of_it() {
 
 #[test]
 fn a_frame_carries_the_tags_of_its_vlan() {
-    let [outer, inner] = [Tag { tpid: 0x88a8, id: 5 }, Tag { tpid: 0x8100, id: 7 }];
+    let [outer, inner] = [Tag { tpid: 0x88a8, id: Some(5) }, Tag { tpid: 0x8100, id: Some(7) }];
     let tags = Tags::of(&[outer, inner]);
     let mut ssh = connection("10.0.0.5:22", "10.0.0.9:1");
     ssh.tags = tags;
@@ -379,6 +379,29 @@ fn a_frame_carries_the_tags_of_its_vlan() {
     for rule in ["vlan 6", "arp", "tcp", "vlan 5 and vlan 8", "vlan 5 and ether proto 0x88a8"] {
         assert_eq!(refused(rule), [], "{rule}");
     }
+}
+
+/// Whichever tag a bridge takes off: a rule that names one may name that one.
+#[test]
+fn tags_that_a_bridge_takes_off_may_be_any() {
+    let any = Tags::of(&[Tag { tpid: 0x8100, id: None }]);
+    let mut facts = home_in(any);
+    facts.local_addresses.extend(home().local_addresses);
+    facts.routes.extend(home().routes);
+    let ssh = Connection { tags: any, ..connection("10.0.0.5:22", "10.0.0.9:51514") };
+    let cut = |rule: &str| check(&compile(&[rule]).unwrap(), &[ssh], &facts);
+    for rule in ["vlan 10 and tcp dst port 22", "vlan and tcp", "vlan 7 and arp", "vlan"] {
+        assert!(!cut(rule).is_empty(), "{rule}");
+    }
+    assert!(cut("vlan 10 and tcp dst port 22")[0].to_string().contains(", a VLAN of the bridge (by"));
+    for rule in ["vlan 10 and tcp dst port 80", "vlan and udp dst port 7", "tcp dst port 80"] {
+        assert_eq!(cut(rule), [], "{rule}");
+    }
+    // To let one id pass saves nobody who may come with another one.
+    let keep = RuleSpec { action: Action::Pass, ..RuleSpec::steer("keep", "vlan 10 and tcp") };
+    let rules =
+        RuleSet::compile(vec![keep, RuleSpec::steer("all", "vlan and tcp")], DefaultAction::Pass).unwrap();
+    assert!(!check(&rules, &[ssh], &facts).is_empty());
 }
 
 /// What somebody forced is one thing, and the next one has to be forced as well.
