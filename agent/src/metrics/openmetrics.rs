@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use super::{
     series::Value,
-    tree::{self, Kind},
+    tree::{self, Kind, Subjects},
 };
 use crate::observe::Observation;
 
@@ -38,6 +38,7 @@ struct Scrape(Observation);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let subjects = Subjects::of(&self.0);
         for metric in tree::all() {
             let metric_type = match metric.kind {
                 Kind::Counter => MetricType::Counter,
@@ -45,16 +46,18 @@ impl Collector for Scrape {
                 Kind::Histogram => MetricType::Histogram,
             };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric_type)?;
-            let samples = metric.series(&self.0).samples;
+            let samples = metric.series(&subjects).samples;
             if metric.labels().next().is_none() {
-                if let Some((_, value)) = samples.first() {
-                    encode_value(metric.kind, *value, family)?;
+                if let Some(sample) = samples.first() {
+                    encode_value(metric.kind, sample.value, family)?;
                 }
                 continue;
             }
-            for (values, value) in samples {
-                let labels: Vec<(&str, String)> = metric.labels().zip(values).collect();
-                encode_value(metric.kind, value, family.encode_family(&labels)?)?;
+            let mut labels: Vec<(&str, &str)> = Vec::new();
+            for sample in &samples {
+                labels.clear();
+                labels.extend(metric.labels().zip(sample.labels()));
+                encode_value(metric.kind, sample.value, family.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -110,13 +113,15 @@ mod tests {
     #[test]
     fn each_name_is_there_once_and_each_sample_has_its_labels() {
         let mut names = BTreeSet::new();
+        let observation = fixture_with_kernel();
+        let subjects = Subjects::of(&observation);
         for metric in tree::all() {
             assert!(names.insert(metric.name), "{} twice", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
             assert!(!metric.name.ends_with("_total"), "{}: the writer adds that", metric.name);
-            let samples = metric.series(&fixture_with_kernel()).samples;
             let mut seen = BTreeSet::new();
-            for (labels, _) in samples {
+            for sample in &metric.series(&subjects).samples {
+                let labels: Vec<&str> = sample.labels().collect();
                 assert_eq!(labels.len(), metric.labels().count(), "{}: {labels:?}", metric.name);
                 assert!(seen.insert(labels.clone()), "{}: {labels:?} twice", metric.name);
             }

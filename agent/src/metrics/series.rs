@@ -1,5 +1,7 @@
 //! [`Series`]: the values of one metric, each with its labels.
 
+use std::rc::Rc;
+
 use frame_pool::HoldTimes;
 
 /// A sample.
@@ -54,12 +56,30 @@ impl<T: IntoValue> IntoValue for Option<T> {
     }
 }
 
+/// Label values that begin those of many samples: device, queue, pool.
+pub(super) type Prefix = Rc<[String]>;
+
+/// One value and its labels.
+#[derive(Debug)]
+pub(super) struct Sample {
+    prefix: Prefix,
+    labels: Vec<String>,
+    pub(super) value: Value,
+}
+
+impl Sample {
+    /// The values of its labels, in the metric's order.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &str> {
+        self.prefix.iter().chain(&self.labels).map(String::as_str)
+    }
+}
+
 /// The samples of one metric while they are gathered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Series {
-    /// Label values that all samples added now begin with: device, queue, pool.
-    pub(super) prefix: Vec<String>,
-    pub(super) samples: Vec<(Vec<String>, Value)>,
+    /// What all samples added now begin with.
+    pub(super) prefix: Prefix,
+    pub(super) samples: Vec<Sample>,
 }
 
 impl Series {
@@ -71,8 +91,8 @@ impl Series {
     /// A sample with these values of the labels that come after the prefix.
     pub(super) fn add_with(&mut self, labels: &[&str], value: impl IntoValue) {
         if let Some(value) = value.into_value() {
-            let more = labels.iter().map(|label| (*label).to_owned());
-            self.samples.push((self.prefix.iter().cloned().chain(more).collect(), value));
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            self.samples.push(Sample { prefix: Rc::clone(&self.prefix), labels, value });
         }
     }
 }

@@ -10,7 +10,9 @@ mod rules;
 mod socket;
 mod worker;
 
-use super::series::Series;
+use std::rc::Rc;
+
+use super::series::{Prefix, Series};
 use crate::{
     observe::{DeviceView, Observation, QueueView},
     page_pool::Pool,
@@ -121,36 +123,50 @@ impl Metric {
         }
     }
 
-    /// Its samples in this observation.
-    pub(super) fn series(&self, observation: &Observation) -> Series {
-        let mut out = Series::default();
-        let devices = observation.devices.iter();
-        match self.read {
-            Read::Agent(read) => read(observation, &mut out),
-            Read::Device(read) => devices.for_each(|device| {
-                out.prefix = vec![device.info.name.clone()];
-                read(device, &mut out);
-            }),
-            Read::Queue(read) => devices.for_each(|device| {
-                for queue in &device.queues {
-                    out.prefix = vec![device.info.name.clone(), queue.queue.to_string()];
-                    read(queue, &mut out);
-                }
-            }),
-            Read::Pool(read) => {
-                let mut read_all = |device: &str, pools: &[Pool]| {
-                    for pool in pools {
-                        out.prefix = vec![device.to_owned(), pool.label()];
-                        read(pool, &mut out);
-                    }
-                };
-                for device in devices {
-                    let pools = device.kernel.as_ref().map(|kernel| kernel.page_pool.pools.as_slice());
-                    read_all(&device.info.name, pools.unwrap_or_default());
-                }
-                read_all("lo", &observation.orphans);
+    /// Its samples.
+    pub(super) fn series(&self, subjects: &Subjects<'_>) -> Series {
+        fn each<T>(subjects: &[(Prefix, &T)], read: fn(&T, &mut Series), out: &mut Series) {
+            for (prefix, subject) in subjects {
+                out.prefix = Rc::clone(prefix);
+                read(subject, out);
             }
         }
+        let mut out = Series { prefix: Rc::default(), samples: Vec::new() };
+        match self.read {
+            Read::Agent(read) => read(subjects.agent, &mut out),
+            Read::Device(read) => each(&subjects.devices, read, &mut out),
+            Read::Queue(read) => each(&subjects.queues, read, &mut out),
+            Read::Pool(read) => each(&subjects.pools, read, &mut out),
+        }
         out
+    }
+}
+
+/// All that metrics are read of, each with the labels that its samples begin with: made once for all metrics.
+#[derive(Debug)]
+pub(super) struct Subjects<'a> {
+    agent: &'a Observation,
+    devices: Vec<(Prefix, &'a DeviceView)>,
+    queues: Vec<(Prefix, &'a QueueView)>,
+    pools: Vec<(Prefix, &'a Pool)>,
+}
+
+impl<'a> Subjects<'a> {
+    pub(super) fn of(agent: &'a Observation) -> Self {
+        let mut subjects = Self { agent, devices: Vec::new(), queues: Vec::new(), pools: Vec::new() };
+        for device in &agent.devices {
+            let name = &device.info.name;
+            subjects.devices.push(([name.clone()].into(), device));
+            for queue in &device.queues {
+                subjects.queues.push(([name.clone(), queue.queue.to_string()].into(), queue));
+            }
+            for pool in device.kernel.iter().flat_map(|kernel| &kernel.page_pool.pools) {
+                subjects.pools.push(([name.clone(), pool.label()].into(), pool));
+            }
+        }
+        for pool in &agent.orphans {
+            subjects.pools.push((["lo".to_owned(), pool.label()].into(), pool));
+        }
+        subjects
     }
 }
