@@ -46,6 +46,15 @@ pub(super) enum RuleStep<'a> {
     Finish,
 }
 
+/// What the kernel knows of an interface of ours, where to ask costs more than to look at our own memory.
+#[derive(Default)]
+pub(super) struct Costly {
+    /// What each rule has matched.
+    pub(super) rules: Vec<RuleCount>,
+    /// CPU time of each queue's thread, seconds.
+    pub(super) cpu_s: Vec<Option<f64>>,
+}
+
 /// The program of an interface that has no sockets yet: gve wants it before those.
 pub(super) struct Attached {
     program: Program,
@@ -195,12 +204,13 @@ impl Device {
         Ok(())
     }
 
-    /// What each rule has matched.
-    pub(super) fn rule_counts(&self) -> Vec<RuleCount> {
-        self.program.borrow().rule_counts().unwrap_or_else(|error| {
+    /// What is not asked for at every scrape.
+    pub(super) fn costly(&self) -> Costly {
+        let rules = self.program.borrow().rule_counts().unwrap_or_else(|error| {
             log::error!("{}: {error}", self.info.name);
             Vec::new()
-        })
+        });
+        Costly { rules, cpu_s: self.queues.iter().map(Queue::cpu_s).collect() }
     }
 
     /// Steers no further frame: the program is detached; or, to be kept for [`attach`], it passes everything, if it

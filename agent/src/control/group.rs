@@ -19,7 +19,7 @@ use umemd_common::Decision;
 
 use super::{
     crew::Hire,
-    device::{Device, Kept},
+    device::{Costly, Device, Kept},
     leaving::Leaving,
     open::{Buried, Change, Open},
     plan,
@@ -28,7 +28,6 @@ use super::{
 use crate::{
     capture::Writer,
     config::RunConfig,
-    ebpf::RuleCount,
     nic::interrupts,
     observe::{DeviceInfo, DeviceView},
 };
@@ -185,11 +184,11 @@ impl Group {
         }
     }
 
-    /// What each rule has matched on each interface; nothing while those are away.
-    pub(super) fn rule_counts(&self) -> Vec<Vec<RuleCount>> {
+    /// What the kernel knows of each interface; nothing while they are away.
+    pub(super) fn costly(&self) -> Vec<Costly> {
         match &*self.state.borrow() {
-            State::Open(open) => open.devices.iter().map(Device::rule_counts).collect(),
-            State::Closed { infos, .. } => infos.iter().map(|_| Vec::new()).collect(),
+            State::Open(open) => open.devices.iter().map(Device::costly).collect(),
+            State::Closed { infos, .. } => infos.iter().map(|_| Costly::default()).collect(),
         }
     }
 

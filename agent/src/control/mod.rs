@@ -44,7 +44,6 @@ use tokio::{
 use crate::{
     capture::{Closing, Writer, Written},
     config::{Handler, RunConfig},
-    ebpf::RuleCount,
     metrics::{self, Answer, Flight, Hosts, Requests},
     observe::{self, Asked, Collector, Observation, QueueView, Reloads, Totals},
     outlet::Outlet,
@@ -53,7 +52,7 @@ use crate::{
 };
 use crew::Hire;
 pub use crew::Place;
-use device::Device;
+use device::{Costly, Device};
 use frame_pool::RETRY_INTERVAL;
 use group::{Common, Decisions, Group};
 use leaks::Leaks;
@@ -209,8 +208,8 @@ struct LastAsked {
     at: Instant,
     /// Of the interfaces.
     asked: Asked,
-    /// Of the rules on each of them.
-    counts: Vec<Vec<RuleCount>>,
+    /// Of what is ours on each of them.
+    ours: Vec<Costly>,
 }
 
 /// Everything that runs.
@@ -468,13 +467,16 @@ impl Agent {
         let fresh = asked.as_ref().filter(|last| last.at.elapsed() < FRESH).is_some();
         if !fresh {
             let devices = observation.devices.iter().map(|device| device.info.as_ref());
-            let counts = self.groups.iter().flat_map(Group::rule_counts).collect();
+            let ours = self.groups.iter().flat_map(Group::costly).collect();
             let said = observe::ask(devices);
-            *asked = Some(LastAsked { at: Instant::now(), asked: said, counts });
+            *asked = Some(LastAsked { at: Instant::now(), asked: said, ours });
         }
-        if let Some(LastAsked { asked, counts, .. }) = &*asked {
-            for (device, counts) in observation.devices.iter_mut().zip(counts) {
-                device.rules.clone_from(counts);
+        if let Some(LastAsked { asked, ours, .. }) = &*asked {
+            for (device, ours) in observation.devices.iter_mut().zip(ours) {
+                device.rules.clone_from(&ours.rules);
+                for (queue, cpu_s) in device.queues.iter_mut().zip(&ours.cpu_s) {
+                    queue.cpu_s = *cpu_s;
+                }
                 device.kernel = asked.views.get(&device.info.index).cloned();
             }
             observation.orphans.clone_from(&asked.orphans);

@@ -168,6 +168,11 @@ impl Queue {
         self.failed.get()
     }
 
+    /// CPU time of its thread, seconds, if it has one of its own.
+    pub(super) fn cpu_s(&self) -> Option<f64> {
+        self.thread.get().and_then(thread_cpu_s)
+    }
+
     /// The queue as it is now.
     pub(super) fn observe(&self) -> QueueView {
         let statistics = self.with_socket(SocketHandle::statistics).and_then(Result::ok);
@@ -194,7 +199,7 @@ impl Queue {
             huge_pages,
             multi_buffer,
             rings,
-            cpu_s: self.thread.get().and_then(thread_cpu_s),
+            cpu_s: None,
             snapshot,
             holds: HoldsView::of(&self.pool, epoch.elapsed(), leak_after),
             xsk,

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use umemd_common::{Decision, maps::Count};
 
 use super::{
-    Agent,
+    Agent, Group,
     device::{Device, RuleStep},
     plan::Surroundings,
 };
@@ -22,8 +22,8 @@ impl Agent {
     pub(super) fn list_rules(&self) -> RuleListing {
         let rules = &self.common.config().rules;
         let mut counts = vec![Count::default(); rules.len()];
-        for device in self.groups.iter().flat_map(super::Group::rule_counts) {
-            for (sum, rule) in counts.iter_mut().zip(device) {
+        for ours in self.groups.iter().flat_map(Group::costly) {
+            for (sum, rule) in counts.iter_mut().zip(ours.rules) {
                 sum.packets += rule.count.packets;
                 sum.bytes += rule.count.bytes;
             }
