@@ -389,6 +389,10 @@ mod tests {
                 "line 2, column 8\n  |\n2 | mode = 'fast'\n  |        ^^^^^^",
             ),
             ("iface = ['eth0'\n", "line 1"),
+            (
+                "iface = ['eth0']\nhandler = 'drop'\n[generate]\nsize = 60\n",
+                "line 4, column 8\n  |\n4 | size = 60\n  |        ^^\n--size needs --handler generate",
+            ),
             ("iface = ['eth0']\nleak-after = 'soon'\n", "line 2"),
             (
                 "[[rule]]\nmatch = 'arp'\nactoin = 'drop'\n",

@@ -142,6 +142,10 @@ impl Blame {
             ConfigError::Twice { value, .. } => Some(Self::Value(&["queues"], value.clone())),
             // Not among its sources: it is this error itself.
             ConfigError::Rule(error) => Self::of_rules(error),
+            // A flag of the generator's, without the generator.
+            ConfigError::Missing { what, flag: "--handler generate" } => {
+                Some(Self::Key(Some("generate"), what.trim_start_matches('-').to_owned()))
+            }
             // Several keys, or none, or the file is named already.
             ConfigError::Missing { .. }
             | ConfigError::Contradiction(_)

@@ -136,6 +136,8 @@ impl Agent {
             false => before.forced.clone(),
         };
         self.common.set_config(RunConfig { rules: Arc::clone(&rules), forced, ..RunConfig::clone(&before) });
+        // Counts by the names before.
+        self.asked.take();
         log::info!("{} rules are in force, the default is {}", rules.len(), rules.default.name());
         for warning in self.warnings() {
             log::warn!("{warning}");
@@ -164,7 +166,9 @@ impl Agent {
     fn guard(&self, before: &RuleSet, rules: &RuleSet, force: bool) -> Result<bool> {
         let surroundings = match Surroundings::ask() {
             Err(_) if force => return Ok(false),
-            surroundings => surroundings?,
+            surroundings => surroundings.context(
+                "cannot tell whom the rules would cut off, so they are not in force; --force does without knowing",
+            )?,
         };
         // Whom they cut off on an interface that is away is seen when it comes back.
         let mut harmless = self.groups.iter().all(|group| group.with(|_| ()).is_some());

@@ -203,7 +203,7 @@ impl Program {
         xdp(&mut self.ebpf, self.name).fd().map_err(io::Error::other)
     }
 
-    /// Rules in force go on from these counts, by [identity](crate::steer::RuleSpec::identity).
+    /// Rules in force go on from these counts, by [identity](crate::steer::RuleSet::identities).
     pub fn carry_counts(&mut self, counts: HashMap<String, Count>) {
         self.rules.carry(counts);
     }
@@ -236,7 +236,7 @@ impl Program {
 
     /// Puts these rules in force, all at once: no frame sees a part of them.
     ///
-    /// Counters go on for rules that were in force before, by [identity](crate::steer::RuleSpec::identity), and begin at
+    /// Counters go on for rules that were in force before, by [identity](crate::steer::RuleSet::identities), and begin at
     /// 0 for the others.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ pub(super) struct RuleMaps {
 #[derive(Clone, Debug)]
 struct Counter {
     name: String,
-    /// See [`RuleSpec::identity`].
+    /// See [`RuleSet::identities`].
     identity: String,
     number: u16,
 }
@@ -216,8 +216,8 @@ impl RuleMaps {
         let mut fresh = Vec::new();
         let counters = rules
             .iter()
-            .map(|rule| {
-                let identity = rule.spec.identity();
+            .zip(rules.identities())
+            .map(|(rule, identity)| {
                 let number = old.get(identity.as_str()).copied().unwrap_or_else(|| {
                     // There are twice as many as rules.
                     let number = self.free.pop().unwrap_or(0);

@@ -47,8 +47,10 @@ const MAX_SNAPLEN: u32 = 262_144;
 /// The Packet Block, from before the Enhanced one.
 const PACKET_BLOCK: u32 = 2;
 
-/// Room for the longest block.
+/// Room for most blocks.
 const BUFFER: usize = 1 << 20;
+/// Room for the longest block that libpcap reads, 16 MiB (`INITIAL_MAX_BLOCKSIZE`).
+const MAX_BUFFER: usize = 32 << 20;
 
 /// Counts the packets that the rule matches, behind a switch's tag of so many bytes ([`Untagged`]).
 ///
@@ -83,6 +85,7 @@ fn untagged(frame: &[u8], tag: usize) -> Vec<u8> {
 
 fn each_frame(capture: impl Read + Send, mut frame: impl FnMut(&[u8])) -> Result<(), CaptureError> {
     let mut said = Said::default();
+    let mut room = BUFFER;
     let mut reader = create_reader(BUFFER, capture).map_err(|error| said.wrong(describe(&error)))?;
     loop {
         match reader.next() {
@@ -99,6 +102,10 @@ fn each_frame(capture: impl Read + Send, mut frame: impl FnMut(&[u8])) -> Result
                     return Err(said.wrong("it ends within a packet"));
                 }
                 reader.refill().map_err(|error| said.wrong(describe(&error)))?;
+            }
+            Err(PcapError::BufferTooSmall) if room < MAX_BUFFER => {
+                room *= 2;
+                reader.grow(room);
             }
             Err(error) => return Err(said.wrong(describe(&error))),
         }
@@ -218,7 +225,7 @@ impl Said {
 fn describe<I>(error: &PcapError<I>) -> &'static str {
     match error {
         PcapError::Incomplete(_) | PcapError::UnexpectedEof => "it ends within a packet",
-        PcapError::BufferTooSmall => "a block of it is longer than 1 MiB",
+        PcapError::BufferTooSmall => "a block of it is longer than 16 MiB",
         PcapError::HeaderNotRecognized => "it begins with no header of a capture",
         PcapError::ReadError => "it cannot be read",
         _ => "a block of it is malformed",
@@ -299,6 +306,22 @@ mod tests {
         }
         let none = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1]);
         assert_eq!(count(&rules[0], 0, none.as_slice()).unwrap(), Matched::default());
+    }
+
+    /// As libpcap reads it: secrets and names of hosts may be long, packets not.
+    #[test]
+    fn other_blocks_may_be_long() {
+        let rules = compile(&["arp"]).unwrap();
+        let plain = enhanced(0);
+        let with = |total: u32| {
+            let mut block = words(&[0xa, total]);
+            block.resize(total as usize - 4, 0);
+            block.extend(words(&[total]));
+            [&plain[..28], &block, &plain[28..]].concat()
+        };
+        let long = with(16 << 20);
+        assert_eq!(count(&rules[0], 0, long.as_slice()).unwrap(), Matched { packets: 2, matched: 1 });
+        assert_eq!(refused(&with(33 << 20)), "0: a block of it is longer than 16 MiB");
     }
 
     #[test]

@@ -13,15 +13,20 @@ pub(super) struct Token<'a> {
 /// The words and signs of `expression`, none of them empty.
 pub(super) fn tokens(expression: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
-    let mut rest = expression.trim_start();
+    let mut rest = expression.trim_start_matches(is_blank);
     while !rest.is_empty() {
         let start = expression.len() - rest.len();
         let len = token_len(rest);
         let (text, behind) = rest.split_at(len);
         tokens.push(Token { text, span: start..start + len });
-        rest = behind.trim_start();
+        rest = behind.trim_start_matches(is_blank);
     }
     tokens
+}
+
+/// pcap's blanks (`scanner.l`).
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
 /// How long the token at the start of `rest` is; `rest` begins with no blank and is not empty.
@@ -30,7 +35,7 @@ fn token_len(rest: &str) -> usize {
         return 2;
     }
     let is_sign = |c: char| matches!(c, '(' | ')' | '!' | '&' | '|');
-    let word = rest.find(|c: char| c.is_whitespace() || is_sign(c)).unwrap_or(rest.len());
+    let word = rest.find(|c: char| is_blank(c) || is_sign(c)).unwrap_or(rest.len());
     // A sign is no word, but a token of one character.
     word.max(1)
 }
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn spans_lead_back_to_the_words() {
-        let expression = "udp  and\u{a0}é (port 7)";
+        let expression = "udp  and é\u{a0} (port 7)";
         for token in tokens(expression) {
             assert_eq!(&expression[token.span.clone()], token.text);
         }

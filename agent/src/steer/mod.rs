@@ -45,7 +45,7 @@ pub use terms::Term;
 use thiserror::Error;
 use umemd_common::decision::Action;
 use umemd_common::key::field;
-use umemd_common::maps::{MAX_QUEUES, MAX_RULES};
+use umemd_common::maps::{MAX_QUEUES, MAX_RULES, MAX_UNITS};
 use umemd_common::packet::{ETH_P_8021AD, ETH_P_8021Q};
 
 /// The name of a rule that has none.
@@ -82,13 +82,7 @@ impl RuleSpec {
         }
     }
 
-    /// What makes it the same rule in another set: its name, or its words as well, if the name was dealt.
-    #[must_use]
-    pub fn identity(&self) -> String {
-        // No name has a line break in it.
-        if self.dealt { format!("{}\n{:?}", self.name, self.words()) } else { self.name.clone() }
-    }
-
+    /// What it says and does, whatever it is called.
     fn words(&self) -> (&str, Action, Option<u64>) {
         (&self.expression, self.action, self.queues)
     }
@@ -216,7 +210,7 @@ pub enum SetError {
     #[error("rule `{0}` does not steer, and only `steer` can be limited to queues; leave its queues away")]
     NoSteer(String),
     /// More rules than there is room for.
-    #[error("{0} rules are too many: {MAX_RULES} are possible")]
+    #[error("{0} rules are too many: {MAX_RULES} are possible; a net or a portrange says many in one")]
     TooMany(usize),
     /// More shapes or entries than there is room for.
     #[error(transparent)]
@@ -243,6 +237,7 @@ impl RuleSet {
         }
         let mut names = HashSet::new();
         let mut rules = Vec::with_capacity(specs.len());
+        let mut entries = 0;
         for spec in specs {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if spec.name.is_empty() || spec.name.len() > 64 || !spec.name.chars().all(plain) {
@@ -258,7 +253,13 @@ impl RuleSet {
                 return Err(SetError::NoQueues(spec.name));
             }
             let Meaning { terms, tree } = parse::parse(&spec.expression)?;
-            rules.push(Rule { spec, terms: terms.into_terms(), tree });
+            let terms = terms.into_terms();
+            entries += terms.len();
+            // Before they take much memory.
+            if entries > MAX_UNITS as usize {
+                return Err(TablesError::Units { units: entries }.into());
+            }
+            rules.push(Rule { spec, terms, tree });
         }
         let set = Self { rules, default };
         // That they fit is known before anybody relies on them.
@@ -302,6 +303,25 @@ impl RuleSet {
             }
         }
         self
+    }
+
+    /// What makes each the same rule in another set, so that it goes on counting: its name; or, if that was dealt, its
+    /// words, and how many there are before it with the same ones.
+    #[must_use]
+    pub fn identities(&self) -> Vec<String> {
+        let mut alike: HashMap<_, usize> = HashMap::new();
+        let specs = self.rules.iter().map(|rule| &rule.spec);
+        specs
+            .map(|spec| {
+                if !spec.dealt {
+                    return spec.name.clone();
+                }
+                let before = alike.entry(spec.words()).or_default();
+                *before += 1;
+                // No name has a line break in it.
+                format!("{before}\n{:?}", spec.words())
+            })
+            .collect()
     }
 
     /// Whether a rule looks for VLAN tags, or behind them, so that it matches otherwise where a NIC takes tags away.

@@ -88,7 +88,7 @@ impl Image {
         let stride = if wide { WIDE_UNITS } else { 1 };
         let best = entries.values().copied().min().map_or(0, u32::from);
         // Two slots for each, and some more: half full, a cuckoo table rarely needs a second try. Few enough that
-        // 10,000 rules of any one word fit: `host` with IPv6 addresses takes two wide entries each.
+        // 10,000 rules of one word each fit: `host` with IPv6 addresses takes two wide entries each.
         let mut slots = entries.len() as u32 * 13 / 6 + 2;
         let (shape, table) = (1_u64..)
             .find_map(|seed| {

@@ -55,6 +55,15 @@ pub enum Expr {
         /// The last byte of the address.
         last: u8,
     },
+    /// Primitives that begin alike, said with that beginning only once.
+    Values {
+        /// Two or three of them.
+        each: Vec<Self>,
+        /// All of them, or any.
+        all: bool,
+        /// Where the parentheses are.
+        form: u8,
+    },
     /// Both.
     And(Box<Self>, Box<Self>),
     /// Either.
@@ -62,6 +71,9 @@ pub enum Expr {
 }
 
 const DIRECTIONS: [&str; 5] = ["", "src ", "dst ", "src or dst ", "dst and src "];
+
+/// Where parentheses may be among values.
+const FORMS: u8 = 4;
 
 fn primitive() -> impl Strategy<Value = Expr> {
     let words = vec!["ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6"];
@@ -90,7 +102,29 @@ fn primitive() -> impl Strategy<Value = Expr> {
                 Expr::Net6 { direction, address, len }
             }),
         1 => (direction(), 0_u8..3).prop_map(|(direction, last)| Expr::Mac { direction, last }),
+        2 => (prop_oneof![ports_alike(), hosts_alike()], any::<bool>(), 0..FORMS)
+            .prop_map(|(each, all, form)| Expr::Values { each, all, form }),
     ]
+}
+
+fn ports_alike() -> impl Strategy<Value = Vec<Expr>> {
+    let transports = prop::sample::select(vec![None, Some("tcp"), Some("udp")]);
+    let ports = prop::collection::vec(prop::sample::select(PORTS.to_vec()), 2..4);
+    (transports, prop::sample::select(DIRECTIONS.to_vec()), ports).prop_map(
+        |(transport, direction, ports)| {
+            ports.into_iter().map(|port| Expr::Port { transport, direction, from: port, to: port }).collect()
+        },
+    )
+}
+
+fn hosts_alike() -> impl Strategy<Value = Vec<Expr>> {
+    let ends = prop::collection::vec(0_usize..4, 2..4);
+    (prop::sample::select(vec!["", "ip "]), prop::sample::select(DIRECTIONS.to_vec()), ends).prop_map(
+        |(network, direction, ends)| {
+            let host = |end: usize| Expr::Net4 { network, direction, address: V4[end], len: 32 };
+            ends.into_iter().map(host).collect()
+        },
+    )
 }
 
 /// Any expression of up to a dozen primitives.
@@ -140,6 +174,7 @@ impl Expr {
                 let host = if direction.is_empty() { "host " } else { "" };
                 format!("ether {direction}{host}02:00:00:00:00:{last:02x}")
             }
+            Self::Values { each, all, form } => values(each, if *all { "and" } else { "or" }, *form),
             Self::And(a, b) => format!("{} and {}", a.words(), b.words_behind()),
             Self::Or(a, b) => format!("{} or {}", a.words(), b.words_behind()),
         }
@@ -148,7 +183,7 @@ impl Expr {
     /// Behind an `and` or `or`, which bind equally and from the left.
     fn words_behind(&self) -> String {
         match self {
-            Self::And(..) | Self::Or(..) => format!("({})", self.words()),
+            Self::And(..) | Self::Or(..) | Self::Values { .. } => format!("({})", self.words()),
             _ => self.words(),
         }
     }
@@ -175,6 +210,8 @@ impl Expr {
             _ => src || dst,
         };
         match self {
+            Self::Values { each, all: true, .. } => each.iter().all(|one| one.matches(frame, vlans)),
+            Self::Values { each, .. } => each.iter().any(|one| one.matches(frame, vlans)),
             Self::Word("ip") => ether == Some(0x0800),
             Self::Word("ip6") => ether == Some(0x86dd),
             Self::Word("arp") => ether == Some(0x0806),
@@ -239,5 +276,20 @@ impl Expr {
             Self::And(a, b) => a.matches(frame, vlans) & b.matches(frame, vlans),
             Self::Or(a, b) => a.matches(frame, vlans) | b.matches(frame, vlans),
         }
+    }
+}
+
+/// The words of the first, and of the others only the last one.
+fn values(each: &[Expr], join: &str, form: u8) -> String {
+    let words: Vec<String> = each.iter().map(Expr::words).collect();
+    let split: Vec<(&str, &str)> = words.iter().filter_map(|words| words.rsplit_once(' ')).collect();
+    let (head, first) = split[0];
+    let rest: Vec<&str> = split[1..].iter().map(|(_, value)| *value).collect();
+    let rest = rest.join(&format!(" {join} "));
+    match form {
+        0 => format!("{head} {first} {join} {rest}"),
+        1 => format!("{head} ({first} {join} {rest})"),
+        2 => format!("{head} {first} {join} ({rest})"),
+        _ => format!("{head} ({first} {join} ({rest}))"),
     }
 }

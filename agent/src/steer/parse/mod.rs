@@ -15,9 +15,10 @@ use std::ops::Range;
 use umemd_common::packet::{ETH_P_IP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP};
 
 use self::words::WORDS;
+use super::address::mac;
 use super::error::RuleError;
 use super::filter::{Direction, Tree};
-use super::lex::{Token, tokens};
+use super::lex::{Token, pcap_number, tokens};
 use super::terms::{Atom, MAX_TERMS, Terms, Unfit};
 
 /// Parentheses in parentheses; deeper ones could exhaust the stack.
@@ -117,7 +118,11 @@ impl<'a> Parser<'a> {
     /// A primitive, an expression in parentheses, or a value that takes up the words of the one before.
     fn item(&mut self, head: Option<Head>) -> Result<Meaning, RuleError> {
         match head {
-            Some(head) if self.begins_values() => self.values(head),
+            Some(head) if self.begins_values() => {
+                let span = self.peek().map_or(0..0, |token| token.span);
+                self.say(&span)?;
+                self.values(head)
+            }
             _ if self.is_next("(") => {
                 let meaning = self.enclosed(Self::expression);
                 self.head = None;
@@ -127,22 +132,18 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The value behind a head; or several in parentheses, `(7 or 8)`, each of which stands behind it.
+    /// The value behind a head, or several in parentheses, `(7 or 8)`, each of which stands behind it: what is `id`
+    /// in pcap's grammar.
     pub(super) fn values(&mut self, head: Head) -> Result<Meaning, RuleError> {
-        self.one_or_several(head).map(|(meaning, _)| meaning)
-    }
-
-    /// The same, and whether it is one.
-    fn one_or_several(&mut self, head: Head) -> Result<(Meaning, bool), RuleError> {
         if !self.is_next("(") {
-            return Ok((self.value(head)?, true));
+            return self.value(head);
         }
-        let mut one = true;
-        let meaning = self.enclosed(|parser| {
-            let (mut meaning, first) = parser.one_or_several(head)?;
-            one = first;
-            // tcpdump's grammar has nothing behind several that come first: `((7 or 8) and 9)`.
-            while let Some(Token { text, span }) = parser.peek().filter(|_| first) {
+        self.enclosed(|parser| {
+            // Of all values only a number may stand in parentheses of its own there, and nothing at all may stand
+            // behind several that come first: `((7 or 8) and 9)` is none.
+            let mut meaning =
+                if parser.is_next("(") { parser.enclosed_number(head)? } else { parser.value(head)? };
+            while let Some(Token { text, span }) = parser.peek() {
                 let Meaning { terms, tree } = meaning;
                 meaning = match text {
                     "and" | "&&" => {
@@ -159,11 +160,30 @@ impl<'a> Parser<'a> {
                     }
                     _ => return Ok(Meaning { terms, tree }),
                 };
-                one = false;
             }
             Ok(meaning)
-        })?;
-        Ok((meaning, one))
+        })
+    }
+
+    /// `((7))`: a number in parentheses, of which there may be any.
+    fn enclosed_number(&mut self, head: Head) -> Result<Meaning, RuleError> {
+        self.enclosed(|parser| match parser.peek() {
+            Some(Token { text: "(", .. }) => parser.enclosed_number(head),
+            Some(Token { text, .. }) if pcap_number(text).is_some() => {
+                let meaning = parser.value(head)?;
+                match parser.peek() {
+                    Some(Token { text: ")", .. }) | None => Ok(meaning),
+                    Some(token) => Err(parser.too_deep(token.span)),
+                }
+            }
+            Some(token) => Err(parser.too_deep(token.span)),
+            None => Err(parser.error_at_end("expected a number", "close the parentheses behind it")),
+        })
+    }
+
+    fn too_deep(&self, span: Range<usize>) -> RuleError {
+        let problem = "only a lone number may stand in two parentheses";
+        self.error(span, problem, "leave the inner ones out: (7 or 8)")
     }
 
     /// Whether a value comes next, in parentheses or not.
@@ -245,7 +265,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Whether this is a number or an address, which may follow `and` and `or` alone.
+/// Whether this is a number, an address or a quoted name, which may follow `and` and `or` alone.
 fn is_value(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit()) || text.contains(':')
+    text.starts_with(|c: char| c.is_ascii_digit() || c == '\\') || text.contains(':') || mac(text).is_some()
 }

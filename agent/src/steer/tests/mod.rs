@@ -126,9 +126,15 @@ fn rules_without_a_name_keep_the_one_that_was_dealt_to_them() {
     assert_eq!(names(vec![RuleSpec::steer("web", "udp port 7")], &before), ["web"]);
 
     // By which they go on counting, or do not.
-    assert_eq!(dealt("rule1", "arp").identity(), dealt("rule1", "arp").identity());
-    assert_ne!(dealt("rule1", "arp").identity(), dealt("rule1", "ip").identity());
-    assert_eq!(RuleSpec::steer("a", "arp").identity(), RuleSpec::steer("a", "ip").identity());
+    let identities = |specs: Vec<RuleSpec>| set(specs).identities();
+    let all =
+        |names: [&str; 2]| identities(vec![dealt(names[0], "arp"), dealt(names[1], "arp"), dealt("x", "ip")]);
+    assert_eq!(all(["rule1", "rule2"]), all(["rule7", "rule1"]), "whatever name they were dealt");
+    let [first, second, third] = all(["rule1", "rule2"]).try_into().unwrap();
+    assert!(first != second && second != third && first != third);
+    assert_eq!(identities(vec![dealt("rule1", "ip"), dealt("rule2", "arp")]), [third, first]);
+    assert_eq!(identities(vec![RuleSpec::steer("a", "arp")]), identities(vec![RuleSpec::steer("a", "ip")]));
+    assert_ne!(identities(vec![RuleSpec::steer("rule1", "arp")]), identities(vec![dealt("rule1", "arp")]));
 }
 
 #[test]
@@ -151,6 +157,12 @@ fn equal_meanings_compile_to_the_same() {
         ("src (10.0.0.1 or 10.0.0.2)", "src host 10.0.0.1 or src host 10.0.0.2"),
         ("src host 10.0.0.1 and (dst port 7 or 8)", "src host 10.0.0.1 and (dst port 7 or dst port 8)"),
         ("ip proto (17 or 6)", "ip proto 17 or 6"),
+        (r"ip proto \tcp or \udp", "ip proto 6 or ip proto 17"),
+        ("udp port (((7)) or (8))", "udp port 7 or 8"),
+        (
+            "ether src 02-00-00-00-00-01 or aa-bb-cc-dd-ee-ff",
+            "ether src 02:00:00:00:00:01 or ether src aa:bb:cc:dd:ee:ff",
+        ),
         ("net (10 or 11)", "net 10 or 11"),
         ("portrange (7-8 or 10-11)", "portrange 7-8 or 10-11"),
         ("tcp port 010", "tcp port 8"),
@@ -238,7 +250,12 @@ fn what_is_wrong_is_said_at_its_place() {
         ("icmp port 7", "port", "expected `and`, `or` or the end"),
         ("arp or 7", "7", "expected a word that rules know"),
         ("udp port (7 or udp)", "udp", "expected a port number"),
-        ("udp port ((7 or 8) and 9)", "and", "expected `and`, `or` or `)`"),
+        ("udp port ((7 or 8) and 9)", "or", "only a lone number"),
+        ("udp port ((7 or 8))", "or", "only a lone number"),
+        ("host ((10.0.0.1) or 10.0.0.2)", "10.0.0.1", "only a lone number"),
+        ("port 7 or ((8", "(", "not closed"),
+        ("port (7 or", "", "expected a port number"),
+        ("udp\u{a0}port 7", "udp\u{a0}port", "expected a word that rules know"),
         ("(udp port 7) or 8", "8", "expected a word that rules know"),
         ("tcp or (port 8) or 9", "9", "expected a word that rules know"),
         ("vlan (5 or 6)", "(", "expected `and`"),
@@ -297,6 +314,10 @@ fn neither_depth_nor_width_is_without_end() {
     };
     assert_eq!(entries(&ports("dst", 512)).len(), 512);
     assert!(shown(&ports("dst", 513)).contains("512 conditions"));
+    // Words that stand for the ones before them are conditions as well, in parentheses and without.
+    for again in [" or 7", " or (7)", " or ((7))", " or (7 or 7)"] {
+        assert!(shown(&format!("port 7{}", again.repeat(200_000))).contains("512 conditions"), "{again}");
+    }
     assert!(shown(&format!("({}) and ({})", ports("dst", 50), ports("src", 50))).contains("alternatives"));
     // Deep, for tcpdump's part as well.
     let long: Vec<String> =
