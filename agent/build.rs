@@ -1,6 +1,7 @@
 //! Compiles the XDP program, so that the agent can carry it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 #[path = "../xdp-prog/toolchain.rs"]
@@ -13,12 +14,20 @@ fn main() {
     for name in toolchain::OVERRIDES {
         println!("cargo::rerun-if-env-changed={name}");
     }
+    println!("cargo::rustc-env=UMEMD_TARGET={}", env::var("TARGET").unwrap_or_default());
+    println!("cargo::rustc-env=UMEMD_RUSTC={}", rustc_version().unwrap_or_else(|| "unknown".to_owned()));
     // Cargo shows these lines and stops; a panic would add twenty of its own.
     if let Err(text) = build() {
         for line in text.lines() {
             println!("cargo::error={line}");
         }
     }
+}
+
+/// `1.95.0`: the second word of `rustc --version`.
+fn rustc_version() -> Option<String> {
+    let told = Command::new(env::var_os("RUSTC")?).arg("--version").output().ok()?;
+    Some(String::from_utf8(told.stdout).ok()?.split_whitespace().nth(1)?.to_owned())
 }
 
 /// Leaves the program at `OUT_DIR/xdp-prog.o`, and what it is measured beside at `OUT_DIR/xdp-bench.o`, or says why not.

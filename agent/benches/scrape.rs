@@ -59,7 +59,10 @@ fn observation() -> Observation {
         driver: "mlx5_core".into(),
         mode: "native",
         zero_copy: true,
+        features: None,
+        program: "umemd",
         program_id: 4711,
+        program_tag: "0123456789abcdef".into(),
     };
     let mut snapshot = Snapshot {
         total: 4096,
@@ -129,6 +132,7 @@ fn observation() -> Observation {
         devices: vec![device],
         leaving: Vec::new(),
         orphans: Vec::new(),
+        boottime: 0,
         past: Totals::default(),
         capture: None,
         collectors: Vec::new(),

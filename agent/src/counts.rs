@@ -19,7 +19,12 @@ impl Counts {
 
     /// The count of that name, 0 if there is none.
     pub fn get(&self, name: &str) -> u64 {
-        self.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| count)
+        self.told(name).unwrap_or(0)
+    }
+
+    /// The count of that name, if there is one.
+    pub fn told(&self, name: &str) -> Option<u64> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, count)| count)
     }
 
     /// The sum of all counts.

@@ -9,7 +9,7 @@ use crate::{
     counts::Counts,
     drops,
     observe::{DeviceView, HolderView, Observation, QueueView},
-    page_pool::{self, DeviceJson},
+    page_pool::{self, DeviceJson, PoolJson},
     report::numbers::thousands,
 };
 
@@ -45,6 +45,9 @@ pub struct Status {
     /// Queues that were closed, and whose frames somebody still keeps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<LeavingStatus>,
+    /// page_pools of the kernel whose interface is gone, and whose pages somebody still keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<PoolJson>,
 }
 
 /// The rules in force, in short.
@@ -166,7 +169,24 @@ impl Status {
             leak_after_s: seconds(observation.leak_after),
             devices: observation.devices.iter().map(DeviceStatus::of).collect(),
             leaving: observation.leaving.iter().map(LeavingStatus::of).collect(),
+            orphans: observation
+                .orphans
+                .iter()
+                .map(|pool| PoolJson::new(pool, observation.boottime))
+                .collect(),
         }
+    }
+
+    /// A line of the kernel's pools whose interface is gone, if there are such.
+    pub fn orphans_told(&self) -> Option<String> {
+        let pages: u64 = self.orphans.iter().filter_map(|pool| pool.inflight_pages).sum();
+        (!self.orphans.is_empty()).then(|| {
+            format!(
+                "page_pools of interfaces that are gone: {}, {} pages in flight (umemd pagepool)",
+                self.orphans.len(),
+                thousands(pages)
+            )
+        })
     }
 
     /// Everyone who keeps frames, and of which queue of which interface; queues that were closed last.
@@ -348,6 +368,17 @@ mod tests {
         assert_eq!(told[0], "the capture keeps 3 frames of eth0 queue 0, the oldest for 75.0 s: 1 LEAKED");
         assert_eq!(status.leak_after_s, 60.0);
         assert_eq!(Status::of(&fixture()).holders().count(), 0);
+    }
+
+    #[test]
+    fn pools_whose_interface_is_gone_are_told_while_there_are_any() {
+        let mut observation = fixture_with_kernel();
+        assert!(Status::of(&observation).orphans_told().is_none());
+        observation.orphans = observation.devices[0].kernel.as_ref().unwrap().page_pool.pools[1..].to_vec();
+        let status = Status::of(&observation);
+        assert_eq!((status.orphans.len(), status.orphans[0].stalled), (1, true));
+        let told = status.orphans_told().unwrap();
+        assert!(told.starts_with("page_pools of interfaces that are gone: 1, "), "{told}");
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn the_pages_are_openmetrics_and_plain_text() {
     assert_eq!(metrics.label_values("umemd_device_info", "xdp_mode"), ["native"]);
     assert_eq!(metrics.label_values("umemd_device_info", "driver"), ["veth"]);
     let program = lab.pair().near.xdp_program().expect("attached").to_string();
-    assert_eq!(metrics.label_values("umemd_device_info", "program_id"), [program]);
+    assert_eq!(metrics.label_values("umemd_program_info", "id"), [program]);
     assert_eq!(metrics.label_values("umemd_socket_info", "mode"), ["copy"]);
     assert_eq!(metrics.total("umemd_worker_steered"), 1);
 

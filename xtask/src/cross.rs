@@ -56,6 +56,10 @@ pub(crate) fn cargo(subcommand: &str) -> Result<Command> {
     // libxdp-sys wraps its BPF objects with these, and knows no names for another target.
     cargo.env("LD", format!("{TOOLS}ld")).env("OBJCOPY", format!("{TOOLS}objcopy"));
     cargo.env("AR", format!("{TOOLS}ar"));
+    // What goes to other machines says what it is. Only it: whatever is built here would be built anew with each commit.
+    if let Ok(revision) = shell::run_quietly(Command::new("git").args(["rev-parse", "--short=12", "HEAD"])) {
+        cargo.env("UMEMD_REVISION", revision.trim());
+    }
     Ok(cargo)
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::RunConfig,
     ebpf::{LoadOptions, Program, ProgramLog, Retired, RuleCount},
-    nic::{self, NicError, XdpAttachment, drivers},
+    nic::{self, NicError, XdpAttachment, drivers, netdev},
     observe::{DeviceInfo, DeviceView},
     steer::RuleSet,
     xsk::SocketHandle,
@@ -152,7 +152,11 @@ impl Device {
             driver: plan.driver.clone(),
             mode,
             zero_copy,
+            // Who does not tell is one of those who cannot be asked.
+            features: netdev::features(plan.link.index).ok().flatten(),
+            program: program.name(),
             program_id: program.id(),
+            program_tag: format!("{:016x}", program.tag()),
         };
         Self { plan, info: Arc::new(info), program: RefCell::new(program), queues }
     }

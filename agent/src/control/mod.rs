@@ -418,6 +418,7 @@ impl Agent {
             past: self.past.borrow().clone(),
             capture: self.captured(),
             orphans: Vec::new(),
+            boottime: 0,
             collectors: Vec::new(),
             process: None,
             requests: Vec::new(),
@@ -480,6 +481,7 @@ impl Agent {
                 device.kernel = asked.views.get(&device.info.index).cloned();
             }
             observation.orphans.clone_from(&asked.orphans);
+            observation.boottime = asked.boottime;
             observation.collectors.extend_from_slice(&asked.collectors);
             observation.process = asked.process;
         }

@@ -108,6 +108,7 @@ pub struct Program {
     /// Which of the object's programs was loaded.
     name: &'static str,
     id: u32,
+    tag: u64,
     xsks: XskMap<MapData>,
     rules: RuleMaps,
     decisions: PerCpuArray<MapData, u64>,
@@ -147,16 +148,16 @@ impl Program {
             .load(object)
             .map_err(|error| LoadError::from_aya("create the maps of the XDP program", options, error))?;
         let xdp = xdp(&mut ebpf, program);
-        let id = xdp
+        let info = xdp
             .load()
             .and_then(|()| xdp.info())
-            .map_err(|error| LoadError::from_aya("load the XDP program", options, error.into()))?
-            .id();
+            .map_err(|error| LoadError::from_aya("load the XDP program", options, error.into()))?;
         let redirect = redirect::Counters::attach(&mut ebpf);
         Ok(Self {
             link: None,
             name: program,
-            id,
+            id: info.id(),
+            tag: info.tag(),
             xsks: take(&mut ebpf, XSKS)?,
             rules: RuleMaps::take(&mut ebpf)?,
             decisions: take(&mut ebpf, DECISIONS)?,
@@ -232,6 +233,18 @@ impl Program {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The kernel's hash of its instructions.
+    #[must_use]
+    pub fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// Puts these rules in force, all at once: no frame sees a part of them.

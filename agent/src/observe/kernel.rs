@@ -47,6 +47,8 @@ pub struct Asked {
     pub views: BTreeMap<u32, KernelView>,
     /// page_pools of interfaces that are gone.
     pub orphans: Vec<Pool>,
+    /// `CLOCK_BOOTTIME` when it was asked, seconds.
+    pub boottime: u64,
     /// How it went.
     pub collectors: Vec<Collector>,
     /// Of this process.
@@ -94,7 +96,7 @@ pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
         (index, KernelView { page_pool, nic, boottime })
     };
     let views = pools.into_iter().map(view).collect();
-    Asked { views, orphans, collectors, process }
+    Asked { views, orphans, boottime, collectors, process }
 }
 
 #[cfg(test)]

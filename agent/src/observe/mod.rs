@@ -24,6 +24,7 @@ use umemd_common::Decision;
 use crate::{
     capture::Written,
     ebpf::{RedirectErrors, RuleCount},
+    nic::netdev::Features,
     page_pool::Pool,
     steer::RuleSet,
     xsk::RingSizes,
@@ -56,6 +57,8 @@ pub struct Observation {
     pub capture: Option<Written>,
     /// page_pools of interfaces that are gone, and whose pages somebody keeps; none if the kernel was not asked.
     pub orphans: Vec<Pool>,
+    /// `CLOCK_BOOTTIME` when the kernel was asked, seconds: what the age of a detached pool is counted from.
+    pub boottime: u64,
     /// How asking the program and the sockets went; and the kernel about the devices, if it was asked.
     pub collectors: Vec<Collector>,
     /// This process; `None` if it was not asked for.
@@ -120,8 +123,14 @@ pub struct DeviceInfo {
     pub mode: &'static str,
     /// Whether the sockets are zero-copy, read back from the kernel (`XDP_OPTIONS`).
     pub zero_copy: bool,
-    /// The kernel's id of the program.
+    /// What the driver says that it can do; `None` if this kernel does not tell.
+    pub features: Option<Features>,
+    /// The program.
+    pub program: &'static str,
+    /// The kernel's id of it.
     pub program_id: u32,
+    /// The kernel's hash of its instructions, as in `bpftool prog`.
+    pub program_tag: String,
 }
 
 /// One queue of an interface.
@@ -216,7 +225,10 @@ pub(crate) fn fixture() -> Observation {
         driver: "mvneta".into(),
         mode: "native",
         zero_copy: false,
+        features: Some(Features { native: true, redirect: true, fragments: true, ..Features::default() }),
+        program: "umemd",
         program_id: 7,
+        program_tag: "0123456789abcdef".into(),
     };
     let holder = |name| HolderView { name, frames: 0, oldest: None, leaked: 0 };
     let queue = |queue| QueueView {
@@ -270,6 +282,7 @@ pub(crate) fn fixture() -> Observation {
         devices: vec![device],
         leaving: Vec::new(),
         orphans: Vec::new(),
+        boottime: 1200,
         past: Totals::default(),
         capture: None,
         collectors: Vec::new(),

@@ -68,7 +68,8 @@ impl DeviceJson {
 }
 
 impl PoolJson {
-    fn new(pool: &Pool, boottime: u64) -> Self {
+    /// The pool at `boottime`.
+    pub fn new(pool: &Pool, boottime: u64) -> Self {
         Self {
             pool: pool.label(),
             memory: pool.memory.name().to_owned(),

@@ -37,6 +37,9 @@ pub fn status(status: &Status, listing: Option<&RuleListing>) -> String {
         text.push('\n');
         add_device(&mut text, device);
     }
+    if let Some(orphans) = status.orphans_told() {
+        let _ = write!(text, "\n{orphans}\n");
+    }
     text
 }
 

@@ -162,41 +162,41 @@ fn places(view: &View, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
 }
 
 /// The rows of both recyclers: a name, and the counters that it adds up.
-const ROWS: [(&str, &[&str]); 8] = [
-    ("fast", &["alloc_fast"]),
-    ("refill", &["alloc_refill"]),
-    ("slow", &["alloc_slow"]),
-    ("cached", &["recycle_cached"]),
-    ("ring", &["recycle_ring"]),
-    ("full", &["recycle_ring_full"]),
-    ("released", &["recycle_released_refcnt"]),
-    ("empty", &["alloc_empty"]),
+const ROWS: [(&str, &str); 8] = [
+    ("fast", "alloc_fast"),
+    ("refill", "alloc_refill"),
+    ("slow", "alloc_slow"),
+    ("cached", "recycle_cached"),
+    ("ring", "recycle_ring"),
+    ("full", "recycle_ring_full"),
+    ("released", "recycle_released_refcnt"),
+    ("empty", "alloc_empty"),
 ];
 
 fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
     let block = titled(" both recyclers, per second ", palette);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let rate = |side: fn(&View) -> Option<&Counts>, names: &[&str]| {
-        model.rate(|view| side(view).map(|counts| names.iter().map(|name| counts.get(name)).sum()))
+    let rate = |side: fn(&View) -> Option<&Counts>, counter: &str| {
+        // Where nobody tells, there is no rate either.
+        side(view)?.told(counter)?;
+        Some(model.rate(|view| side(view).map(|counts| counts.get(counter))))
     };
-    let rows: Vec<(&str, u64, u64)> = ROWS
-        .iter()
-        .map(|(name, counters)| {
-            (*name, rate(|v| Some(&v.ours), counters), rate(|v| v.kernel.as_ref(), counters))
-        })
-        .collect();
-    let most = rows.iter().map(|(_, ours, kernels)| (*ours).max(*kernels)).max().unwrap_or(0);
+    let rows = ROWS.map(|(name, counter)| {
+        (name, rate(|v| Some(&v.ours), counter), rate(|v| v.kernel.as_ref(), counter))
+    });
+    let most = rows.iter().flat_map(|(_, ours, kernels)| [*ours, *kernels]).flatten().max().unwrap_or(0);
     // What the names and our numbers leave is for bars and for the kernel's side.
     let left = usize::from(inside.width).saturating_sub(8 + 12);
     let room = match &view.kernel {
         Some(_) => left.saturating_sub(12) / 2,
         None => left.saturating_sub(REASON),
     };
-    let side = |count: u64, colour| {
+    let side = |count: Option<u64>, colour| {
+        let bar = bar(count.unwrap_or(0), most, room);
         [
-            Span::raw(format!(" {:>10} ", thousands(count))),
-            Span::styled(format!("{:room$}", bar(count, most, room)), palette.colour(colour)),
+            Span::raw(format!(" {:>10} ", count.map_or_else(|| "-".to_owned(), thousands))),
+            Span::styled(format!("{bar:room$}"), palette.colour(colour)),
         ]
     };
     let row =
@@ -303,7 +303,8 @@ fn sparklines(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect
 }
 
 fn drop_rows(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
-    let block = titled(" where packets got lost since the start; `umemd drops` says what to do ", palette);
+    let block =
+        titled(" where packets got lost (nic: also before us); `umemd drops` says what to do ", palette);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let mut rows: Vec<_> = model
@@ -335,7 +336,9 @@ fn troubles(status: &Status) -> Vec<String> {
         .iter()
         .filter_map(|device| device.away.as_ref().map(|why| format!("{} is away: {why}", device.device)));
     let leaks = status.holders().filter(|(.., holder)| holder.leaked > 0);
-    away.chain(leaks.map(|(device, queue, holder)| holder.told(device, queue))).collect()
+    away.chain(leaks.map(|(device, queue, holder)| holder.told(device, queue)))
+        .chain(status.orphans_told())
+        .collect()
 }
 
 fn key_line(model: &Model, palette: Palette, width: u16) -> Paragraph<'static> {

@@ -71,6 +71,25 @@ fn model(observation: impl Fn() -> Observation) -> Model {
 }
 
 #[test]
+fn what_the_kernel_does_not_tell_is_no_number() {
+    let untold = || {
+        let mut observation = fixture_with_kernel();
+        let kernel = observation.devices[0].kernel.as_mut().unwrap();
+        for counters in kernel.page_pool.pools.iter_mut().filter_map(|pool| pool.counters.as_mut()) {
+            counters.alloc_slow = None;
+        }
+        observation.orphans = kernel.page_pool.pools[1..].to_vec();
+        observation
+    };
+    let screen = text(&model(untold), (80, 24));
+    let row =
+        |name: &str| screen.lines().find_map(|line| line.split_once(name)).unwrap().1.split_whitespace();
+    assert_eq!(row(" slow ").collect::<Vec<_>>(), ["0", "-"], "{screen}");
+    assert_eq!(row(" full ").collect::<Vec<_>>(), ["0", "0"], "{screen}");
+    assert!(screen.contains("page_pools of interfaces that are gone: 1, "), "{screen}");
+}
+
+#[test]
 fn screen_of_both_recyclers() {
     assert_screen("both.txt", &text(&model(fixture_with_kernel), (80, 24)));
 }

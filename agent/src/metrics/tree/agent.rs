@@ -3,28 +3,48 @@
 use std::collections::BTreeMap;
 
 use super::{Kind, Metric, Read, metrics, worker};
+use crate::nic::netdev::Features;
 use crate::observe::process;
 
 pub(super) const IDENTITY: &[Metric] = &[
     Metric {
         name: "umemd_build_info",
         kind: Kind::Gauge,
-        labels: &["version", "kernel"],
-        help: "Version of the running agent, and of the kernel under it.",
+        labels: &["version", "revision", "rustc", "target", "kernel"],
+        help: "The running agent: its version, the commit that it was built from (umemd, built by cargo xtask build --target, knows it), compiler and machine; and the kernel under it.",
         read: Read::Agent(|_, out| {
             let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-            out.add_with(&[env!("CARGO_PKG_VERSION"), &kernel], true);
+            let revision = option_env!("UMEMD_REVISION").unwrap_or("unknown");
+            let [version, rustc, target] =
+                [env!("CARGO_PKG_VERSION"), env!("UMEMD_RUSTC"), env!("UMEMD_TARGET")];
+            out.add_with(&[version, revision, rustc, target, &kernel], true);
         }),
     },
     Metric {
         name: "umemd_device_info",
         kind: Kind::Gauge,
-        labels: &["driver", "xdp_mode", "program_id", "page_pool_source"],
-        help: "What the device runs on, how the program is attached, and who tells of the kernel's page_pools.",
+        labels: &["driver", "xdp_mode", "zerocopy_capable", "rx_sg_capable", "page_pool_source"],
+        help: "What the device runs on and can do (netdev family), how the program is attached, and who tells of the kernel's page_pools.",
         read: Read::Device(|device, out| {
             let info = &device.info;
             let source = device.kernel.as_ref().map_or("none", |kernel| kernel.page_pool.source.name());
-            out.add_with(&[&info.driver, info.mode, &info.program_id.to_string(), source], true);
+            let can = |feature: fn(&Features) -> bool| match &info.features {
+                Some(features) if feature(features) => "true",
+                Some(_) => "false",
+                None => "unknown",
+            };
+            let (zero_copy, rx_sg) = (can(|features| features.zero_copy), can(|features| features.fragments));
+            out.add_with(&[&info.driver, info.mode, zero_copy, rx_sg, source], true);
+        }),
+    },
+    Metric {
+        name: "umemd_program_info",
+        kind: Kind::Gauge,
+        labels: &["program", "id", "tag"],
+        help: "The XDP program on the device, as bpftool prog shows it.",
+        read: Read::Device(|device, out| {
+            let info = &device.info;
+            out.add_with(&[info.program, &info.program_id.to_string(), &info.program_tag], true);
         }),
     },
     Metric {
