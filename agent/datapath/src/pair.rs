@@ -53,7 +53,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
 
     /// Where others read the snapshots of a side, 0 or 1. They stay readable after the pair is gone.
     pub fn published(&self) -> [Published; 2] {
-        [0, 1].map(|side: usize| self.sides[side].publisher.reader())
+        [0, 1].map(|side: usize| self.sides[side].published())
     }
 
     /// The handler, for its owner to look at between turns.
@@ -132,7 +132,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
         if published {
             self.publish();
         } else {
-            self.sides.iter_mut().for_each(|side| side.publisher.fall_behind());
+            self.sides.iter_mut().for_each(|side| side.fall_behind());
         }
         let [a, b] = turns;
         Turn {
@@ -176,7 +176,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
     pub(crate) fn publish(&mut self) -> [Snapshot; 2] {
         let snapshots = self.snapshots();
         for (side, snapshot) in self.sides.iter_mut().zip(&snapshots) {
-            side.publisher.publish(snapshot);
+            side.publish(snapshot);
         }
         snapshots
     }

@@ -38,7 +38,7 @@ macro_rules! every_number_of_a_snapshot {
             traffic.tx_invalid: u64, traffic.alloc_fail: u64, traffic.kicks_done: u64,
             traffic.kicks_again: u64, traffic.kicks_busy: u64, traffic.kicks_down: u64,
             traffic.observed: u64, traffic.observe_missed: u64,
-            turns_busy: u64, turns_idle: u64, last_turn: Duration,
+            idle_lowest: u32, turns_busy: u64, turns_idle: u64, last_turn: Duration,
         }
     };
 }

@@ -8,7 +8,7 @@ use crate::observer::Observer;
 use crate::outbox::Outbox;
 use crate::packet::{MAX_FRAGMENTS, Packet};
 use crate::port::{Kick, PortPlaces, QueuePort};
-use crate::publish::Publisher;
+use crate::publish::{Published, Publisher};
 use crate::right::Right;
 use crate::snapshot::{Places, Snapshot, Traffic};
 use crate::worker::{Turn, WorkerConfig};
@@ -48,7 +48,9 @@ pub(crate) struct Side<P> {
     last_turn: Duration,
     /// The last turn that was published.
     last_published: Duration,
-    pub(crate) publisher: Publisher,
+    /// See [`Snapshot::idle_lowest`]; by what was published.
+    idle_lowest: u32,
+    publisher: Publisher,
 }
 
 /// Where the ports say that the frames are which a side accounts for.
@@ -93,6 +95,7 @@ impl<P: QueuePort> Side<P> {
             turns_idle: 0,
             last_turn: Duration::ZERO,
             last_published: Duration::ZERO,
+            idle_lowest: u32::MAX,
             publisher: Publisher::new(),
         }
     }
@@ -278,8 +281,26 @@ impl<P: QueuePort> Side<P> {
             },
             turns_busy: self.turns_busy,
             turns_idle: self.turns_idle,
+            idle_lowest: self.idle_lowest.min(slab + pool.cache + pool.ring),
             last_turn: self.last_turn,
         }
+    }
+
+    /// Where others read what was published.
+    pub(crate) fn published(&self) -> Published {
+        self.publisher.reader()
+    }
+
+    /// Shows it to the readers.
+    pub(crate) fn publish(&mut self, snapshot: &Snapshot) {
+        self.idle_lowest = snapshot.idle_lowest;
+        self.publisher.publish(snapshot);
+    }
+
+    /// Tells the readers that there is more than was published.
+    #[inline]
+    pub(crate) fn fall_behind(&mut self) {
+        self.publisher.fall_behind();
     }
 
     /// Frames that this side's pool took from the provider and did not give back, nor lost.

@@ -156,6 +156,9 @@ pub struct Snapshot {
     pub refused: RefusedCounts,
     /// What went through.
     pub traffic: Traffic,
+    /// Fewest frames that were idle, in slab, cache and ring, at any of the moments that were published: how many
+    /// the UMEM could do without. The slab is with the first side of a [`Pair`](crate::Pair).
+    pub idle_lowest: u32,
     /// Turns with something to do.
     pub turns_busy: u64,
     /// Turns that moved nothing: see [`Turn::is_idle`](crate::Turn::is_idle).

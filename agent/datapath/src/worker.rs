@@ -112,7 +112,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
 
     /// Where others read this worker's snapshots. It stays readable after the worker is gone.
     pub fn published(&self) -> Published {
-        self.side.publisher.reader()
+        self.side.published()
     }
 
     /// The handler, for its owner to look at between turns.
@@ -159,7 +159,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
         if published {
             self.publish();
         } else {
-            side.publisher.fall_behind();
+            side.fall_behind();
         }
         Turn { published, ..turn }
     }
@@ -208,7 +208,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     /// Shows the worker's snapshot to the readers.
     pub(crate) fn publish(&mut self) -> Snapshot {
         let snapshot = self.snapshot();
-        self.side.publisher.publish(&snapshot);
+        self.side.publish(&snapshot);
         snapshot
     }
 }

@@ -77,9 +77,21 @@ impl<H: PacketHandler, O: Observer> Machine for Pair<Port, H, O> {
     }
 }
 
-/// Readers see the turn that has ended, or are told that there is more to see.
-fn check_what_is_published(machine: &mut impl Machine, turn: Turn) {
-    for (published, snapshot) in machine.published().into_iter().zip(machine.snapshots()) {
+fn idle(snapshot: &Snapshot) -> u32 {
+    let places = &snapshot.places;
+    places.slab + places.cache + places.ring
+}
+
+/// Readers see the turn that has ended, or are told that there is more to see. `lowest`: the fewest idle frames that
+/// they saw of each side.
+fn check_what_is_published(machine: &mut impl Machine, turn: Turn, lowest: &mut [u32]) {
+    for ((published, snapshot), lowest) in
+        machine.published().into_iter().zip(machine.snapshots()).zip(lowest)
+    {
+        if turn.published {
+            *lowest = idle(&snapshot).min(*lowest);
+            assert_eq!(snapshot.idle_lowest, *lowest);
+        }
         assert_eq!(published.pending().is_none(), turn.published);
         assert!(
             !turn.published || published.read() == snapshot,
@@ -143,6 +155,8 @@ impl World {
 
     fn run(&mut self, machine: &mut impl Machine) {
         let mut now = Duration::ZERO;
+        let mut lowest: Vec<u32> =
+            machine.published().iter().map(|published| idle(&published.read())).collect();
         for _ in 0..STEPS {
             match self.random.below(9) {
                 0..3 => self.offer(machine),
@@ -154,7 +168,7 @@ impl World {
                 5..7 => {
                     now += Duration::from_micros(self.random.below(2000) as u64);
                     let turn = machine.turn(now);
-                    check_what_is_published(machine, turn);
+                    check_what_is_published(machine, turn, &mut lowest);
                 }
                 7 => {
                     if let Some(writer) = &mut self.writer {

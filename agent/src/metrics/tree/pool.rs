@@ -55,6 +55,8 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         };
     Gauge "umemd_pool_capacity_frames" "Frames of the queue's UMEM; umemd_pool_frames sums to it."
         |q| q.snapshot.total;
+    Gauge "umemd_pool_free_lowest_frames" "Fewest frames in slab, cache and ring since the queue was opened, by looks once in a millisecond: what --frames could be less. Of two joined queues the first one has the slab."
+        |q| q.snapshot.idle_lowest;
     Gauge "umemd_pool_conserved" "1 while each frame is in exactly one place and the places add up, else 0, which is a bug."
         |q| q.snapshot.conserved();
     Gauge "umemd_held_frames" ["holder"] "Frames that somebody keeps for longer than a turn, by who that is."
