@@ -291,7 +291,7 @@ mod tests {
             master: None,
             lower: None,
             vlan: None,
-            filters_vlans: false,
+            filters_vlans: None,
             rx_queues: 1,
             xdp: None,
         };

@@ -18,7 +18,6 @@ use std::{collections::BTreeSet, io};
 pub use switch::{SwitchTag, tagging};
 
 use thiserror::Error;
-use umemd_common::packet::ETH_P_8021Q;
 
 use crate::steer::guard::{InterfaceFacts, LeavingRoute, LocalAddress, Tag, Tags};
 use queues::MAX_QUEUES;
@@ -123,8 +122,8 @@ pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route
             if !known && (is_master || l.lower == Some(below)) {
                 let own = l.vlan.filter(|_| l.lower == Some(below));
                 related.push((l.index, tags.iter().copied().chain(own).collect()));
-                if is_master && l.filters_vlans {
-                    let any = Tag { tpid: ETH_P_8021Q, id: None };
+                if let (true, Some(tpid)) = (is_master, l.filters_vlans) {
+                    let any = Tag { tpid, id: None };
                     related.push((l.index, tags.iter().copied().chain([any]).collect()));
                 }
             }
@@ -181,7 +180,7 @@ mod tests {
             master,
             lower,
             vlan,
-            filters_vlans: false,
+            filters_vlans: None,
             rx_queues: 1,
             xdp: None,
         }
@@ -202,6 +201,12 @@ mod tests {
 
     fn address(index: u32, address: &str) -> Address {
         Address { index, prefix: prefix(address), dynamic: false }
+    }
+
+    /// With which tags frames for this address come.
+    fn tags_of(facts: &InterfaceFacts, address: &str) -> Vec<Tags> {
+        let of = facts.local_addresses.iter().filter(|local| local.prefix == prefix(address));
+        of.map(|local| local.tags).collect()
     }
 
     #[test]
@@ -245,17 +250,15 @@ mod tests {
 
     #[test]
     fn behind_a_bridge_that_filters_vlans_frames_may_have_any_tag() {
-        let bridge = Link { filters_vlans: true, ..link(3, "br0", None, None) };
-        let links = [link(2, "eth0", Some(3), None), bridge, link(4, "br0.7", None, Some(3))];
-        let addresses = [address(3, "10.0.0.1/24"), address(4, "10.7.0.1/24")];
-        let eth0 = facts(&links[0], &links, &addresses, &[]);
-        let any = Tag { tpid: 0x8100, id: None };
-        let tags = |ip: &str| -> Vec<Tags> {
-            let of = eth0.local_addresses.iter().filter(|local| local.prefix == prefix(ip));
-            of.map(|local| local.tags).collect()
-        };
-        assert_eq!(tags("10.0.0.1/24"), [Tags::NONE, Tags::of(&[any])]);
-        assert!(tags("10.7.0.1/24").contains(&Tags::of(&[tag(7)])));
+        for tpid in [0x8100, 0x88a8] {
+            let bridge = Link { filters_vlans: Some(tpid), ..link(3, "br0", None, None) };
+            let links = [link(2, "eth0", Some(3), None), bridge, link(4, "br0.7", None, Some(3))];
+            let addresses = [address(3, "10.0.0.1/24"), address(4, "10.7.0.1/24")];
+            let eth0 = facts(&links[0], &links, &addresses, &[]);
+            let any = Tag { tpid, id: None };
+            assert_eq!(tags_of(&eth0, "10.0.0.1/24"), [Tags::NONE, Tags::of(&[any])]);
+            assert!(tags_of(&eth0, "10.7.0.1/24").contains(&Tags::of(&[tag(7)])));
+        }
     }
 
     #[test]

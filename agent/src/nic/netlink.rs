@@ -42,8 +42,8 @@ pub struct Link {
     pub lower: Option<u32>,
     /// Its tag, if it is a VLAN.
     pub vlan: Option<Tag>,
-    /// Whether it is a bridge that gives frames VLAN tags and takes them off.
-    pub filters_vlans: bool,
+    /// What announces the VLAN tags that it gives frames and takes off, if it is a bridge that does.
+    pub filters_vlans: Option<u16>,
     /// `IFLA_NUM_RX_QUEUES`: allocated, not necessarily active.
     pub rx_queues: u32,
     /// The XDP program on it.
@@ -212,7 +212,7 @@ fn read(message: &LinkMessage) -> Link {
         master: None,
         lower: None,
         vlan: None,
-        filters_vlans: false,
+        filters_vlans: None,
         rx_queues: 1,
         xdp: None,
     };
@@ -224,7 +224,7 @@ fn read(message: &LinkMessage) -> Link {
             LinkAttribute::LinkInfo(infos) => {
                 link.passive |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
                 link.vlan = infos.iter().find_map(tag);
-                link.filters_vlans = infos.iter().any(filters_vlans);
+                link.filters_vlans = infos.iter().find_map(filters_vlans);
             }
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
@@ -236,10 +236,16 @@ fn read(message: &LinkMessage) -> Link {
     link
 }
 
-/// Whether it is a bridge that gives frames tags and takes them off, by port and id (`IFLA_BR_VLAN_FILTERING`).
-fn filters_vlans(info: &LinkInfo) -> bool {
-    let LinkInfo::Data(InfoData::Bridge(attributes)) = info else { return false };
-    attributes.contains(&InfoBridge::VlanFiltering(true))
+/// Of a bridge that gives frames tags and takes them off, by port and id (`IFLA_BR_VLAN_FILTERING`): those of which
+/// protocol (`IFLA_BR_VLAN_PROTOCOL`).
+fn filters_vlans(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Bridge(attributes)) = info else { return None };
+    let protocol = attributes.iter().find_map(|attribute| match attribute {
+        InfoBridge::VlanProtocol(protocol) => Some(*protocol),
+        _ => None,
+    });
+    let filters = attributes.contains(&InfoBridge::VlanFiltering(true));
+    filters.then(|| protocol.unwrap_or(VlanProtocol::Ieee8021Q).into())
 }
 
 fn tag(info: &LinkInfo) -> Option<Tag> {
@@ -322,6 +328,7 @@ fn ask(
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Parseable as _;
     use netlink_packet_route::route::RouteNextHop;
 
     use super::*;
@@ -374,6 +381,49 @@ mod tests {
         assert_eq!(next_hops(&message), [Route { destination, gateway: None, output: 4 }]);
         message.header.kind = RouteType::Unreachable;
         assert_eq!(next_hops(&message), []);
+    }
+
+    /// An attribute as the kernel lays it out (struct nlattr), nested ones in its value.
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A link with these attributes, as the kernel sends it.
+    fn sent(attributes: &[Vec<u8>]) -> Link {
+        let mut bytes = vec![0; 16];
+        bytes[4..8].copy_from_slice(&2_u32.to_ne_bytes());
+        bytes.extend(attributes.concat());
+        read(&LinkMessage::parse(&bytes).unwrap())
+    }
+
+    /// `IFLA_LINKINFO`: what kind of device, and what is particular to it.
+    fn info(kind: &str, data: &[Vec<u8>]) -> Vec<u8> {
+        const IFLA_LINKINFO: u16 = 18;
+        const IFLA_INFO_KIND: u16 = 1;
+        const IFLA_INFO_DATA: u16 = 2;
+        let kind = attribute(IFLA_INFO_KIND, &[kind.as_bytes(), b"\0"].concat());
+        // Left away if there is nothing.
+        let data = if data.is_empty() { Vec::new() } else { attribute(IFLA_INFO_DATA, &data.concat()) };
+        attribute(IFLA_LINKINFO, &[kind, data].concat())
+    }
+
+    #[test]
+    fn a_bridge_that_filters_vlans_has_their_protocol() {
+        const IFLA_BR_VLAN_FILTERING: u16 = 7;
+        const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
+        let bridge = |filters: u8, protocol: u16| {
+            let filters = attribute(IFLA_BR_VLAN_FILTERING, &[filters]);
+            let protocol = attribute(IFLA_BR_VLAN_PROTOCOL, &protocol.to_be_bytes());
+            sent(&[info("bridge", &[filters, protocol])]).filters_vlans
+        };
+        assert_eq!(bridge(1, 0x8100), Some(0x8100));
+        assert_eq!(bridge(1, 0x88a8), Some(0x88a8));
+        assert_eq!(bridge(0, 0x8100), None);
+        assert_eq!(sent(&[info("dummy", &[])]).filters_vlans, None);
     }
 
     #[test]
