@@ -14,7 +14,10 @@ pub mod users;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};
 pub use queues::choose as choose_queues;
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+};
 pub use switch::{SwitchTag, tagging};
 
 use thiserror::Error;
@@ -110,30 +113,36 @@ pub fn find<'a>(links: &'a [Link], name: &str, netns: Option<&str>) -> Result<&'
 /// arrives on, such as a service's on loopback, may be reached through any interface, and so counts for each, in
 /// every VLAN on it.
 pub fn facts(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route]) -> InterfaceFacts {
-    // Each device with the tags of its frames, the outermost first.
-    let mut related: Vec<(u32, Vec<Tag>)> = vec![(link.index, Vec::new())];
+    // Each device with the tags of its frames, once for each way to it. It ends where devices go round in a circle too:
+    // of the tags two are kept.
+    let mut related: Vec<(u32, Tags)> = Vec::new();
+    let mut known = HashSet::new();
+    let mut reach = |related: &mut Vec<(u32, Tags)>, index: u32, tags: Tags| {
+        if known.insert((index, tags)) {
+            related.push((index, tags));
+        }
+    };
+    reach(&mut related, link.index, Tags::NONE);
     let mut next = 0;
-    while let Some((below, tags)) = related.get(next).cloned() {
+    while let Some((below, tags)) = related.get(next).copied() {
         next += 1;
         let master = links.iter().find(|l| l.index == below).and_then(|l| l.master);
         for l in links {
-            let is_master = master == Some(l.index);
-            let known = related.iter().any(|(index, _)| *index == l.index);
-            if !known && (is_master || l.lower == Some(below)) {
-                let own = l.vlan.filter(|_| l.lower == Some(below));
-                related.push((l.index, tags.iter().copied().chain(own).collect()));
-                if let (true, Some(tpid)) = (is_master, l.filters_vlans) {
-                    let any = Tag { tpid, id: None };
-                    related.push((l.index, tags.iter().copied().chain([any]).collect()));
+            if l.lower == Some(below) {
+                reach(&mut related, l.index, l.vlan.map_or(tags, |own| tags.around(own)));
+            } else if master == Some(l.index) {
+                reach(&mut related, l.index, tags);
+                if let Some(tpid) = l.filters_vlans {
+                    reach(&mut related, l.index, tags.around(Tag { tpid, id: None }));
                 }
             }
         }
     }
     let tags_of = |index: u32| -> Vec<Tags> {
-        related.iter().filter(|(i, _)| *i == index).map(|(_, tags)| Tags::of(tags)).collect()
+        related.iter().filter(|(i, _)| *i == index).map(|(_, tags)| *tags).collect()
     };
     let passive = |index| links.iter().any(|link| link.index == index && link.passive);
-    let everywhere: BTreeSet<Tags> = related.iter().map(|(_, tags)| Tags::of(tags)).collect();
+    let everywhere: BTreeSet<Tags> = related.iter().map(|(_, tags)| *tags).collect();
     InterfaceFacts {
         local_addresses: addresses
             .iter()
@@ -257,8 +266,30 @@ mod tests {
             let eth0 = facts(&links[0], &links, &addresses, &[]);
             let any = Tag { tpid, id: None };
             assert_eq!(tags_of(&eth0, "10.0.0.1/24"), [Tags::NONE, Tags::of(&[any])]);
-            assert!(tags_of(&eth0, "10.7.0.1/24").contains(&Tags::of(&[tag(7)])));
+            assert_eq!(tags_of(&eth0, "10.7.0.1/24"), [Tags::of(&[tag(7)]), Tags::of(&[any, tag(7)])]);
         }
+    }
+
+    #[test]
+    fn every_way_to_an_address_counts() {
+        let links = [
+            link(2, "eth0", None, None),
+            link(3, "eth0.10", Some(5), Some(2)),
+            link(4, "eth0.20", Some(5), Some(2)),
+            link(5, "br0", None, None),
+        ];
+        let eth0 = facts(&links[0], &links, &[address(5, "10.0.0.1/24")], &[]);
+        assert_eq!(tags_of(&eth0, "10.0.0.1/24"), [Tags::of(&[tag(10)]), Tags::of(&[tag(20)])]);
+        let vlan = facts(&links[2], &links, &[address(5, "10.0.0.1/24")], &[]);
+        assert_eq!(tags_of(&vlan, "10.0.0.1/24"), [Tags::NONE]);
+    }
+
+    /// The kernel lets nobody stack them so; but links may change between two answers of one dump.
+    #[test]
+    fn devices_that_go_round_in_a_circle_are_no_endless_way() {
+        let links = [link(2, "eth0.7", None, Some(3)), link(3, "eth0.8", None, Some(2))];
+        let eth0 = facts(&links[0], &links, &[address(2, "10.0.0.1/24")], &[]);
+        assert_eq!(tags_of(&eth0, "10.0.0.1/24"), [Tags::NONE, Tags::of(&[tag(8), tag(7)])]);
     }
 
     #[test]

@@ -107,6 +107,16 @@ impl Tags {
         Self([tags.first().copied(), tags.get(1).copied()])
     }
 
+    /// These around one more.
+    #[must_use]
+    pub fn around(self, inner: Tag) -> Self {
+        match self.0 {
+            [None, _] => Self([Some(inner), None]),
+            [outer, None] => Self([outer, Some(inner)]),
+            _ => self,
+        }
+    }
+
     fn iter(self) -> impl Iterator<Item = Tag> {
         self.0.into_iter().flatten()
     }
