@@ -290,6 +290,7 @@ mod tests {
             mtu: 1500,
             master: None,
             lower: None,
+            peer: None,
             vlan: None,
             filters_vlans: None,
             rx_queues: 1,

@@ -188,6 +188,7 @@ mod tests {
             mtu: 1500,
             master,
             lower,
+            peer: None,
             vlan,
             filters_vlans: None,
             rx_queues: 1,

@@ -38,8 +38,10 @@ pub struct Link {
     pub mtu: u32,
     /// The bridge, bond or DSA conduit's master that it belongs to.
     pub master: Option<u32>,
-    /// The device below it: for a VLAN, the one that carries the tagged frames.
+    /// The device below it, if that is in this network namespace: for a VLAN, the one that carries the tagged frames.
     pub lower: Option<u32>,
+    /// The other end of a veth, if that is in this network namespace.
+    pub peer: Option<u32>,
     /// Its tag, if it is a VLAN.
     pub vlan: Option<Tag>,
     /// What announces the VLAN tags that it gives frames and takes off, if it is a bridge that does.
@@ -211,28 +213,37 @@ fn read(message: &LinkMessage) -> Link {
         mtu: 0,
         master: None,
         lower: None,
+        peer: None,
         vlan: None,
         filters_vlans: None,
         rx_queues: 1,
         xdp: None,
     };
+    // An index counts in the network namespace that it is of, and two may have the same one.
+    let (mut linked, mut pair, mut elsewhere) = (None, false, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => {
+                pair = infos
+                    .iter()
+                    .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
                 link.passive |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
                 link.vlan = infos.iter().find_map(tag);
                 link.filters_vlans = infos.iter().find_map(filters_vlans);
             }
             LinkAttribute::Controller(index) => link.master = Some(*index),
-            LinkAttribute::Link(index) => link.lower = Some(*index),
+            LinkAttribute::Link(index) => linked = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,
             LinkAttribute::Xdp(xdp) => link.xdp = attachment(xdp),
             _ => {}
         }
     }
+    let here = linked.filter(|_| !elsewhere);
+    *(if pair { &mut link.peer } else { &mut link.lower }) = here;
     link
 }
 
@@ -400,6 +411,9 @@ mod tests {
         read(&LinkMessage::parse(&bytes).unwrap())
     }
 
+    const IFLA_LINK: u16 = 5;
+    const IFLA_LINK_NETNSID: u16 = 37;
+
     /// `IFLA_LINKINFO`: what kind of device, and what is particular to it.
     fn info(kind: &str, data: &[Vec<u8>]) -> Vec<u8> {
         const IFLA_LINKINFO: u16 = 18;
@@ -424,6 +438,22 @@ mod tests {
         assert_eq!(bridge(1, 0x88a8), Some(0x88a8));
         assert_eq!(bridge(0, 0x8100), None);
         assert_eq!(sent(&[info("dummy", &[])]).filters_vlans, None);
+    }
+
+    #[test]
+    fn what_is_below_in_another_namespace_or_at_the_other_end_is_not_below_here() {
+        let link = || attribute(IFLA_LINK, &7_u32.to_ne_bytes());
+        let elsewhere = || attribute(IFLA_LINK_NETNSID, &0_i32.to_ne_bytes());
+        for (attributes, lower, peer) in [
+            (vec![link(), info("vlan", &[])], Some(7), None),
+            (vec![link(), info("vlan", &[]), elsewhere()], None, None),
+            (vec![link(), info("veth", &[])], None, Some(7)),
+            (vec![link(), info("veth", &[]), elsewhere()], None, None),
+            (vec![info("dummy", &[])], None, None),
+        ] {
+            let link = sent(&attributes);
+            assert_eq!((link.lower, link.peer), (lower, peer), "{attributes:?}");
+        }
     }
 
     #[test]
