@@ -16,6 +16,7 @@ use e2e::{
     agent::Agent,
     command::{ip, run},
     lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
+    veth::{VethConfig, VethPair},
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
 };
@@ -162,28 +163,37 @@ fn a_set_that_is_replaced_under_traffic_is_never_seen_by_half() {
     assert_eq!(agent.wait().summary()["tx_packets"], sent);
 }
 
-/// A veth's end has a tag beside the frame until it is told to leave it in.
+/// A veth has a tag beside the frame where the other end leaves it there.
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn who_adds_a_rule_about_tags_learns_that_they_are_taken_away() {
-    const MEND: &str = "ethtool -K near0 rxvlan off";
     let Some(lab) = Lab::new() else { return };
-    let near = &lab.pair().near;
-    near.ethtool("-K", &["rxvlan", "on"]);
-    let agent = lab.agent(&REFLECT).start();
-    let add = |expression| agent.tell(&["rule", "add", expression, "--json"]);
-    assert_eq!(add(OTHER).stderr, "", "no tag is looked for");
-    // Each time, and not only at the first.
-    for expression in ["vlan 5", "vlan 6 and arp", "ether proto 0x8100"] {
-        let told = add(expression);
-        assert!(told.stderr.contains(MEND), "{}", told.stderr);
-        assert!(told.json()["warnings"][0].as_str().expect("a sentence").contains(MEND));
+    // Of the lab's pair nobody here can ask the other end; this one has both ends here.
+    let both = VethPair::new(&lab.near, &lab.near, VethConfig { number: 7, queues: 1, mtu: 1500 });
+    for (near, mend) in [
+        (&lab.pair().near, "cannot ask, ethtool -K NAME txvlan off tx-vlan-stag-hw-insert off leaves"),
+        (&both.near, "leave them in: ethtool -K far7 txvlan off tx-vlan-stag-hw-insert off"),
+    ] {
+        let agent = lab.agent_on(&REFLECT).args(["--iface", near.name.as_str()]).start();
+        let add = |expression| agent.tell(&["rule", "add", expression, "--json"]);
+        assert_eq!(add(OTHER).stderr, "", "no tag is looked for");
+        // Each time, and not only at the first; whatever this end is told.
+        near.ethtool("-K", &["rxvlan", "off", "rx-vlan-stag-hw-parse", "off"]);
+        for expression in ["vlan 5", "vlan 6 and arp", "ether proto 0x8100"] {
+            let told = add(expression);
+            assert!(told.stderr.contains(mend), "{}", told.stderr);
+            assert!(told.json()["warnings"][0].as_str().expect("a sentence").contains(mend));
+        }
+        assert!(agent.stderr().contains(mend));
+        if near.name == both.near.name {
+            both.far.ethtool("-K", &["txvlan", "off"]);
+            assert!(add("vlan 7").stderr.contains("-K far7 tx-vlan-stag-hw-insert off"));
+            both.far.ethtool("-K", &["tx-vlan-stag-hw-insert", "off"]);
+            assert_eq!(add("vlan 8").stderr, "");
+        }
+        agent.terminate();
+        agent.wait().summary();
     }
-    assert!(agent.stderr().contains(MEND));
-    near.ethtool("-K", &["rxvlan", "off"]);
-    assert_eq!(add("vlan 7").stderr, "");
-    agent.terminate();
-    agent.wait().summary();
 }
 
 #[test]

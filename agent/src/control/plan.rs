@@ -174,7 +174,8 @@ impl Plan {
 
     /// What to say of rules that will not do here what was hoped.
     pub(super) fn warnings(&self, rules: &RuleSet) -> Vec<String> {
-        self.tags_taken_away(rules).into_iter().chain(self.idle(rules)).collect()
+        let tags = rules.look_for_tags().then(|| nic::tags::kept_away(&self.link, &self.driver)).flatten();
+        tags.into_iter().chain(self.idle(rules)).collect()
     }
 
     /// What to say if rules steer on queues only that are not served.
@@ -188,18 +189,6 @@ impl Plan {
             self.link.name,
             self.queues.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
         ))
-    }
-
-    /// What to say if rules look for VLAN tags that the NIC takes away.
-    fn tags_taken_away(&self, rules: &RuleSet) -> Option<String> {
-        let taken = rules.look_for_tags() && ethtool::takes_vlan_tags(&self.link.name).unwrap_or(false);
-        taken.then(|| {
-            format!(
-                "{0} takes VLAN tags away before the XDP program sees them: rules that look for them will not \
-                 match; leave them on: ethtool -K {0} rxvlan off (on a veth also txvlan off at the other end)",
-                self.link.name,
-            )
-        })
     }
 
     /// What is different in `new`, if the interface has to be opened again for that.

@@ -10,6 +10,7 @@ mod queues;
 pub mod quirks;
 pub mod stats;
 mod switch;
+pub(crate) mod tags;
 pub mod users;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};

@@ -6,7 +6,7 @@
     reason = "ioctl(SIOCETHTOOL) takes a pointer to a struct inside a pointer to a struct"
 )]
 
-use std::{io, mem, ptr};
+use std::{collections::BTreeSet, io, mem, ptr};
 
 use rustix::{
     fd::{AsRawFd as _, OwnedFd},
@@ -77,8 +77,6 @@ pub fn rss_table(interface: &str) -> io::Result<Vec<u32>> {
 /// What a NIC does to the frames that it receives, as far as it matters here (`ETHTOOL_GFLAGS`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// It takes VLAN tags away (`ETH_FLAG_RXVLAN`).
-    pub vlan: bool,
     /// It puts TCP segments together (`ETH_FLAG_LRO`).
     pub lro: bool,
     /// It spreads flows over queues by a hash (`ETH_FLAG_RXHASH`).
@@ -92,33 +90,74 @@ pub fn offloads(interface: &str) -> io::Result<Offloads> {
     let mut words = [ETHTOOL_GFLAGS, 0];
     ioctl(interface, &mut words)?;
     let has = |bit: u32| words[1] & 1 << bit != 0;
-    Ok(Offloads { vlan: has(8), lro: has(15), hash: has(28) })
+    Ok(Offloads { lro: has(15), hash: has(28) })
 }
 
-/// Whether the NIC takes VLAN tags away from what it receives.
-pub fn takes_vlan_tags(interface: &str) -> io::Result<bool> {
-    offloads(interface).map(|offloads| offloads.vlan)
+/// The features that are on, by the kernel's names for them (`ETHTOOL_GFEATURES`, `ETH_SS_FEATURES`); for a few
+/// `ethtool -k` has others.
+///
+/// # Errors
+///
+/// `ENODEV` if there is no such interface.
+pub fn features(interface: &str) -> io::Result<BTreeSet<String>> {
+    const ETHTOOL_GFEATURES: u32 = 0x3a;
+    const ETH_SS_FEATURES: u32 = 4;
+    // struct ethtool_gfeatures: cmd, size, and for each 32 features: available, requested, active, never_changed.
+    const BLOCK: usize = 4 * size_of::<u32>();
+    let names = names(interface, ETH_SS_FEATURES)?;
+    let blocks = u32::try_from(names.len().div_ceil(32)).unwrap_or(0);
+    if blocks == 0 {
+        return Ok(BTreeSet::new());
+    }
+    let blocks = read_array(interface, &[ETHTOOL_GFEATURES, blocks], 1, blocks, BLOCK)?;
+    Ok(active(names, &blocks))
+}
+
+/// Those of these names whose bits are set in the third word of their blocks.
+fn active(names: Vec<String>, blocks: &[u8]) -> BTreeSet<String> {
+    let words = blocks.as_chunks::<16>().0.iter().map(|block| {
+        let [.., a, b, c, d, _, _, _, _] = *block;
+        u32::from_ne_bytes([a, b, c, d])
+    });
+    let bits = words.flat_map(|word| (0..32).map(move |bit| word & 1 << bit != 0));
+    names.into_iter().zip(bits).filter_map(|(name, on)| on.then_some(name)).collect()
 }
 
 /// A driver's own statistics: each with its name, in the driver's order.
 pub type Statistics = Vec<(String, u64)>;
 
-/// What `ethtool -S` shows; empty if the driver has nothing to tell.
-///
-/// `ETHTOOL_GSSET_INFO` says how many there are, `ETHTOOL_GSTRINGS` their names, `ETHTOOL_GSTATS` their values.
+/// What `ethtool -S` shows; empty if the driver has nothing to tell (`ETHTOOL_GSTATS`).
 ///
 /// # Errors
 ///
-/// `ENODEV` if there is no such interface; `EAGAIN` if the driver changed its set between the three calls.
+/// `ENODEV` if there is no such interface; `EAGAIN` if the driver changed its set between the calls.
 pub fn statistics(interface: &str) -> io::Result<Statistics> {
-    const ETHTOOL_GSSET_INFO: u32 = 0x37;
-    const ETHTOOL_GSTRINGS: u32 = 0x1b;
     const ETHTOOL_GSTATS: u32 = 0x1d;
     const ETH_SS_STATS: u32 = 1;
+    let names = names(interface, ETH_SS_STATS)?;
+    let count = u32::try_from(names.len()).unwrap_or(0);
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let values = read_array(interface, &[ETHTOOL_GSTATS, count], 1, count, size_of::<u64>())?;
+    Ok(pair_up(names, &values))
+}
+
+/// Each name with its value.
+fn pair_up(names: Vec<String>, values: &[u8]) -> Statistics {
+    names.into_iter().zip(values.as_chunks::<8>().0.iter().map(|bytes| u64::from_ne_bytes(*bytes))).collect()
+}
+
+/// The strings of a set (`enum ethtool_stringset`); none if the driver has no such set.
+///
+/// `ETHTOOL_GSSET_INFO` says how many there are, `ETHTOOL_GSTRINGS` which.
+fn names(interface: &str, set: u32) -> io::Result<Vec<String>> {
+    const ETHTOOL_GSSET_INFO: u32 = 0x37;
+    const ETHTOOL_GSTRINGS: u32 = 0x1b;
 
     // struct ethtool_sset_info: cmd, reserved, a 64-bit mask of sets, then one count per set that exists.
     let mut words = [ETHTOOL_GSSET_INFO, 0, 0, 0, 0];
-    let mask = (1_u64 << ETH_SS_STATS).to_ne_bytes();
+    let mask = (1_u64 << set).to_ne_bytes();
     words[2] = u32::from_ne_bytes([mask[0], mask[1], mask[2], mask[3]]);
     words[3] = u32::from_ne_bytes([mask[4], mask[5], mask[6], mask[7]]);
     match ioctl(interface, &mut words) {
@@ -130,22 +169,19 @@ pub fn statistics(interface: &str) -> io::Result<Statistics> {
     if count == 0 {
         return Ok(Vec::new());
     }
-    let names = read_array(interface, &[ETHTOOL_GSTRINGS, ETH_SS_STATS, count], 2, count, NAME)?;
-    let values = read_array(interface, &[ETHTOOL_GSTATS, count], 1, count, size_of::<u64>())?;
-    Ok(pair_up(&names, &values))
+    Ok(split(&read_array(interface, &[ETHTOOL_GSTRINGS, set, count], 2, count, NAME)?))
 }
 
-/// `ETH_GSTRING_LEN`: bytes of a statistic's name.
+/// `ETH_GSTRING_LEN`: bytes of a string of a set.
 const NAME: usize = 32;
 
-/// Each name with its value.
-fn pair_up(names: &[u8], values: &[u8]) -> Statistics {
-    let name = |bytes: &[u8]| {
+/// Strings of [`NAME`] bytes each, which end at their first zero or fill them.
+fn split(names: &[u8]) -> Vec<String> {
+    let name = |bytes: &[u8; NAME]| {
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         String::from_utf8_lossy(&bytes[..end]).trim().to_owned()
     };
-    let names = names.as_chunks::<NAME>().0.iter().map(|bytes| name(bytes));
-    names.zip(values.as_chunks::<8>().0.iter().map(|bytes| u64::from_ne_bytes(*bytes))).collect()
+    names.as_chunks::<NAME>().0.iter().map(name).collect()
 }
 
 /// A command whose struct is a few words and an array of `count` elements of `size` bytes; word `told` is how many
@@ -208,9 +244,27 @@ mod tests {
     }
 
     #[test]
-    fn loopback_takes_no_tags() {
-        assert!(!takes_vlan_tags("lo").unwrap());
+    fn loopback_spreads_no_flows() {
         assert_eq!(offloads("lo").unwrap(), Offloads::default());
+    }
+
+    /// Nobody can switch these on or off.
+    #[test]
+    fn loopback_has_features_but_takes_no_tags() {
+        let on = features("lo").unwrap();
+        assert!(on.contains("loopback"), "{on:?}");
+        assert!(!on.contains("rx-vlan-hw-parse") && !on.contains("rx-vlan-stag-hw-parse"), "{on:?}");
+        assert_eq!(features("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn a_feature_is_on_if_its_bit_is_active() {
+        let names: Vec<String> = (0..40).map(|bit| bit.to_string()).collect();
+        // Available, requested, active, never changed; of 32 each.
+        let words = [u32::MAX, u32::MAX, 1 << 3 | 1 << 31, 0, u32::MAX, 0, 1 << 7 | 1 << 8, u32::MAX];
+        let blocks: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let on: Vec<String> = active(names, &blocks).into_iter().collect();
+        assert_eq!(on, ["3", "31", "39"]);
     }
 
     #[test]
@@ -235,7 +289,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_names_and_values(names: Vec<u8>, values: Vec<u8>) {
-            let pairs = pair_up(&names, &values);
+            let pairs = pair_up(split(&names), &values);
             prop_assert_eq!(pairs.len(), (names.len() / NAME).min(values.len() / 8));
         }
     }
@@ -245,7 +299,7 @@ mod tests {
         let mut names = [b'x'; 2 * NAME];
         names[..8].copy_from_slice(b"rx_drop\0");
         let values: Vec<u8> = [7_u64, u64::MAX].iter().flat_map(|value| value.to_ne_bytes()).collect();
-        let pairs = pair_up(&names, &values);
+        let pairs = pair_up(split(&names), &values);
         assert_eq!(pairs[0], ("rx_drop".to_owned(), 7));
         assert_eq!((pairs[1].0.len(), pairs[1].1), (NAME, u64::MAX), "a name may fill its field");
     }

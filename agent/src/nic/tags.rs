@@ -1,0 +1,103 @@
+//! Who keeps VLAN tags from the XDP program, and what leaves them in the frames.
+
+use std::collections::BTreeSet;
+
+use super::{Link, link};
+use crate::sys::ethtool;
+
+/// Features that put a tag beside the frame: what ethtool(8) calls it, what the kernel does, and of which tags.
+type Offload = (&'static str, &'static str, &'static str);
+/// Of a NIC that receives.
+const RECEIVING: [Offload; 2] =
+    [("rxvlan", "rx-vlan-hw-parse", "802.1Q"), ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", "802.1ad")];
+/// Of a veth that sends: a tag that is beside the frame stays there, and the other end does not put it back.
+const SENDING: [Offload; 2] = [
+    ("txvlan", "tx-vlan-hw-insert", "802.1Q"),
+    ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert", "802.1ad"),
+];
+
+/// Features that are on.
+type Features = BTreeSet<String>;
+
+/// What to say to somebody whose rules look for VLAN tags on this interface, if the program may not see them.
+pub(crate) fn kept_away(interface: &Link, driver: &str) -> Option<String> {
+    if driver == "veth" {
+        // Asked again, as it may have gone to another namespace.
+        let now = |index| link(index).ok().flatten();
+        let peer = now(interface.index).and_then(|end| now(end.peer?));
+        let peer = peer.and_then(|peer| Some((ethtool::features(&peer.name).ok()?, peer.name)));
+        by_peer(&interface.name, peer.as_ref().map(|(features, name)| (&**name, features)))
+    } else {
+        by_nic(&interface.name, &ethtool::features(&interface.name).ok()?)
+    }
+}
+
+/// By a NIC with these features.
+fn by_nic(name: &str, on: &Features) -> Option<String> {
+    let (tags, off) = words(&RECEIVING, |feature| on.contains(feature))?;
+    Some(format!(
+        "{name} takes VLAN tags ({tags}) away before the XDP program sees them: rules that look for them will not \
+         match; leave them on: ethtool -K {name} {off}"
+    ))
+}
+
+/// By the other end of a veth: its name and features, if it is in this network namespace, and otherwise nobody knows.
+fn by_peer(name: &str, peer: Option<(&str, &Features)>) -> Option<String> {
+    let (tags, off) = words(&SENDING, |feature| peer.is_none_or(|(_, on)| on.contains(feature)))?;
+    let mend = match peer {
+        Some((peer, _)) => format!("leave them in: ethtool -K {peer} {off}"),
+        None => format!("at the other end, which umemd cannot ask, ethtool -K NAME {off} leaves them in"),
+    };
+    Some(format!(
+        "{name} is a veth, whose other end may leave VLAN tags ({tags}) beside the frame, where the XDP program does \
+         not see them: rules that look for them will not match; {mend}"
+    ))
+}
+
+/// Of which tags those offloads are that are on, and the words that switch them off.
+fn words(offloads: &[Offload], on: impl Fn(&str) -> bool) -> Option<(String, String)> {
+    let on = offloads.iter().filter(|(_, feature, _)| on(feature));
+    let (tags, off): (Vec<_>, Vec<_>) = on.map(|(word, _, tags)| (*tags, format!("{word} off"))).unzip();
+    (!off.is_empty()).then(|| (tags.join(" and "), off.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(names: &[&str]) -> Features {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[track_caller]
+    fn says(said: Option<String>, tags: &str, mend: &str) {
+        let said = said.unwrap_or_default();
+        assert!(said.contains(&format!("VLAN tags ({tags})")) && said.ends_with(mend), "{said}");
+    }
+
+    #[test]
+    fn a_nic_takes_each_kind_of_tag_away_by_a_feature_of_its_own() {
+        let said = |on: &[&str]| by_nic("eth0", &features(on));
+        says(said(&["highdma", "rx-vlan-hw-parse"]), "802.1Q", "ethtool -K eth0 rxvlan off");
+        let stag = "ethtool -K eth0 rx-vlan-stag-hw-parse off";
+        says(said(&["rx-vlan-stag-hw-parse"]), "802.1ad", stag);
+        says(
+            said(&["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"]),
+            "802.1Q and 802.1ad",
+            "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off",
+        );
+        assert_eq!(said(&["rx-vlan-filter", "tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"]), None);
+    }
+
+    #[test]
+    fn of_a_veth_the_other_end_decides() {
+        let said = |on: &[&str]| by_peer("near0", Some(("far0", &features(on))));
+        says(said(&["tx-vlan-hw-insert"]), "802.1Q", "ethtool -K far0 txvlan off");
+        let stag = "ethtool -K far0 tx-vlan-stag-hw-insert off";
+        says(said(&["tx-vlan-stag-hw-insert"]), "802.1ad", stag);
+        assert_eq!(said(&["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"]), None);
+        // Where it cannot be asked it may be so.
+        let mend = "ethtool -K NAME txvlan off tx-vlan-stag-hw-insert off leaves them in";
+        says(by_peer("near0", None), "802.1Q and 802.1ad", mend);
+    }
+}
