@@ -15,6 +15,16 @@ pub fn ip(args: &[&str]) -> String {
     run(Command::new("ip").args(args), "").unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Runs `bridge`, ip's companion for what is in bridges, with these arguments.
+///
+/// # Panics
+///
+/// If it fails, with what it said.
+#[track_caller]
+pub fn bridge(args: &[&str]) {
+    run(Command::new("bridge").args(args), "").unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Runs these lines as `ip` commands in namespace `netns`, by one process.
 ///
 /// # Panics

@@ -2,10 +2,13 @@
 
 use std::{
     io::{self, Write as _},
+    process::Command,
     thread,
 };
 
 use rustix::thread::CapabilitySet;
+
+use crate::command;
 
 /// Something the kernel has or has not.
 #[derive(Debug)]
@@ -24,6 +27,27 @@ pub const XDP_USE_SG: Feature = Feature { name: "XDP_USE_SG", since: (6, 6) };
 /// Whether this kernel has it. If not, says on stderr who is skipped and why.
 pub fn kernel_has(feature: &Feature) -> bool {
     lacks(feature).is_none_or(|reason| skip(&reason))
+}
+
+/// Makes a link, in words of `ip link add`, in namespace `netns`. Whether this kernel can: if it was built without such
+/// links, says on stderr who is skipped.
+///
+/// # Panics
+///
+/// If it refuses for another reason.
+#[track_caller]
+pub fn kernel_makes(netns: &str, link: &str) -> bool {
+    let mut ip = Command::new("ip");
+    ip.args(["-netns", netns, "link", "add"]).args(link.split(' '));
+    match command::run(&mut ip, "") {
+        Ok(_) => true,
+        Err(error)
+            if ["Operation not supported", "Unknown device type"].iter().any(|no| error.contains(no)) =>
+        {
+            skip(&format!("this kernel has no link {link}"))
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Whether tests can run here. If not, says on stderr who is skipped and why.

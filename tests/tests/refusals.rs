@@ -1,13 +1,18 @@
 //! What an agent refuses, how it says so, and that it leaves nothing behind.
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    io::Write as _,
+    net::{TcpListener, TcpStream},
+};
 
 use e2e::{
     agent::AgentCommand,
-    command::ip,
+    command::{bridge, ip, ip_batch},
     exit::Exit,
     full::Scratch,
-    lab::{Lab, LabConfig, PORT, STEER},
+    lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
+    privilege,
+    veth::VethEnd,
     wait::{PATIENCE, wait_until},
 };
 
@@ -239,6 +244,65 @@ fn rules_that_cut_a_connection_are_refused_without_force() {
     assert!(near.xdp_program().is_some());
     forced.terminate();
     forced.wait().summary();
+}
+
+/// The near end is a port of a bridge that takes the tag of VLAN 10 off.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn rules_that_cut_a_connection_behind_a_bridge_that_filters_vlans_are_refused() {
+    let Some(lab) = Lab::new() else { return };
+    let [near, far] = [lab.near.name(), lab.far.name()];
+    let pair = lab.pair();
+    if !privilege::kernel_makes(near, "br0 type bridge vlan_filtering 1 vlan_default_pvid 0") {
+        return;
+    }
+    let above = |end: &VethEnd, other: &VethEnd, device: &str| {
+        [
+            format!("address flush dev {}", end.name),
+            format!("link set {device} address {} up", end.mac),
+            format!("address add {}/30 dev {device}", end.ip),
+            format!("neighbour replace {} lladdr {} dev {device} nud permanent", other.ip, other.mac),
+        ]
+    };
+    ip_batch(near, &["link set near0 master br0".into()]);
+    ip_batch(near, &above(&pair.near, &pair.far, "br0"));
+    bridge(&["-netns", near, "vlan", "add", "dev", "near0", "vid", "10"]);
+    bridge(&["-netns", near, "vlan", "add", "dev", "br0", "self", "vid", "10", "pvid", "untagged"]);
+    ip_batch(far, &["link add link far0 name far0.10 type vlan id 10".into()]);
+    ip_batch(far, &above(&pair.far, &pair.near, "far0.10"));
+    pair.far.ethtool("-K", &["txvlan", "off"]);
+
+    let ssh = pair.near.port(PORT);
+    let listener = lab.near.run(|| TcpListener::bind(ssh)).expect("a free port");
+    let client = lab.far.run(|| TcpStream::connect_timeout(&ssh, PATIENCE)).expect("a handshake");
+    let _server = listener.accept().expect("a connection");
+    let remote = client.local_addr().expect("connected").to_string();
+    let cuts = |vlan: &str, port: u16| format!("{vlan} and tcp dst port {port}");
+    let refused = |rule: &str| {
+        let exit = lab.agent(&["--steer", rule]).run();
+        let words = ["near0", &ssh.to_string(), &remote, "a VLAN of the bridge", rule, "--force"];
+        assert_refused(&lab, &exit, REFUSED, &words);
+    };
+    for rule in [&cuts("vlan 10", PORT), &cuts("vlan", PORT), "ether proto 0x8100"] {
+        refused(rule);
+    }
+    // Nobody is cut off by these.
+    for rule in [&cuts("vlan 10", OTHER_PORT), "ether proto 0x88a8"] {
+        let agent = lab.agent(&["--steer", rule]).start();
+        agent.terminate();
+        agent.wait().summary();
+    }
+    // It is what the rule says: frames that come with that tag.
+    let forced = lab.agent(&["--steer", &cuts("vlan 10", PORT), "--force"]).start();
+    client.set_nonblocking(true).expect("a socket");
+    (&client).write_all(b"x").expect("there is room");
+    forced.metrics_when("the frame is taken", |m| m.verdicts("steered") > 0);
+    forced.terminate();
+    forced.wait().summary();
+
+    // It may take tags of the other protocol off instead.
+    ip(&["-netns", near, "link", "set", "br0", "type", "bridge", "vlan_protocol", "802.1ad"]);
+    refused("ether proto 0x88a8");
 }
 
 #[test]
