@@ -103,7 +103,7 @@ pub(crate) const E2E: Rig = Rig {
     name: "e2e",
     machine: Machine { cpu: "cortex-a72", cpus: 2, memory: 1024 },
     hardware: Hardware::None,
-    modules: &["veth", "tun", "xsk_diag"],
+    modules: &["veth", "tun", "bridge", "8021q", "xsk_diag"],
     kernels: &[Kernel::Bookworm, Kernel::Trixie, Kernel::Newest],
     patience: 2400,
 };
