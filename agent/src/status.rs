@@ -179,14 +179,12 @@ impl Status {
 
     /// A line of the kernel's pools whose interface is gone, if there are such.
     pub fn orphans_told(&self) -> Option<String> {
-        let pages: u64 = self.orphans.iter().filter_map(|pool| pool.inflight_pages).sum();
-        (!self.orphans.is_empty()).then(|| {
-            format!(
-                "page_pools of interfaces that are gone: {}, {} pages in flight (umemd pagepool)",
-                self.orphans.len(),
-                thousands(pages)
-            )
-        })
+        // Not told of one, it is not told of all together.
+        let pages = self.orphans.iter().map(|pool| pool.inflight_pages).sum::<Option<u64>>();
+        let pages = pages.map_or_else(String::new, |pages| format!(", {} pages in flight", thousands(pages)));
+        let count = self.orphans.len();
+        (count > 0)
+            .then(|| format!("page_pools of interfaces that are gone: {count}{pages} (umemd pagepool)"))
     }
 
     /// Everyone who keeps frames, and of which queue of which interface; queues that were closed last.

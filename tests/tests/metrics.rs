@@ -152,6 +152,8 @@ fn the_pages_are_openmetrics_and_plain_text() {
     assert_eq!(metrics.label_values("umemd_program_info", "id"), [program]);
     assert_eq!(metrics.label_values("umemd_socket_info", "mode"), ["copy"]);
     assert_eq!(metrics.total("umemd_worker_steered"), 1);
+    // It has a time.
+    metrics.total("umemd_worker_cpu_seconds_total");
 
     for path in ["/healthz", "/readyz"] {
         let page = agent.get(path);

@@ -518,8 +518,12 @@ fn rules_without_a_name_go_on_counting_when_others_go() {
     assert_eq!(packets(&agent, "rule2"), WINDOW / 2, "its own, and not those of the one that went");
     // A name that is dealt again says nothing: what counts under it is new.
     agent.tell(&["rule", "replace", OTHER]).ok();
+    wire(OTHER_PORT).reflect(WINDOW / 2, any_size);
+    let scraped = || agent.metrics().sum("umemd_steer_rule_packets_total", &[("rule", "rule1")]);
+    assert_eq!(scraped(), WINDOW / 2);
     agent.tell(&["rule", "replace", STEER]).ok();
     assert_eq!((names(&agent), packets(&agent, "rule1")), (vec!["rule1".to_owned()], 0));
+    assert_eq!(scraped(), 0, "at once, and not as of the scrape just now");
     agent.terminate();
     agent.wait().summary();
 }

@@ -316,6 +316,40 @@ fn networks_are_read_as_tcpdump_reads_them() {
     }
 }
 
+/// With the words before them, which only the first one says; and in parentheses.
+#[test]
+fn values_are_read_as_tcpdump_reads_them() {
+    if !is_installed() {
+        return;
+    }
+    let corpus = Corpus::new(&mut runner(1));
+    for words in [
+        "port 7 or (tcp) or 53",
+        "udp port 7 or (port 53) or 5000",
+        "host 10.0.0.1 or (port 7) or 10.0.0.2",
+        "tcp and port 7 or (53 or 80)",
+        "udp port ((7) or 53)",
+        "udp port (((7)) or (53 or 5000)) and ip",
+        "vlan (5)",
+        "vlan ((5)) and vlan (7)",
+        r"ip proto (\tcp or \udp)",
+        r"ip proto \icmp or \udp",
+        "ether src 02-00-00-00-00-01 or 02-00-00-00-00-02",
+        "ether host aabbccddeeff or 020000000001 or 02000000000a or 02:00:00:00:00:01",
+        "ether dst (0200.0000.0001 or 0200.0000.0002)",
+        "net (10 or 192.168)",
+        "portrange (7-9 or 50-60)",
+    ] {
+        let both = corpus.files.iter().map(|file| {
+            let theirs = packets(&tcpdump(&[], words, file).expect("it is installed").expect(words)).len();
+            let (_, ours) = matched(words, file).expect(words);
+            assert_eq!(ours, theirs as u64, "`{words}` of {}", file.display());
+            ours
+        });
+        assert!(both.sum::<u64>() > 0, "`{words}` matches nothing, which says little");
+    }
+}
+
 /// Behind a length and SNAP too, and nowhere else: what tcpdump finds there is refused.
 #[test]
 fn ether_types_are_looked_for_where_tcpdump_looks() {
@@ -369,6 +403,8 @@ fn what_tcpdump_refuses_is_refused() {
         "udp and arp",
         "port 70000",
         "port 09",
+        "port 000000000007",
+        "net 000000000010",
         "ip proto tcp",
         r"ip6 proto \icmp6",
         "dst src port 7",
@@ -391,6 +427,7 @@ fn what_tcpdump_refuses_is_refused() {
         "(udp port 7) or 8",
         "tcp or (port 8) or 9",
         "vlan (5 or 6)",
+        "vlan (port 7)",
         "tcp host 10.0.0.1",
         "ip host fd00::1",
         "ip6 host 10.0.0.1",

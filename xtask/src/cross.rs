@@ -39,7 +39,20 @@ pub(crate) fn umemd_dev(install: Install) -> Result<PathBuf> {
 fn build_umemd(profile: &[&str]) -> Result<PathBuf> {
     let mut build = cargo("build")?;
     build.args(["--package", compile::UMEMD, "--bin", compile::UMEMD]).args(profile);
+    // What goes to other machines says what it is. Only that: all else would be built anew with each commit.
+    if profile.contains(&"--release")
+        && let Some(revision) = revision()
+    {
+        build.env("UMEMD_REVISION", revision);
+    }
     compile::umemd(&compile::programs(&mut build)?)
+}
+
+/// The commit, and whether something was changed since; `None` outside of a repository.
+fn revision() -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+    Some(shell::run_quietly(&mut git).ok()?.trim().to_owned())
 }
 
 /// cargo's `build` or `test` for the boards.
@@ -56,10 +69,6 @@ pub(crate) fn cargo(subcommand: &str) -> Result<Command> {
     // libxdp-sys wraps its BPF objects with these, and knows no names for another target.
     cargo.env("LD", format!("{TOOLS}ld")).env("OBJCOPY", format!("{TOOLS}objcopy"));
     cargo.env("AR", format!("{TOOLS}ar"));
-    // What goes to other machines says what it is. Only it: whatever is built here would be built anew with each commit.
-    if let Ok(revision) = shell::run_quietly(Command::new("git").args(["rev-parse", "--short=12", "HEAD"])) {
-        cargo.env("UMEMD_REVISION", revision.trim());
-    }
     Ok(cargo)
 }
 

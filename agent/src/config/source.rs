@@ -164,7 +164,7 @@ impl Blame {
             }
             SetError::TooMany(_) => Some(Self::RuleAt(MAX_RULES as usize)),
             SetError::Tables(TablesError::Shapes { rule: name, .. }) => rule(name, "match"),
-            SetError::Tables(TablesError::Units { .. }) => None,
+            SetError::TooManyAlternatives | SetError::Tables(TablesError::Units { .. }) => None,
         }
     }
 

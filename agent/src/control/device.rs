@@ -208,13 +208,17 @@ impl Device {
         Ok(())
     }
 
-    /// What is not asked for at every scrape.
-    pub(super) fn costly(&self) -> Costly {
-        let rules = self.program.borrow().rule_counts().unwrap_or_else(|error| {
+    /// What each rule has matched.
+    pub(super) fn rule_counts(&self) -> Vec<RuleCount> {
+        self.program.borrow().rule_counts().unwrap_or_else(|error| {
             log::error!("{}: {error}", self.info.name);
             Vec::new()
-        });
-        Costly { rules, cpu_s: self.queues.iter().map(Queue::cpu_s).collect() }
+        })
+    }
+
+    /// What is not asked for at every scrape.
+    pub(super) fn costly(&self) -> Costly {
+        Costly { rules: self.rule_counts(), cpu_s: self.queues.iter().map(Queue::cpu_s).collect() }
     }
 
     /// Steers no further frame: the program is detached; or, to be kept for [`attach`], it passes everything, if it

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     capture::Writer,
     config::RunConfig,
+    ebpf::RuleCount,
     nic::interrupts,
     observe::{DeviceInfo, DeviceView},
 };
@@ -182,6 +183,11 @@ impl Group {
                 infos.iter().map(|info| (Arc::clone(info), why.clone())).collect()
             }
         }
+    }
+
+    /// What each rule has matched on each interface; nothing while those are away.
+    pub(super) fn rule_counts(&self) -> Vec<Vec<RuleCount>> {
+        self.with(|open| open.devices.iter().map(Device::rule_counts).collect()).unwrap_or_default()
     }
 
     /// What the kernel knows of each interface; nothing while they are away.

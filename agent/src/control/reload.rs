@@ -46,9 +46,12 @@ impl Agent {
         let reading = tokio::task::spawn_blocking(move || source.read());
         let new = timeout(PATIENCE, reading)
             .await
-            .map_err(|_| Refusal::refused(format_args!(
-                    "the file was not read within {PATIENCE:?}, the rules before stay; see what it lies on, then reload again"
-                )))?
+            .map_err(|_| {
+                Refusal::refused(format_args!(
+                    "the file was not read within {PATIENCE:?}, the rules before stay; see what it lies on, then \
+                     reload again"
+                ))
+            })?
             .map_err(Refusal::refused)?
             .map_err(Refusal::usage)?;
         let different = self.common.config().different(&new);

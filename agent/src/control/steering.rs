@@ -22,8 +22,8 @@ impl Agent {
     pub(super) fn list_rules(&self) -> RuleListing {
         let rules = &self.common.config().rules;
         let mut counts = vec![Count::default(); rules.len()];
-        for ours in self.groups.iter().flat_map(Group::costly) {
-            for (sum, rule) in counts.iter_mut().zip(ours.rules) {
+        for ours in self.groups.iter().flat_map(Group::rule_counts) {
+            for (sum, rule) in counts.iter_mut().zip(ours) {
                 sum.packets += rule.count.packets;
                 sum.bytes += rule.count.bytes;
             }
@@ -128,7 +128,7 @@ impl Agent {
         // So that those that stay go on counting.
         let rules = Arc::new(rules.named_as_in(&before.rules));
         let harmless = self.guard(&before.rules, &rules, force)?;
-        self.change_rules(&rules).context("the rules are not in force")?;
+        self.change_rules(&rules).context("the rules are not in force, those before stay")?;
         // An interface that comes back is guarded again, except for what was forced.
         let forced = match harmless {
             true => None,

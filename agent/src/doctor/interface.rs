@@ -7,7 +7,7 @@ use crate::{
     config::{HEADROOM, L2_OVERHEAD},
     ebpf::Mode,
     nic::{
-        self, Link,
+        self, Link, XdpAttachment,
         netdev::{self, Features},
         quirks::{Facts, Weight},
         users,
@@ -245,8 +245,13 @@ fn pools(link: &Link) -> Option<Finding> {
 /// Whose program is there already.
 fn program(link: &Link) -> Option<Finding> {
     let attached = link.xdp?;
+    Some(occupied(&link.name, attached, program_name(attached.program_id)))
+}
+
+/// What it means that this program is there.
+fn occupied(interface: &str, attached: XdpAttachment, name: Option<String>) -> Finding {
     let id = attached.program_id;
-    let name = match program_name(id) {
+    let name = match name {
         Some(name) if name == "xdp_dispatcher" => {
             " (libxdp's dispatcher, with programs of others behind it)".to_owned()
         }
@@ -254,10 +259,7 @@ fn program(link: &Link) -> Option<Finding> {
         None => String::new(),
     };
     let text = format!("an XDP program is attached in {} mode: id {id}{name}", attached.mode);
-    Some(
-        Finding::new(&link.name, "XDP program", Answer::No, text)
-            .mended_by(format!("bpftool prog show id {id}")),
-    )
+    Finding::new(interface, "XDP program", Answer::No, text).mended_by(format!("bpftool prog show id {id}"))
 }
 
 /// The name of a loaded program; `None` without the right to ask.
@@ -269,14 +271,43 @@ fn program_name(id: u32) -> Option<String> {
 
 fn master(link: &Link, links: &[Link]) -> Option<Finding> {
     let master = links.iter().find(|other| Some(other.index) == link.master)?;
-    let text = format!("it belongs to {}, which does not see the frames that are steered", master.name);
-    Some(Finding::new(&link.name, "master", Answer::Warning, text))
+    let driver = ethtool::driver(&master.name).unwrap_or_default();
+    Some(below(&link.name, master, &driver))
+}
+
+/// What it means to belong to a master with this driver.
+fn below(name: &str, master: &Link, driver: &str) -> Finding {
+    let lag = ["bonding", "team"].contains(&driver);
+    match &master.xdp {
+        // net/core/dev.c, dev_xdp_attach: "Cannot attach when an upper device already has a program".
+        Some(xdp) if lag => {
+            let text = format!(
+                "it belongs to {}, which has an XDP program (id {}): the kernel attaches none below it",
+                master.name, xdp.program_id
+            );
+            Finding::new(name, "master", Answer::No, text)
+                .mended_by(format!("bpftool prog show id {}", xdp.program_id))
+        }
+        _ => {
+            let others =
+                if lag { "; its other members have frames as well: umemd run --iface with each" } else { "" };
+            let text = format!(
+                "it belongs to {}, which does not see the frames that are steered{others}",
+                master.name
+            );
+            Finding::new(name, "master", Answer::Warning, text)
+        }
+    }
 }
 
 /// A DSA conduit's frames carry the switch's tag, and native XDP is on the conduit alone. Sysfs shows it, of the
 /// namespace that it was mounted in.
 fn conduit(link: &Link) -> Option<Finding> {
-    let file = Path::new("/sys/class/net").join(&link.name).join("dsa/tagging");
+    conduit_in(Path::new("/sys/class/net"), link)
+}
+
+fn conduit_in(sysfs: &Path, link: &Link) -> Option<Finding> {
+    let file = sysfs.join(&link.name).join("dsa/tagging");
     let tagging = match fs::read_to_string(file) {
         Ok(tagging) => tagging,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -290,4 +321,51 @@ fn conduit(link: &Link) -> Option<Finding> {
         tagging.trim()
     );
     Some(Finding::new(&link.name, "DSA", Answer::Note, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str) -> Link {
+        let lo = nic::links().unwrap().into_iter().find(|link| link.name == "lo").unwrap();
+        Link { name: name.into(), xdp: None, ..lo }
+    }
+
+    #[test]
+    fn the_conduit_of_a_switch_is_one_by_its_tagging() {
+        let sysfs = std::env::temp_dir().join(format!("umemd-doctor-{}", std::process::id()));
+        fs::create_dir_all(sysfs.join("eth0/dsa")).unwrap();
+        fs::write(sysfs.join("eth0/dsa/tagging"), "edsa\n").unwrap();
+        let [conduit, other] = ["eth0", "eth1"].map(|name| conduit_in(&sysfs, &link(name)));
+        fs::remove_dir_all(&sysfs).unwrap();
+        let conduit = conduit.unwrap();
+        assert!(conduit.answer == Answer::Note && conduit.text.contains("(edsa)"), "{}", conduit.text);
+        assert!(other.is_none());
+    }
+
+    #[test]
+    fn programs_of_others_are_named_and_the_dispatcher_of_libxdp_is_known() {
+        let attached = XdpAttachment { mode: "native", program_id: 7 };
+        let said = |name: Option<&str>| {
+            let finding = occupied("eth0", attached, name.map(str::to_owned));
+            assert_eq!(finding.answer, Answer::No);
+            finding.text
+        };
+        assert!(said(Some("xdp_dispatcher")).contains("libxdp's dispatcher, with programs of others"));
+        assert!(said(Some("filter")).ends_with("id 7 (filter)"));
+        assert!(said(None).ends_with("id 7"), "who may not ask sees the number");
+    }
+
+    #[test]
+    fn below_a_bond_with_a_program_none_can_be_attached() {
+        let bond = |xdp| Link { xdp, ..link("bond0") };
+        let said = |master: &Link, driver: &str| below("eth0", master, driver);
+        let free = said(&bond(None), "bonding");
+        assert!(free.answer == Answer::Warning && free.text.contains("its other members"), "{}", free.text);
+        let bridge = said(&bond(None), "bridge");
+        assert!(bridge.answer == Answer::Warning && !bridge.text.contains("members"), "{}", bridge.text);
+        let taken = said(&bond(Some(XdpAttachment { mode: "native", program_id: 7 })), "bonding");
+        assert!(taken.answer == Answer::No && taken.text.contains("(id 7)"), "{}", taken.text);
+    }
 }

@@ -179,7 +179,7 @@ pub enum MapError {
         source: io::Error,
     },
     /// The kernel refused.
-    #[error("cannot reach the {what} in the XDP program; what was in force stays, try again")]
+    #[error("cannot reach the {what} in the XDP program")]
     Map {
         /// What was to be changed or read.
         what: String,

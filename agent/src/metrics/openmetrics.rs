@@ -89,7 +89,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        observe::{fixture, fixture_with_kernel},
+        nic::netdev::Features,
+        observe::{DeviceInfo, fixture, fixture_with_kernel},
         page_pool::fixture::two_pools,
     };
 
@@ -183,6 +184,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_driver_can_do_is_told_or_unknown() {
+        let can = |features: Option<Features>| {
+            let mut observation = fixture();
+            let info = observation.devices[0].info.as_ref().clone();
+            observation.devices[0].info = DeviceInfo { features, ..info }.into();
+            let text = render(observation).unwrap();
+            let info = series(&text, "umemd_device_info").remove(0);
+            ["zerocopy_capable", "rx_sg_capable"].map(|label| {
+                let value = info.split_once(&format!("{label}=\"")).unwrap().1;
+                value.split_once('"').unwrap().0.to_owned()
+            })
+        };
+        assert_eq!(can(None), ["unknown", "unknown"]);
+        assert_eq!(can(Some(Features { fragments: true, ..Features::default() })), ["false", "true"]);
+        assert_eq!(can(Some(Features { zero_copy: true, ..Features::default() })), ["true", "false"]);
+    }
+
+    #[test]
     fn pools_of_an_interface_that_is_gone_are_the_loopbacks() {
         let mut observation = fixture();
         observation.devices[0].away = Some("eth0 was removed".into());
@@ -193,8 +212,9 @@ mod tests {
         assert!(text.contains(&format!("umemd_kernel_page_pool_inflight_pages{pool} 6\n")), "{text}");
         let detached = series(&text, "umemd_kernel_page_pool_detach_timestamp_seconds");
         assert!(detached.len() == 1 && detached[0].contains(pool), "{detached:?}");
-        // Nobody decides about its frames: that is not 0.
+        // Nobody decides about its frames: that is not 0; and no program is on it.
         assert_eq!(series(&text, "umemd_xdp_verdicts_total"), [""; 0]);
+        assert_eq!(series(&text, "umemd_program_info"), [""; 0]);
     }
 
     #[test]

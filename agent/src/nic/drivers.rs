@@ -52,6 +52,8 @@ pub fn find(name: &str) -> Option<&'static Driver> {
 
 /// A driver that is not in here is asked for copy mode, which all have.
 pub const DRIVERS: &[Driver] = &[
+    driver("bonding", ZeroCopy::Never, "drivers/net/bonding/bond_main.c: bond_xdp, XDP_SETUP_PROG only")
+        .with(&[quirk(Kind::RunsOnMembers, "bond_main.c: bond_xdp_set; net/xdp/xsk.c: xsk_rcv_check")]),
     driver("ena", ZeroCopy::Avoid, "amzn/amzn-drivers#221: half as fast as copy mode, and resets the device"),
     driver("fec", ZeroCopy::Since(7, 3), "drivers/net/ethernet/freescale/fec_main.c: in 7.3, not in 6.12"),
     driver("gve", ZeroCopy::Since(6, 4), "drivers/net/ethernet/google/gve/gve_main.c")

@@ -62,6 +62,8 @@ pub enum Kind {
     FillBeforeBind,
     /// Packets in several buffers get mixed up: a program without fragments is right.
     FragmentsBroken,
+    /// The program runs on its members. Frames are of their queues then, and a socket that is bound to it gets none.
+    RunsOnMembers,
 }
 
 /// What is known of one interface, as far as the table asks.
@@ -272,6 +274,13 @@ impl Facts {
                     "with --zerocopy a queue of {driver} that finds no frames at first may stop for good"
                 ),
             ),
+            Kind::RunsOnMembers => (
+                Weight::Refusal,
+                format!(
+                    "the program would run on the members of {name}, whose frames reach only sockets of theirs: \
+                     umemd run --iface with each of them; or pass --mode skb"
+                ),
+            ),
             Kind::FragmentsBroken => {
                 (Weight::Note, format!("{driver} mixes up packets in several buffers: keep the MTU at 1500"))
             }
@@ -294,6 +303,14 @@ mod tests {
 
     fn facts(driver: &str, mtu: u32) -> Facts {
         Facts { driver: driver.into(), mtu, possible_cpus: Some(4), ..Facts::default() }
+    }
+
+    #[test]
+    fn a_bond_is_served_by_its_members_or_in_skb_mode() {
+        let bond = facts("bonding", 1500);
+        let [refusal] = &refusals(&bond)[..] else { panic!("one") };
+        assert!(refusal.contains("--iface with each of them; or pass --mode skb"), "{refusal}");
+        assert!(bond.findings("bond0", Mode::Skb, false).is_empty());
     }
 
     fn refusals(facts: &Facts) -> Vec<String> {

@@ -161,7 +161,8 @@ impl Request {
         let Versioned { version } = serde_json::from_slice(line).map_err(wrong)?;
         if version != VERSION {
             return Err(Refusal::usage(format_args!(
-                "this umemd ({}) speaks version {VERSION} of the protocol, not {version}; ask with the same umemd as the one that runs",
+                "this umemd ({}) speaks version {VERSION} of the protocol, not {version}; ask with the \
+                 same umemd as the one that runs",
                 env!("CARGO_PKG_VERSION")
             )));
         }

@@ -107,7 +107,7 @@ fn dotted(text: &str) -> Option<Vec<u8>> {
     (octets.len() <= 4).then_some(octets)
 }
 
-/// Six hexadecimal numbers with colons or dashes between them, or three of four digits with dots.
+/// Six hexadecimal numbers with colons or dashes between them, three of four digits with dots, or one of twelve.
 pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
     let hex = |text: &str, most: usize| {
         let plain = (1..=most).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -118,6 +118,9 @@ pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
             text.split('.').map(|half| hex(half, 4).filter(|_| half.len() == 4)).collect::<Option<_>>()?;
         let [a, b, c] = <[u16; 3]>::try_from(halves).ok()?.map(u16::to_be_bytes);
         return Some([a[0], a[1], b[0], b[1], c[0], c[1]]);
+    }
+    if text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return u64::from_str_radix(text, 16).ok()?.to_be_bytes()[2..].try_into().ok();
     }
     let separator = if text.contains('-') { '-' } else { ':' };
     let bytes: Vec<u8> =

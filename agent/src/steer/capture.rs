@@ -49,8 +49,12 @@ const PACKET_BLOCK: u32 = 2;
 
 /// Room for most blocks.
 const BUFFER: usize = 1 << 20;
-/// Room for the longest block that libpcap reads, 16 MiB (`INITIAL_MAX_BLOCKSIZE`).
-const MAX_BUFFER: usize = 32 << 20;
+/// The longest block that libpcap reads (`INITIAL_MAX_BLOCKSIZE`).
+const MAX_BLOCK: usize = 16 << 20;
+/// Room for it, and for what the library wants beyond.
+const MAX_BUFFER: usize = 2 * MAX_BLOCK;
+
+const TOO_LONG: &str = "a block of it is longer than 16 MiB";
 
 /// Counts the packets that the rule matches, behind a switch's tag of so many bytes ([`Untagged`]).
 ///
@@ -89,6 +93,7 @@ fn each_frame(capture: impl Read + Send, mut frame: impl FnMut(&[u8])) -> Result
     let mut reader = create_reader(BUFFER, capture).map_err(|error| said.wrong(describe(&error)))?;
     loop {
         match reader.next() {
+            Ok((used, _)) if used > MAX_BLOCK => return Err(said.wrong(TOO_LONG)),
             Ok((used, block)) => {
                 if let Some(packet) = said.packet(&block)? {
                     frame(packet);
@@ -225,7 +230,7 @@ impl Said {
 fn describe<I>(error: &PcapError<I>) -> &'static str {
     match error {
         PcapError::Incomplete(_) | PcapError::UnexpectedEof => "it ends within a packet",
-        PcapError::BufferTooSmall => "a block of it is longer than 16 MiB",
+        PcapError::BufferTooSmall => TOO_LONG,
         PcapError::HeaderNotRecognized => "it begins with no header of a capture",
         PcapError::ReadError => "it cannot be read",
         _ => "a block of it is malformed",
@@ -321,7 +326,9 @@ mod tests {
         };
         let long = with(16 << 20);
         assert_eq!(count(&rules[0], 0, long.as_slice()).unwrap(), Matched { packets: 2, matched: 1 });
-        assert_eq!(refused(&with(33 << 20)), "0: a block of it is longer than 16 MiB");
+        for longer in [(16 << 20) + 4, 33 << 20] {
+            assert_eq!(refused(&with(longer)), "0: a block of it is longer than 16 MiB");
+        }
     }
 
     #[test]

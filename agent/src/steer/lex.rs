@@ -40,8 +40,11 @@ fn token_len(rest: &str) -> usize {
     word.max(1)
 }
 
-/// As pcap's scanner reads a number; `None` if it is none.
+/// As pcap's scanner reads a number; `None` if it is none. Twelve digits are a MAC address.
 pub(super) fn pcap_number(text: &str) -> Option<u64> {
+    if text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None if text.len() > 1 && text.starts_with('0') => (text, 8),

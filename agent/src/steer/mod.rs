@@ -93,6 +93,8 @@ impl RuleSpec {
 pub struct Rule {
     /// As it was given.
     pub spec: RuleSpec,
+    /// Which of the rules without a name it is, from its first day to its last; see [`RuleSet::identities`].
+    serial: u64,
     /// The alternatives, of which one has to match.
     terms: Vec<Term>,
     tree: Tree,
@@ -212,6 +214,9 @@ pub enum SetError {
     /// More rules than there is room for.
     #[error("{0} rules are too many: {MAX_RULES} are possible; a net or a portrange says many in one")]
     TooMany(usize),
+    /// More alternatives, of all rules together, than anybody could have meant.
+    #[error("the rules have more than {MAX_UNITS} alternatives in all; give fewer, or narrower ones")]
+    TooManyAlternatives,
     /// More shapes or entries than there is room for.
     #[error(transparent)]
     Tables(#[from] TablesError),
@@ -257,9 +262,9 @@ impl RuleSet {
             entries += terms.len();
             // Before they take much memory.
             if entries > MAX_UNITS as usize {
-                return Err(TablesError::Units { units: entries }.into());
+                return Err(SetError::TooManyAlternatives);
             }
-            rules.push(Rule { spec, terms, tree });
+            rules.push(Rule { spec, serial: rules.len() as u64, terms, tree });
         }
         let set = Self { rules, default };
         // That they fit is known before anybody relies on them.
@@ -267,61 +272,62 @@ impl RuleSet {
         Ok(set)
     }
 
-    /// Gives rules whose names were dealt the ones that they have in another set, if they are in that; the others keep
-    /// theirs, or get the next that are free.
+    /// Takes rules without a name for those of the same words in another set, which were before: they keep the names
+    /// that were dealt to them, unless somebody gave one of those to another rule, and go on counting. The others get
+    /// the next that are free.
     #[must_use]
-    pub fn named_as_in(mut self, other: &Self) -> Self {
-        let mut theirs: HashMap<_, VecDeque<&str>> = HashMap::new();
-        for spec in other.iter().map(|rule| &rule.spec).filter(|spec| spec.dealt) {
-            theirs.entry(spec.words()).or_default().push_back(&spec.name);
+    pub fn named_as_in(mut self, before: &Self) -> Self {
+        let mut theirs: HashMap<_, VecDeque<&Rule>> = HashMap::new();
+        for rule in before.iter().filter(|rule| rule.spec.dealt) {
+            theirs.entry(rule.spec.words()).or_default().push_back(rule);
         }
-        let mut taken: HashSet<String> =
-            self.iter().filter(|rule| !rule.spec.dealt).map(|rule| rule.spec.name.clone()).collect();
-        let mut names: Vec<Option<String>> = vec![None; self.len()];
-        // Those that have their own already, before others of the same words.
+        let mut found: Vec<Option<&Rule>> = vec![None; self.len()];
+        // Those that have their own name already, before others of the same words.
         for same in [true, false] {
-            for (name, spec) in names.iter_mut().zip(self.iter().map(|rule| &rule.spec)) {
-                let Some(free) = theirs.get_mut(&spec.words()).filter(|_| spec.dealt && name.is_none())
+            for (found, spec) in found.iter_mut().zip(self.iter().map(|rule| &rule.spec)) {
+                let Some(alike) = theirs.get_mut(&spec.words()).filter(|_| spec.dealt && found.is_none())
                 else {
                     continue;
                 };
-                free.retain(|name| !taken.contains(*name));
-                let place = if same { free.iter().position(|name| *name == spec.name) } else { Some(0) };
-                if let Some(own) = place.and_then(|place| free.remove(place)) {
-                    taken.insert(own.to_owned());
-                    *name = Some(own.to_owned());
-                }
+                let place =
+                    if same { alike.iter().position(|rule| rule.spec.name == spec.name) } else { Some(0) };
+                *found = place.and_then(|place| alike.remove(place));
             }
         }
-        for (name, rule) in names.into_iter().zip(&mut self.rules).filter(|(_, rule)| rule.spec.dealt) {
-            if let Some(name) = name {
-                rule.spec.name = name;
-            } else if !taken.insert(rule.spec.name.clone()) {
-                let free = (1_u64..).map(dealt_name).find(|name| !taken.contains(name)).unwrap_or_default();
-                taken.insert(free.clone());
-                rule.spec.name = free;
+        let mut taken: HashSet<String> =
+            self.iter().filter(|rule| !rule.spec.dealt).map(|rule| rule.spec.name.clone()).collect();
+        let mut serials = before.iter().map(|rule| rule.serial).max().map_or(0, |last| last + 1)..;
+        let rules = self.rules.iter_mut().zip(found).filter(|(rule, _)| rule.spec.dealt);
+        let mut rules: Vec<_> = rules.collect();
+        for (rule, was) in &mut rules {
+            rule.serial = was.map_or_else(|| serials.next().unwrap_or_default(), |was| was.serial);
+            if let Some(was) = was.filter(|was| !taken.contains(&was.spec.name)) {
+                rule.spec.name.clone_from(&was.spec.name);
+                taken.insert(was.spec.name.clone());
+            } else {
+                *was = None;
             }
+        }
+        let mut free = (1_u64..).map(dealt_name);
+        for (rule, _) in rules.into_iter().filter(|(_, was)| was.is_none()) {
+            while taken.contains(&rule.spec.name) {
+                rule.spec.name = free.next().unwrap_or_default();
+            }
+            taken.insert(rule.spec.name.clone());
         }
         self
     }
 
-    /// What makes each the same rule in another set, so that it goes on counting: its name; or, if that was dealt, its
-    /// words, and how many there are before it with the same ones.
+    /// What makes each the same rule in another set, so that it goes on counting: its name; or, if that was dealt, which
+    /// rule it [was before](Self::named_as_in).
     #[must_use]
     pub fn identities(&self) -> Vec<String> {
-        let mut alike: HashMap<_, usize> = HashMap::new();
-        let specs = self.rules.iter().map(|rule| &rule.spec);
-        specs
-            .map(|spec| {
-                if !spec.dealt {
-                    return spec.name.clone();
-                }
-                let before = alike.entry(spec.words()).or_default();
-                *before += 1;
-                // No name has a line break in it.
-                format!("{before}\n{:?}", spec.words())
-            })
-            .collect()
+        // No name has a line break in it.
+        let identity = |Rule { spec, serial, .. }: &Rule| match spec.dealt {
+            true => format!("\n{serial}"),
+            false => spec.name.clone(),
+        };
+        self.rules.iter().map(identity).collect()
     }
 
     /// Whether a rule looks for VLAN tags, or behind them, so that it matches otherwise where a NIC takes tags away.

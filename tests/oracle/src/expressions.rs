@@ -73,7 +73,7 @@ pub enum Expr {
 const DIRECTIONS: [&str; 5] = ["", "src ", "dst ", "src or dst ", "dst and src "];
 
 /// Where parentheses may be among values.
-const FORMS: u8 = 4;
+const FORMS: u8 = 5;
 
 fn primitive() -> impl Strategy<Value = Expr> {
     let words = vec!["ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6"];
@@ -183,7 +183,7 @@ impl Expr {
     /// Behind an `and` or `or`, which bind equally and from the left.
     fn words_behind(&self) -> String {
         match self {
-            Self::And(..) | Self::Or(..) | Self::Values { .. } => format!("({})", self.words()),
+            Self::And(..) | Self::Or(..) | Self::Values { form: 0 | 2, .. } => format!("({})", self.words()),
             _ => self.words(),
         }
     }
@@ -290,6 +290,9 @@ fn values(each: &[Expr], join: &str, form: u8) -> String {
         0 => format!("{head} {first} {join} {rest}"),
         1 => format!("{head} ({first} {join} {rest})"),
         2 => format!("{head} {first} {join} ({rest})"),
-        _ => format!("{head} ({first} {join} ({rest}))"),
+        3 => format!("{head} ({first} {join} ({rest}))"),
+        // Of all values only numbers.
+        _ if matches!(each[0], Expr::Port { .. }) => format!("{head} (({first}) {join} {rest})"),
+        _ => format!("{head} ({first} {join} {rest})"),
     }
 }

@@ -11,7 +11,7 @@ pub(super) const IDENTITY: &[Metric] = &[
         name: "umemd_build_info",
         kind: Kind::Gauge,
         labels: &["version", "revision", "rustc", "target", "kernel"],
-        help: "The running agent: its version, the commit that it was built from (umemd, built by cargo xtask build --target, knows it), compiler and machine; and the kernel under it.",
+        help: "The running agent: its version, the commit that it was built from (known of what was built for another machine), compiler and machine; and the kernel under it.",
         read: Read::Agent(|_, out| {
             let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
             let revision = option_env!("UMEMD_REVISION").unwrap_or("unknown");
@@ -43,7 +43,8 @@ pub(super) const IDENTITY: &[Metric] = &[
         labels: &["program", "id", "tag"],
         help: "The XDP program on the device, as bpftool prog shows it.",
         read: Read::Device(|device, out| {
-            let info = &device.info;
+            // One that is away has none.
+            let Some(info) = device.away.is_none().then_some(&device.info) else { return };
             out.add_with(&[info.program, &info.program_id.to_string(), &info.program_tag], true);
         }),
     },

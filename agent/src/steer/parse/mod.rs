@@ -125,7 +125,8 @@ impl<'a> Parser<'a> {
             }
             _ if self.is_next("(") => {
                 let meaning = self.enclosed(Self::expression);
-                self.head = None;
+                // Whatever is within, a value behind it takes up the words before it (`grammar.y`: `paren expr ')'`).
+                self.head = head;
                 meaning
             }
             _ => self.primitive(head),

@@ -27,9 +27,23 @@ impl Parser<'_> {
             ));
         }
         self.tags += 1;
-        let has_id = self.peek().is_some_and(|token| token.text.starts_with(|c: char| c.is_ascii_digit()));
-        let next = "an id is a number from 0 to 4095";
-        let id = has_id.then(|| self.number("a VLAN id", next, MAX_VLAN, |_| None)).transpose()?;
+        let begins_id = |token: &&Token<'_>| token.text.starts_with(|c: char| c.is_ascii_digit());
+        let opened = self.tokens[self.next..].iter().take_while(|token| token.text == "(").count();
+        let id = match self.tokens[self.next..].get(opened).filter(begins_id) {
+            Some(_) => {
+                self.next += opened;
+                let next = "an id is a number from 0 to 4095";
+                let id = self.number("a VLAN id", next, MAX_VLAN, |_| None)?;
+                for _ in 0..opened {
+                    if !self.is_next(")") {
+                        return Err(self.expected_here("`)`", "vlan takes one id: say `vlan 5`"));
+                    }
+                    self.next += 1;
+                }
+                Some(id)
+            }
+            None => None,
+        };
         let atoms = [Atom::tag(tags)].into_iter().chain(id.map(|id| Atom::tag_id(tags, id)));
         self.fit(Terms::one(atoms), Tree::vlan(tags, id), span)
     }

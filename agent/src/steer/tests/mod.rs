@@ -124,17 +124,34 @@ fn rules_without_a_name_keep_the_one_that_was_dealt_to_them() {
     let given = vec![RuleSpec::steer("rule2", "arp"), dealt("rule1", "udp port 7")];
     assert_eq!(names(given, &before), ["rule2", "rule1"]);
     assert_eq!(names(vec![RuleSpec::steer("web", "udp port 7")], &before), ["web"]);
+}
 
-    // By which they go on counting, or do not.
-    let identities = |specs: Vec<RuleSpec>| set(specs).identities();
-    let all =
-        |names: [&str; 2]| identities(vec![dealt(names[0], "arp"), dealt(names[1], "arp"), dealt("x", "ip")]);
-    assert_eq!(all(["rule1", "rule2"]), all(["rule7", "rule1"]), "whatever name they were dealt");
-    let [first, second, third] = all(["rule1", "rule2"]).try_into().unwrap();
-    assert!(first != second && second != third && first != third);
-    assert_eq!(identities(vec![dealt("rule1", "ip"), dealt("rule2", "arp")]), [third, first]);
-    assert_eq!(identities(vec![RuleSpec::steer("a", "arp")]), identities(vec![RuleSpec::steer("a", "ip")]));
-    assert_ne!(identities(vec![RuleSpec::steer("rule1", "arp")]), identities(vec![dealt("rule1", "arp")]));
+#[test]
+fn a_rule_goes_on_counting_as_what_it_was() {
+    let dealt = |name: &str, expression: &str| RuleSpec { dealt: true, ..RuleSpec::steer(name, expression) };
+    let set = |specs: Vec<RuleSpec>| RuleSet::compile(specs, DefaultAction::Pass).unwrap();
+    let before = set(vec![dealt("rule1", "arp"), dealt("rule2", "arp"), dealt("rule3", "ip")]);
+    let was = before.identities();
+    let after = |specs: Vec<RuleSpec>| set(specs).named_as_in(&before).identities();
+    // Of alike ones it is the one of that name.
+    let more =
+        vec![dealt("rule4", "arp"), dealt("rule1", "arp"), dealt("rule2", "arp"), dealt("rule3", "ip")];
+    let more = after(more);
+    assert_eq!(more[1..], was);
+    assert!(!was.contains(&more[0]));
+    assert_eq!(after(vec![dealt("rule2", "arp"), dealt("rule1", "ip")]), was[1..]);
+    // Also if its name is given to another one, or it gets one.
+    let given = after(vec![RuleSpec::steer("rule3", "udp"), dealt("rule1", "ip")]);
+    assert_eq!((&given[0][..], &given[1]), ("rule3", &was[2]));
+    assert_eq!(after(vec![RuleSpec::steer("rule3", "ip")]), ["rule3"], "one with a name is known by that");
+    // Whoever comes new is none of those that are gone.
+    let gone = set(vec![dealt("rule1", "udp")]).named_as_in(&before);
+    assert!(!was.contains(&gone.identities()[0]));
+    let many: Vec<RuleSpec> =
+        (0..10_000).map(|port| dealt(&format!("rule{}", port + 1), &format!("port {port}"))).collect();
+    let (all, half) = (set(many.clone()), set(many[5000..].to_vec()));
+    let names: HashSet<String> = all.named_as_in(&half).iter().map(|rule| rule.spec.name.clone()).collect();
+    assert_eq!(names.len(), 10_000);
 }
 
 #[test]
@@ -159,6 +176,11 @@ fn equal_meanings_compile_to_the_same() {
         ("ip proto (17 or 6)", "ip proto 17 or 6"),
         (r"ip proto \tcp or \udp", "ip proto 6 or ip proto 17"),
         ("udp port (((7)) or (8))", "udp port 7 or 8"),
+        ("port 7 or (tcp) or 8", "port 7 or tcp or port 8"),
+        ("udp port 7 or (port 8) or 9", "udp port 7 or port 8 or udp port 9"),
+        ("host 10.0.0.1 or (port 7) or 10.0.0.2", "host 10.0.0.1 or port 7 or host 10.0.0.2"),
+        ("vlan (5) and vlan ((7))", "vlan 5 and vlan 7"),
+        ("ether host aabbccddeeff or 02000000000a", "ether host aa:bb:cc:dd:ee:ff or 02:00:00:00:00:0a"),
         (
             "ether src 02-00-00-00-00-01 or aa-bb-cc-dd-ee-ff",
             "ether src 02:00:00:00:00:01 or ether src aa:bb:cc:dd:ee:ff",
@@ -258,7 +280,8 @@ fn what_is_wrong_is_said_at_its_place() {
         ("udp\u{a0}port 7", "udp\u{a0}port", "expected a word that rules know"),
         ("(udp port 7) or 8", "8", "expected a word that rules know"),
         ("tcp or (port 8) or 9", "9", "expected a word that rules know"),
-        ("vlan (5 or 6)", "(", "expected `and`"),
+        ("vlan (5 or 6)", "or", "expected `)`"),
+        ("vlan (port 7)", "(", "expected `and`"),
         ("7", "7", "expected a word that rules know"),
         ("10.0.0.1", "10.0.0.1", "expected a word that rules know"),
         ("UDP", "UDP", "expected a word that rules know"),
