@@ -7,7 +7,7 @@ use aya::programs::loaded_links;
 use aya::test_helpers::NetNsGuard;
 use umemd::ebpf::{AttachError, LoadOptions, Mode, Program};
 use umemd::nic::{self, Link};
-use umemd::steer::compile;
+use umemd::steer::{RuleSet, compile};
 
 /// A namespace with a veth pair in it, both ends up; gone when dropped.
 struct Veth(#[expect(dead_code, reason = "held for its drop")] NetNsGuard);
@@ -66,7 +66,8 @@ fn a_program_takes_the_place_of_another_by_the_same_link() {
     let veth = Veth::new();
     for mode in [Mode::Native, Mode::Skb] {
         let mut old = load();
-        old.set_rules(&compile(&["arp", "ip"]).unwrap()).unwrap();
+        let before = compile(&["arp", "ip"]).unwrap();
+        old.set_rules(&before).unwrap();
         old.attach(&veth.near(), mode).unwrap();
         let link = link_of(old.id());
         let mut arp = [0; 60];
@@ -77,7 +78,8 @@ fn a_program_takes_the_place_of_another_by_the_same_link() {
         assert_eq!(veth.near().xdp.unwrap().program_id, old.id(), "it stays attached");
         // Another variant, as for a longer MTU; with rules of which one is known.
         let mut new = Program::load(LoadOptions { frags: true, ..LoadOptions::default() }).unwrap();
-        new.set_rules(&compile(&["arp"]).unwrap()).unwrap();
+        let first = compile(&["arp"]).unwrap().named_as_in(&before);
+        new.set_rules(&first).unwrap();
         new.replace(&mut old, &veth.near(), mode).unwrap();
         drop(old);
         let attached = veth.near().xdp.unwrap();
@@ -88,10 +90,11 @@ fn a_program_takes_the_place_of_another_by_the_same_link() {
         let counts = new.rule_counts().unwrap();
         assert_eq!((counts.len(), counts[0].count.packets, counts[0].count.bytes), (1, 2, 120));
         // A rule that goes and comes back begins anew.
-        new.set_rules(&compile(&["ip", "ip6"]).unwrap()).unwrap();
+        new.set_rules(&compile(&["ip", "ip6"]).unwrap().named_as_in(&first)).unwrap();
         assert_eq!(new.rule_counts().unwrap()[0].count.packets, 2, "rule1 is still rule1");
-        new.set_rules(&compile::<&str>(&[]).unwrap()).unwrap();
-        new.set_rules(&compile(&["arp"]).unwrap()).unwrap();
+        let none = RuleSet::default();
+        new.set_rules(&none).unwrap();
+        new.set_rules(&compile(&["arp"]).unwrap().named_as_in(&none)).unwrap();
         assert_eq!(new.rule_counts().unwrap()[0].count.packets, 0);
         drop(new);
         assert_eq!(veth.near().xdp, None, "one link, and it is gone");

@@ -299,15 +299,17 @@ fn counters_survive_a_change_of_the_other_rules_and_no_others_do() {
     let counts = |program: &Program| -> Vec<(String, u64)> {
         program.rule_counts().unwrap().into_iter().map(|rule| (rule.name, rule.count.packets)).collect()
     };
-    program.set_rules(&set(&["1", "2"])).unwrap();
+    let before = set(&["1", "2"]);
+    program.set_rules(&before).unwrap();
     for port in [1, 2, 2] {
         run(&mut program, &udp(port));
     }
-    program.set_rules(&set(&["3", "2"])).unwrap();
+    let between = set(&["3", "2"]).named_as_in(&before);
+    program.set_rules(&between).unwrap();
     assert_eq!(counts(&program), [("3".to_owned(), 0), ("2".to_owned(), 2)]);
     run(&mut program, &udp(2));
     run(&mut program, &udp(1));
-    program.set_rules(&set(&["1", "2", "3"])).unwrap();
+    program.set_rules(&set(&["1", "2", "3"]).named_as_in(&between)).unwrap();
     assert_eq!(counts(&program), [("1".to_owned(), 0), ("2".to_owned(), 3), ("3".to_owned(), 0)]);
     // Each change gives counters back, or there would be none left.
     for round in 0..300 {
@@ -326,9 +328,10 @@ fn a_change_that_is_taken_back_was_none() {
         let specs = names.iter().map(|name| RuleSpec::steer(name, &format!("udp dst port {name}"))).collect();
         RuleSet::compile(specs, DefaultAction::Pass).unwrap()
     };
-    program.set_rules(&set(&["1", "2"])).unwrap();
+    let before = set(&["1", "2"]);
+    program.set_rules(&before).unwrap();
     for round in 1..=40 {
-        program.write_rules_aside(&set(&["3", "2"])).unwrap();
+        program.write_rules_aside(&set(&["3", "2"]).named_as_in(&before)).unwrap();
         if round % 2 == 0 {
             program.switch_rules().unwrap();
             assert_eq!(run(&mut program, &udp(1)).1, Decision::Unmatched);
@@ -344,12 +347,13 @@ fn a_change_that_is_taken_back_was_none() {
     // Nor does it take a counter away.
     let names: Vec<String> = (1..=10_000).map(|port| port.to_string()).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let all = set(&all).named_as_in(&before);
     for _ in 0..3 {
-        program.write_rules_aside(&set(&all)).unwrap();
+        program.write_rules_aside(&all).unwrap();
         program.switch_rules().unwrap();
         program.undo_rules();
     }
-    program.set_rules(&set(&all)).unwrap();
+    program.set_rules(&all).unwrap();
     let counts = program.rule_counts().unwrap();
     assert_eq!(counts[0].count.packets, 40);
     assert!(counts[1..].iter().all(|rule| rule.count.packets == 0));

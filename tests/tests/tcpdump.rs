@@ -326,6 +326,8 @@ fn values_are_read_as_tcpdump_reads_them() {
     for words in [
         "port 7 or (tcp) or 53",
         "udp port 7 or (port 53) or 5000",
+        "port 7 or ((tcp) and 53) or 5000",
+        "port 7 or (((host 10.0.0.1)) or 53)",
         "host 10.0.0.1 or (port 7) or 10.0.0.2",
         "tcp and port 7 or (53 or 80)",
         "udp port ((7) or 53)",
@@ -425,6 +427,8 @@ fn what_tcpdump_refuses_is_refused() {
         "udp\u{a0}port 7",
         "udp\u{b}port 7",
         "(udp port 7) or 8",
+        "port 7 or (tcp or 8)",
+        "(port 7 or 8) or 9",
         "tcp or (port 8) or 9",
         "vlan (5 or 6)",
         "vlan (port 7)",

@@ -51,7 +51,8 @@ fn build_umemd(profile: &[&str]) -> Result<PathBuf> {
 /// The commit, and whether something was changed since; `None` outside of a repository.
 fn revision() -> Option<String> {
     let mut git = Command::new("git");
-    git.args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+    git.args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .current_dir(shell::workspace());
     Some(shell::run_quietly(&mut git).ok()?.trim().to_owned())
 }
 

@@ -288,7 +288,14 @@ fn below(name: &str, master: &Link, driver: &str) -> Finding {
             Finding::new(name, "master", Answer::No, text)
                 .mended_by(format!("bpftool prog show id {}", xdp.program_id))
         }
-        _ => {
+        Some(xdp) => {
+            let text = format!(
+                "it belongs to {}, which has an XDP program (id {}): some kernels attach none below one",
+                master.name, xdp.program_id
+            );
+            Finding::new(name, "master", Answer::Warning, text)
+        }
+        None => {
             let others =
                 if lag { "; its other members have frames as well: umemd run --iface with each" } else { "" };
             let text = format!(
@@ -367,5 +374,7 @@ mod tests {
         assert!(bridge.answer == Answer::Warning && !bridge.text.contains("members"), "{}", bridge.text);
         let taken = said(&bond(Some(XdpAttachment { mode: "native", program_id: 7 })), "bonding");
         assert!(taken.answer == Answer::No && taken.text.contains("(id 7)"), "{}", taken.text);
+        let taken = said(&bond(Some(XdpAttachment { mode: "skb", program_id: 7 })), "bridge");
+        assert!(taken.answer == Answer::Warning && taken.text.contains("some kernels"), "{}", taken.text);
     }
 }

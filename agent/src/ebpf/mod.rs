@@ -77,8 +77,8 @@ pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 #[derive(Debug)]
 pub struct Retired {
     program: Program,
-    /// What its rules had matched, by identity.
-    counts: HashMap<String, Count>,
+    /// What its rules had matched, by serial.
+    counts: HashMap<u64, Count>,
 }
 
 impl Retired {
@@ -95,7 +95,7 @@ impl Retired {
     }
 
     /// Detaches it; what its rules had matched.
-    pub fn detach(self) -> HashMap<String, Count> {
+    pub fn detach(self) -> HashMap<u64, Count> {
         self.counts
     }
 }
@@ -204,8 +204,8 @@ impl Program {
         xdp(&mut self.ebpf, self.name).fd().map_err(io::Error::other)
     }
 
-    /// Rules in force go on from these counts, by [identity](crate::steer::RuleSet::identities).
-    pub fn carry_counts(&mut self, counts: HashMap<String, Count>) {
+    /// Rules in force go on from these counts, by their [serial](crate::steer::Rule::serial).
+    pub fn carry_counts(&mut self, counts: HashMap<u64, Count>) {
         self.rules.carry(counts);
     }
 
@@ -249,7 +249,7 @@ impl Program {
 
     /// Puts these rules in force, all at once: no frame sees a part of them.
     ///
-    /// Counters go on for rules that were in force before, by [identity](crate::steer::RuleSet::identities), and begin at
+    /// Counters go on for rules that were in force before, by their [serial](crate::steer::Rule::serial), and begin at
     /// 0 for the others.
     ///
     /// # Errors

@@ -46,8 +46,8 @@ pub(super) struct RuleMaps {
     counters: Vec<Counter>,
     /// Counters that no rule in force has.
     free: Vec<u16>,
-    /// What rules in force had matched under the program before this one, by identity.
-    carried: HashMap<String, Count>,
+    /// What rules in force had matched under the program before this one, by serial.
+    carried: HashMap<u64, Count>,
     /// Counters of the rules before, which a frame on its way may still count in.
     leaving: Vec<u16>,
     /// Of the rules in force.
@@ -58,8 +58,8 @@ pub(super) struct RuleMaps {
 #[derive(Clone, Debug)]
 struct Counter {
     name: String,
-    /// See [`RuleSet::identities`].
-    identity: String,
+    /// See [`Rule::serial`](crate::steer::Rule::serial).
+    serial: u64,
     number: u16,
 }
 
@@ -177,9 +177,8 @@ impl RuleMaps {
         let Some(Change::Switched { before: (before, _), .. }) = self.change.take() else { return };
         let kept: HashSet<u16> = self.counters.iter().map(|counter| counter.number).collect();
         if !self.carried.is_empty() {
-            let in_force: HashSet<&str> =
-                self.counters.iter().map(|counter| counter.identity.as_str()).collect();
-            self.carried.retain(|identity, _| in_force.contains(identity.as_str()));
+            let in_force: HashSet<u64> = self.counters.iter().map(|counter| counter.serial).collect();
+            self.carried.retain(|serial, _| in_force.contains(serial));
         }
         self.leaving =
             before.into_iter().map(|counter| counter.number).filter(|c| !kept.contains(c)).collect();
@@ -211,20 +210,20 @@ impl RuleMaps {
 
     /// A counter for each rule: its own if it has one, else one of those given back as well.
     fn assign(&mut self, rules: &RuleSet) -> (Vec<Counter>, Vec<u16>) {
-        let old: HashMap<&str, u16> =
-            self.counters.iter().map(|counter| (counter.identity.as_str(), counter.number)).collect();
+        let old: HashMap<u64, u16> =
+            self.counters.iter().map(|counter| (counter.serial, counter.number)).collect();
         let mut fresh = Vec::new();
         let counters = rules
             .iter()
-            .zip(rules.identities())
-            .map(|(rule, identity)| {
-                let number = old.get(identity.as_str()).copied().unwrap_or_else(|| {
+            .map(|rule| {
+                let serial = rule.serial();
+                let number = old.get(&serial).copied().unwrap_or_else(|| {
                     // There are twice as many as rules.
                     let number = self.free.pop().unwrap_or(0);
                     fresh.push(number);
                     number
                 });
-                Counter { name: rule.spec.name.clone(), identity, number }
+                Counter { name: rule.spec.name.clone(), serial, number }
             })
             .collect();
         (counters, fresh)
@@ -253,21 +252,18 @@ impl RuleMaps {
         self.sets.set(generation, image.head(), 0).map_err(failed)
     }
 
-    /// Leaves every frame to the stack from here on; what each rule had matched until then, by identity.
-    pub(super) fn retire(&mut self) -> Result<HashMap<String, Count>, MapError> {
+    /// Leaves every frame to the stack from here on; what each rule had matched until then, by serial.
+    pub(super) fn retire(&mut self) -> Result<HashMap<u64, Count>, MapError> {
         let (counters, carried) = (self.counters.clone(), self.carried.clone());
         self.set(&RuleSet::default())?;
         // Nobody counts there any more, and nobody else has been given the counters.
-        counters
-            .into_iter()
-            .map(|counter| Ok((counter.identity.clone(), self.read(&counter, &carried)?)))
-            .collect()
+        counters.into_iter().map(|counter| Ok((counter.serial, self.read(&counter, &carried)?))).collect()
     }
 
-    /// Goes on from these counts, for rules in force of the same identity.
-    pub(super) fn carry(&mut self, mut counts: HashMap<String, Count>) {
-        let in_force: HashSet<&str> = self.counters.iter().map(|counter| counter.identity.as_str()).collect();
-        counts.retain(|identity, _| in_force.contains(identity.as_str()));
+    /// Goes on from these counts, for rules in force of the same serial.
+    pub(super) fn carry(&mut self, mut counts: HashMap<u64, Count>) {
+        let in_force: HashSet<u64> = self.counters.iter().map(|counter| counter.serial).collect();
+        counts.retain(|serial, _| in_force.contains(serial));
         self.carried = counts;
     }
 
@@ -288,9 +284,9 @@ impl RuleMaps {
     }
 
     /// What a rule has matched, together with what was carried over.
-    fn read(&self, counter: &Counter, carried: &HashMap<String, Count>) -> Result<Count, MapError> {
+    fn read(&self, counter: &Counter, carried: &HashMap<u64, Count>) -> Result<Count, MapError> {
         let per_cpu = self.counts.get(&u32::from(counter.number), 0).map_err(failed)?;
-        let before = carried.get(&counter.identity).copied().unwrap_or_default();
+        let before = carried.get(&counter.serial).copied().unwrap_or_default();
         Ok(per_cpu.iter().fold(before, |sum, count| Count {
             packets: sum.packets.wrapping_add(count.packets),
             bytes: sum.bytes.wrapping_add(count.bytes),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Link, link, links};
+use super::{Link, link};
 use crate::sys::ethtool;
 
 /// Features that put a tag beside the frame: what ethtool(8) calls it, what the kernel does, and of which tags.
@@ -19,7 +19,7 @@ const SENDING: [Offload; 2] = [
 /// Features that are on.
 type Features = BTreeSet<String>;
 
-/// Devices whose frames come from others, and with what those left of them; drivers by ethtool's names.
+/// Devices that have their frames from ports; drivers by ethtool's names.
 const ON_TOP: [&str; 3] = ["bonding", "bridge", "team"];
 
 /// What to say to somebody whose rules look for VLAN tags on this interface, if the program may not see them.
@@ -31,11 +31,7 @@ pub(crate) fn kept_away(interface: &Link, driver: &str) -> Option<String> {
         let peer = peer.and_then(|peer| Some((ethtool::features(&peer.name).ok()?, peer.name)));
         by_peer(&interface.name, peer.as_ref().map(|(features, name)| (&**name, features)))
     } else if ON_TOP.contains(&driver) {
-        let ports =
-            links().unwrap_or_default().into_iter().filter(|link| link.master == Some(interface.index));
-        let said =
-            ports.filter_map(|port| kept_away(&port, &ethtool::driver(&port.name).unwrap_or_default()));
-        by_ports(&interface.name, &said.collect::<Vec<_>>())
+        Some(on_top(&interface.name))
     } else {
         by_nic(&interface.name, &ethtool::features(&interface.name).ok()?)
     }
@@ -50,9 +46,12 @@ fn by_nic(name: &str, on: &Features) -> Option<String> {
     ))
 }
 
-/// By the ports of a device on top of them, of which this is said.
-fn by_ports(name: &str, said: &[String]) -> Option<String> {
-    (!said.is_empty()).then(|| format!("{name} has its frames from its ports: {}", said.join("; ")))
+/// By the stack, before a device on top has the frame: net/core/dev.c, `__netif_receive_skb_core` of the port.
+fn on_top(name: &str) -> String {
+    format!(
+        "{name} has its frames from its ports, and the outer VLAN tag is taken away there, whatever their offloads: \
+         rules that look for it will not match; run umemd on the ports"
+    )
 }
 
 /// By the other end of a veth: its name and features, if it is in this network namespace, and otherwise nobody knows.
@@ -101,13 +100,6 @@ mod tests {
             "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off",
         );
         assert_eq!(said(&["rx-vlan-filter", "tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"]), None);
-    }
-
-    #[test]
-    fn of_a_bond_the_ports_decide() {
-        let port = by_nic("eth0", &features(&["rx-vlan-hw-parse"])).unwrap();
-        says(by_ports("bond0", &[port]), "802.1Q", "ethtool -K eth0 rxvlan off");
-        assert_eq!(by_ports("bond0", &[]), None);
     }
 
     #[test]

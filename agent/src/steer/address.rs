@@ -107,13 +107,14 @@ fn dotted(text: &str) -> Option<Vec<u8>> {
     (octets.len() <= 4).then_some(octets)
 }
 
-/// Six hexadecimal numbers with colons or dashes between them, three of four digits with dots, or one of twelve.
+/// Six hexadecimal numbers with colons, dashes or dots between them, three of four digits with dots, or one of twelve.
 pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
     let hex = |text: &str, most: usize| {
         let plain = (1..=most).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
         plain.then(|| u16::from_str_radix(text, 16).ok()).flatten()
     };
-    if text.contains('.') {
+    let dots = text.matches('.').count();
+    if dots == 2 {
         let halves: Vec<u16> =
             text.split('.').map(|half| hex(half, 4).filter(|_| half.len() == 4)).collect::<Option<_>>()?;
         let [a, b, c] = <[u16; 3]>::try_from(halves).ok()?.map(u16::to_be_bytes);
@@ -122,7 +123,7 @@ pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
     if text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return u64::from_str_radix(text, 16).ok()?.to_be_bytes()[2..].try_into().ok();
     }
-    let separator = if text.contains('-') { '-' } else { ':' };
+    let separator = ['-', '.'].into_iter().find(|sign| text.contains(*sign)).unwrap_or(':');
     let bytes: Vec<u8> =
         text.split(separator).map(|byte| hex(byte, 2).map(|byte| byte as u8)).collect::<Option<_>>()?;
     bytes.try_into().ok()
@@ -202,11 +203,28 @@ mod tests {
     }
 
     #[test]
-    fn mac_addresses_have_three_forms() {
-        for text in ["02:00:00:00:0a:01", "2:0:0:0:a:1", "02-00-00-00-0A-01", "0200.0000.0a01"] {
+    fn mac_addresses_have_five_forms() {
+        for text in [
+            "02:00:00:00:0a:01",
+            "2:0:0:0:a:1",
+            "02-00-00-00-0A-01",
+            "2.0.0.0.a.1",
+            "0200.0000.0a01",
+            "020000000a01",
+        ] {
             assert_eq!(mac(text), Some([2, 0, 0, 0, 10, 1]), "{text}");
         }
-        for text in ["", "2:0:0:0:a", "2:0:0:0:a:1:1", "2:0:0:0:a:100", "0200.0000.a01", "g:0:0:0:0:0", "1"] {
+        for text in [
+            "",
+            "2:0:0:0:a",
+            "2:0:0:0:a:1:1",
+            "2:0:0:0:a:100",
+            "0200.0000.a01",
+            "02000000a01",
+            "2.0.0.0.a",
+            "g:0:0:0:0:0",
+            "1",
+        ] {
             assert_eq!(mac(text), None, "{text}");
         }
     }

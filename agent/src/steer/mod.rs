@@ -35,6 +35,7 @@ mod terms;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use error::RuleError;
 pub use explain::Explanation;
@@ -88,12 +89,15 @@ impl RuleSpec {
     }
 }
 
+/// How many rules were compiled.
+static SERIALS: AtomicU64 = AtomicU64::new(0);
+
 /// A rule, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// As it was given.
     pub spec: RuleSpec,
-    /// Which of the rules without a name it is, from its first day to its last; see [`RuleSet::identities`].
+    /// See [`serial`](Self::serial).
     serial: u64,
     /// The alternatives, of which one has to match.
     terms: Vec<Term>,
@@ -101,6 +105,13 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Which rule it is, of all that there ever were in this process: what goes on counting is [known](RuleSet::named_as_in)
+    /// by it.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// The entries that it is compiled to, in the order in which the expression names them.
     #[must_use]
     pub fn terms(&self) -> &[Term] {
@@ -264,7 +275,7 @@ impl RuleSet {
             if entries > MAX_UNITS as usize {
                 return Err(SetError::TooManyAlternatives);
             }
-            rules.push(Rule { spec, serial: rules.len() as u64, terms, tree });
+            rules.push(Rule { spec, serial: SERIALS.fetch_add(1, Ordering::Relaxed), terms, tree });
         }
         let set = Self { rules, default };
         // That they fit is known before anybody relies on them.
@@ -272,62 +283,66 @@ impl RuleSet {
         Ok(set)
     }
 
-    /// Takes rules without a name for those of the same words in another set, which were before: they keep the names
-    /// that were dealt to them, unless somebody gave one of those to another rule, and go on counting. The others get
-    /// the next that are free.
+    /// Takes rules for those that they were in another set, which was before, so that they go on counting: by their
+    /// name; or, of those without one, by their words. The latter keep the names that were dealt to them, unless
+    /// somebody gave one of those to another rule; the others get the next that are free.
     #[must_use]
     pub fn named_as_in(mut self, before: &Self) -> Self {
-        let mut theirs: HashMap<_, VecDeque<&Rule>> = HashMap::new();
-        for rule in before.iter().filter(|rule| rule.spec.dealt) {
-            theirs.entry(rule.spec.words()).or_default().push_back(rule);
-        }
-        let mut found: Vec<Option<&Rule>> = vec![None; self.len()];
-        // Those that have their own name already, before others of the same words.
-        for same in [true, false] {
-            for (found, spec) in found.iter_mut().zip(self.iter().map(|rule| &rule.spec)) {
-                let Some(alike) = theirs.get_mut(&spec.words()).filter(|_| spec.dealt && found.is_none())
-                else {
-                    continue;
-                };
-                let place =
-                    if same { alike.iter().position(|rule| rule.spec.name == spec.name) } else { Some(0) };
-                *found = place.and_then(|place| alike.remove(place));
+        let given = before.iter().filter(|rule| !rule.spec.dealt);
+        let given: HashMap<&str, u64> = given.map(|rule| (&*rule.spec.name, rule.serial)).collect();
+        let were = self.dealt_before(before);
+        let named = self.iter().filter(|rule| !rule.spec.dealt);
+        let mut taken: HashSet<String> = named.map(|rule| rule.spec.name.clone()).collect();
+        let mut nameless = Vec::new();
+        for (rule, was) in self.rules.iter_mut().zip(were) {
+            if !rule.spec.dealt {
+                rule.serial = given.get(&*rule.spec.name).copied().unwrap_or(rule.serial);
+                continue;
             }
-        }
-        let mut taken: HashSet<String> =
-            self.iter().filter(|rule| !rule.spec.dealt).map(|rule| rule.spec.name.clone()).collect();
-        let mut serials = before.iter().map(|rule| rule.serial).max().map_or(0, |last| last + 1)..;
-        let rules = self.rules.iter_mut().zip(found).filter(|(rule, _)| rule.spec.dealt);
-        let mut rules: Vec<_> = rules.collect();
-        for (rule, was) in &mut rules {
-            rule.serial = was.map_or_else(|| serials.next().unwrap_or_default(), |was| was.serial);
-            if let Some(was) = was.filter(|was| !taken.contains(&was.spec.name)) {
-                rule.spec.name.clone_from(&was.spec.name);
-                taken.insert(was.spec.name.clone());
-            } else {
-                *was = None;
+            rule.serial = was.map_or(rule.serial, |was| was.serial);
+            match was.filter(|was| taken.insert(was.spec.name.clone())) {
+                Some(was) => rule.spec.name.clone_from(&was.spec.name),
+                None => nameless.push(rule),
             }
         }
         let mut free = (1_u64..).map(dealt_name);
-        for (rule, _) in rules.into_iter().filter(|(_, was)| was.is_none()) {
-            while taken.contains(&rule.spec.name) {
+        for rule in nameless {
+            while !taken.insert(rule.spec.name.clone()) {
                 rule.spec.name = free.next().unwrap_or_default();
             }
-            taken.insert(rule.spec.name.clone());
         }
         self
     }
 
-    /// What makes each the same rule in another set, so that it goes on counting: its name; or, if that was dealt, which
-    /// rule it [was before](Self::named_as_in).
-    #[must_use]
-    pub fn identities(&self) -> Vec<String> {
-        // No name has a line break in it.
-        let identity = |Rule { spec, serial, .. }: &Rule| match spec.dealt {
-            true => format!("\n{serial}"),
-            false => spec.name.clone(),
-        };
-        self.rules.iter().map(identity).collect()
+    /// What each of the rules without a name was before.
+    fn dealt_before<'a>(&self, before: &'a Self) -> Vec<Option<&'a Rule>> {
+        let mut theirs: HashMap<_, VecDeque<usize>> = HashMap::new();
+        for (place, rule) in before.iter().enumerate().filter(|(_, rule)| rule.spec.dealt) {
+            theirs.entry(rule.spec.words()).or_default().push_back(place);
+        }
+        let mut found: Vec<Option<usize>> = vec![None; self.len()];
+        // Those that have their own name already, before others of the same words.
+        for same in [true, false] {
+            for (found, rule) in found.iter_mut().zip(self.iter()).filter(|(_, rule)| rule.spec.dealt) {
+                let Some(alike) = theirs.get_mut(&rule.spec.words()).filter(|_| found.is_none()) else {
+                    continue;
+                };
+                let its = |place: &usize| before[*place].spec.name == rule.spec.name;
+                let next = if same { alike.iter().position(its) } else { Some(0) };
+                *found = next.and_then(|next| alike.remove(next));
+            }
+        }
+        // Alike ones in their order: of two in a row, the second is never asked.
+        let mut alike: HashMap<_, Vec<usize>> = HashMap::new();
+        for (place, rule) in self.iter().enumerate().filter(|(place, _)| found[*place].is_some()) {
+            alike.entry(rule.spec.words()).or_default().push(place);
+        }
+        for places in alike.into_values() {
+            let mut theirs: Vec<Option<usize>> = places.iter().map(|place| found[*place]).collect();
+            theirs.sort_unstable();
+            places.into_iter().zip(theirs).for_each(|(place, its)| found[place] = its);
+        }
+        found.into_iter().map(|place| place.map(|place| &before[place])).collect()
     }
 
     /// Whether a rule looks for VLAN tags, or behind them, so that it matches otherwise where a NIC takes tags away.

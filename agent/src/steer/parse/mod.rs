@@ -28,7 +28,7 @@ const MAX_DEPTH: usize = 32;
 pub(super) fn parse(expression: &str) -> Result<Meaning, RuleError> {
     let mut parser =
         Parser { expression, tokens: tokens(expression), next: 0, depth: 0, head: None, tags: 0, said: 0 };
-    let meaning = parser.expression()?;
+    let meaning = parser.expression(None)?;
     if let Some(token) = parser.peek() {
         let next =
             if token.text == "mask" { "a net is said with its length, as in net 10.0.0.0/8" } else { WORDS };
@@ -77,8 +77,9 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn expression(&mut self) -> Result<Meaning, RuleError> {
-        let mut meaning = self.item(None)?;
+    /// `outer` stands before the parentheses that it is in.
+    fn expression(&mut self, outer: Option<Head>) -> Result<Meaning, RuleError> {
+        let mut meaning = if self.is_next("(") { self.in_parentheses(outer)? } else { self.primitive(None)? };
         while let Some(Token { text, span }) = self.peek() {
             let Meaning { terms, tree } = meaning;
             meaning = match text {
@@ -123,14 +124,16 @@ impl<'a> Parser<'a> {
                 self.say(&span)?;
                 self.values(head)
             }
-            _ if self.is_next("(") => {
-                let meaning = self.enclosed(Self::expression);
-                // Whatever is within, a value behind it takes up the words before it (`grammar.y`: `paren expr ')'`).
-                self.head = head;
-                meaning
-            }
+            _ if self.is_next("(") => self.in_parentheses(head),
             _ => self.primitive(head),
         }
+    }
+
+    /// Whatever is within, a value behind it takes up the words before it (`grammar.y`: `paren expr ')'`).
+    fn in_parentheses(&mut self, head: Option<Head>) -> Result<Meaning, RuleError> {
+        let meaning = self.enclosed(|parser| parser.expression(head));
+        self.head = head;
+        meaning
     }
 
     /// The value behind a head, or several in parentheses, `(7 or 8)`, each of which stands behind it: what is `id`

@@ -130,25 +130,41 @@ fn rules_without_a_name_keep_the_one_that_was_dealt_to_them() {
 fn a_rule_goes_on_counting_as_what_it_was() {
     let dealt = |name: &str, expression: &str| RuleSpec { dealt: true, ..RuleSpec::steer(name, expression) };
     let set = |specs: Vec<RuleSpec>| RuleSet::compile(specs, DefaultAction::Pass).unwrap();
-    let before = set(vec![dealt("rule1", "arp"), dealt("rule2", "arp"), dealt("rule3", "ip")]);
-    let was = before.identities();
-    let after = |specs: Vec<RuleSpec>| set(specs).named_as_in(&before).identities();
-    // Of alike ones it is the one of that name.
-    let more =
-        vec![dealt("rule4", "arp"), dealt("rule1", "arp"), dealt("rule2", "arp"), dealt("rule3", "ip")];
-    let more = after(more);
-    assert_eq!(more[1..], was);
-    assert!(!was.contains(&more[0]));
-    assert_eq!(after(vec![dealt("rule2", "arp"), dealt("rule1", "ip")]), was[1..]);
-    // Also if its name is given to another one, or it gets one.
-    let given = after(vec![RuleSpec::steer("rule3", "udp"), dealt("rule1", "ip")]);
-    assert_eq!((&given[0][..], &given[1]), ("rule3", &was[2]));
-    assert_eq!(after(vec![RuleSpec::steer("rule3", "ip")]), ["rule3"], "one with a name is known by that");
-    // Whoever comes new is none of those that are gone.
-    let gone = set(vec![dealt("rule1", "udp")]).named_as_in(&before);
-    assert!(!was.contains(&gone.identities()[0]));
-    let many: Vec<RuleSpec> =
-        (0..10_000).map(|port| dealt(&format!("rule{}", port + 1), &format!("port {port}"))).collect();
+    let serials = |set: &RuleSet| set.iter().map(Rule::serial).collect::<Vec<_>>();
+    let before = set(vec![
+        dealt("rule1", "ip"),
+        dealt("rule2", "arp"),
+        dealt("rule3", "arp"),
+        RuleSpec::steer("web", "udp"),
+    ]);
+    let [ip, arp, second, web] = serials(&before)[..] else { panic!("four") };
+    let after = |specs: Vec<RuleSpec>| serials(&set(specs).named_as_in(&before));
+    // One comes at the front, of the same words as two others.
+    let more = after(vec![
+        dealt("rule4", "arp"),
+        dealt("rule1", "ip"),
+        dealt("rule2", "arp"),
+        dealt("rule3", "arp"),
+    ]);
+    assert_eq!(more[1..], [ip, arp, second]);
+    assert!(!serials(&before).contains(&more[0]));
+    // The first of two alike goes by `rule del`.
+    assert_eq!(after(vec![dealt("rule1", "ip"), dealt("rule3", "arp")]), [ip, second]);
+    // In a file that is read again names are but places: both stay in their order.
+    assert_eq!(after(vec![dealt("rule1", "arp"), dealt("rule2", "arp")]), [arp, second]);
+    // A name is given to another one; a rule gets a name; one with a name says something else.
+    let given =
+        after(vec![RuleSpec::steer("rule1", "sctp"), dealt("rule2", "ip"), RuleSpec::steer("web", "tcp")]);
+    assert_eq!(given[1..], [ip, web]);
+    assert!(!serials(&before).contains(&given[0]));
+    assert_ne!(after(vec![RuleSpec::steer("rule2", "arp")]), [arp]);
+    // Whoever comes after a rule went is another one, also if nothing was in force between: an interface is away.
+    let gone = set(Vec::new()).named_as_in(&before);
+    let again = set(vec![dealt("rule1", "ip"), RuleSpec::steer("web", "udp")]).named_as_in(&gone);
+    assert!(serials(&again).iter().all(|serial| !serials(&before).contains(serial)));
+
+    let many =
+        (0..10_000).map(|port| dealt(&dealt_name(port + 1), &format!("port {port}"))).collect::<Vec<_>>();
     let (all, half) = (set(many.clone()), set(many[5000..].to_vec()));
     let names: HashSet<String> = all.named_as_in(&half).iter().map(|rule| rule.spec.name.clone()).collect();
     assert_eq!(names.len(), 10_000);
@@ -177,6 +193,9 @@ fn equal_meanings_compile_to_the_same() {
         (r"ip proto \tcp or \udp", "ip proto 6 or ip proto 17"),
         ("udp port (((7)) or (8))", "udp port 7 or 8"),
         ("port 7 or (tcp) or 8", "port 7 or tcp or port 8"),
+        ("port 7 or ((tcp) or 8) or 9", "port 7 or tcp or port 8 or port 9"),
+        ("port 7 or ((udp port 8 or 9) or 10)", "port 7 or udp port 8 or 9 or port 10"),
+        ("net 10 or ((src 10.0.0.1) or 8)", "net 10 or src 10.0.0.1 or net 8"),
         ("udp port 7 or (port 8) or 9", "udp port 7 or port 8 or udp port 9"),
         ("host 10.0.0.1 or (port 7) or 10.0.0.2", "host 10.0.0.1 or port 7 or host 10.0.0.2"),
         ("vlan (5) and vlan ((7))", "vlan 5 and vlan 7"),
@@ -280,6 +299,8 @@ fn what_is_wrong_is_said_at_its_place() {
         ("udp\u{a0}port 7", "udp\u{a0}port", "expected a word that rules know"),
         ("(udp port 7) or 8", "8", "expected a word that rules know"),
         ("tcp or (port 8) or 9", "9", "expected a word that rules know"),
+        ("port 7 or (tcp or 8)", "8", "expected a word that rules know"),
+        ("(port 7 or 8) or 9", "9", "expected a word that rules know"),
         ("vlan (5 or 6)", "or", "expected `)`"),
         ("vlan (port 7)", "(", "expected `and`"),
         ("7", "7", "expected a word that rules know"),
