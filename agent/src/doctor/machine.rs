@@ -30,7 +30,7 @@ const FOR_FLAGS: [(&str, CapabilitySet, &str); 2] = [
     (
         "CAP_PERFMON",
         CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN),
-        "let the program log: --log-program",
+        "let the program log: --log-program; before Linux 6.17, load it at all",
     ),
 ];
 

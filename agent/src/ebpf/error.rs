@@ -68,10 +68,10 @@ fn missing(options: LoadOptions) -> Vec<&'static str> {
     if !has(CapabilitySet::NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
     }
-    // aya-log moves pointers by what is only known at run time. Before 6.8 (ab125ed3ec1c) the verifier takes a number
-    // on the stack for a pointer that must not be overwritten by half; before 5.18, a packet's length takes a
-    // subtraction of pointers.
-    let old = KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(6, 8, 0));
+    // aya-log moves pointers by what is only known at run time. Without CAP_PERFMON the verifier also goes where a
+    // mispredicted branch would lead, into the log's code, which is dead; since 6.17 it puts a barrier before what it
+    // cannot prove there, and refuses it before that (seen: 6.12 does, 6.18 does not).
+    let old = KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(6, 17, 0));
     if (options.log || old) && !has(PERFMON) {
         missing.push("CAP_PERFMON");
     }
