@@ -6,7 +6,7 @@
 use std::mem;
 use std::ops::ControlFlow;
 
-use frame_pool::{FrameAddr, Ledger, Lent};
+use frame_pool::{Ledger, Lent};
 
 use crate::descriptor::Descriptor;
 use crate::handler::Verdict;
@@ -43,71 +43,78 @@ impl<'a> Arrivals<'a> {
         Arrivals { ledger, assembly, packets, before, taken: 0 }
     }
 
-    /// Goes through descriptors in order, each with what `note` wants to know of it once it is a packet; of one that
-    /// is dropped at once nothing need be noted.
+    /// Goes through a ring's entries in order, each with what it says, and what `note` wants to know of it once it is
+    /// a packet; of one that is dropped at once nothing need be noted.
     #[inline]
-    pub fn settle<T, B: FrameBytes>(
+    pub fn settle<D, B: FrameBytes>(
         &mut self,
-        descriptors: impl ExactSizeIterator<Item = (Descriptor, T)>,
-        note: impl Fn(&B, &Packet, T),
+        mut entries: &[D],
+        describe: impl Fn(&D) -> Descriptor,
+        note: impl Fn(&B, &Packet, &D),
         bytes: &mut B,
         sink: &mut impl PacketSink,
     ) {
-        let mut descriptors = descriptors.map(|(descriptor, rest)| (descriptor.addr(), (descriptor, rest)));
-        let layout = self.ledger.layout();
         if self.packets.is_empty() && !self.assembly.headless {
-            let before = descriptors.len();
+            let layout = self.ledger.layout();
+            let before = entries.len();
             let mut given_back = None;
-            let offered =
-                self.ledger.settle_run(Lent::Fill, &mut descriptors, |(descriptor, rest), frame| {
-                    given_back = if descriptor.is_plain(layout) {
-                        let mut packet = Packet::plain(frame, layout, descriptor);
-                        let verdict = sink.decide(&mut packet, bytes);
-                        if verdict != Some(Verdict::Drop) {
-                            note(bytes, &packet, rest);
+            let addr_of = |entry: &D| describe(entry).addr();
+            let settled = self.ledger.settle_run(Lent::Fill, &mut entries, addr_of, |entry, frame| {
+                let descriptor = describe(entry);
+                if descriptor.is_plain(layout) {
+                    let mut packet = Packet::plain(frame, layout, descriptor);
+                    match sink.decide(&mut packet, bytes) {
+                        Some(Verdict::Drop) => {
+                            sink.take(packet, Verdict::Drop);
+                            return ControlFlow::Continue(());
                         }
-                        match verdict {
-                            Some(verdict) => {
-                                sink.take(packet, verdict);
-                                None
-                            }
-                            None => Some(packet),
+                        Some(Verdict::Transmit) => {
+                            note(bytes, &packet, entry);
+                            sink.take(packet, Verdict::Transmit);
+                            return ControlFlow::Continue(());
                         }
-                    } else {
-                        let packet = Packet::received(frame, layout, descriptor);
-                        note(bytes, &packet, rest);
-                        Some(packet)
-                    };
-                    if given_back.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                });
-            self.taken += before - descriptors.len();
+                        None => {
+                            note(bytes, &packet, entry);
+                            given_back = Some(packet);
+                        }
+                    }
+                } else {
+                    let packet = Packet::received(frame, layout, descriptor);
+                    note(bytes, &packet, entry);
+                    given_back = Some(packet);
+                }
+                ControlFlow::Break(())
+            });
+            self.taken += before - entries.len();
             if let Some(packet) = given_back {
                 self.taken -= 1;
                 self.packets.push(packet);
             }
-            if let Err(((descriptor, _), _)) = offered {
+            if let Err((refused, _)) = settled {
                 self.taken -= 1;
-                self.refused(descriptor);
+                self.refused(describe(refused));
             }
         }
-        if descriptors.len() > 0 {
-            self.keep(&mut descriptors, &note, bytes);
+        if !entries.is_empty() {
+            self.keep(entries, &describe, &note, bytes);
         }
     }
 
     /// All that is left goes into the vector.
     #[inline(never)]
-    fn keep<T, B>(
+    fn keep<D, B>(
         &mut self,
-        descriptors: &mut impl ExactSizeIterator<Item = (FrameAddr, (Descriptor, T))>,
-        note: &impl Fn(&B, &Packet, T),
+        mut entries: &[D],
+        describe: &impl Fn(&D) -> Descriptor,
+        note: &impl Fn(&B, &Packet, &D),
         bytes: &B,
     ) {
         let layout = self.ledger.layout();
-        while let Err(((descriptor, _), _)) =
-            self.ledger.settle_run(Lent::Fill, descriptors, |(descriptor, rest), frame| {
-                let mut packet = Packet::received(frame, layout, descriptor);
-                note(bytes, &packet, rest);
+        let addr_of = |entry: &D| describe(entry).addr();
+        while let Err((refused, _)) =
+            self.ledger.settle_run(Lent::Fill, &mut entries, addr_of, |entry, frame| {
+                let mut packet = Packet::received(frame, layout, describe(entry));
+                note(bytes, &packet, entry);
                 if mem::take(&mut self.assembly.headless) {
                     packet.tear();
                 }
@@ -115,7 +122,7 @@ impl<'a> Arrivals<'a> {
                 ControlFlow::Continue(())
             })
         {
-            self.refused(descriptor);
+            self.refused(describe(refused));
         }
     }
 
@@ -143,7 +150,7 @@ impl<'a> Arrivals<'a> {
 mod tests {
     use std::cell::RefCell;
 
-    use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
+    use frame_pool::{FrameAddr, FrameLayout, FramePool, PoolConfig, UmemProvider};
 
     use super::*;
     use crate::right::Right;
@@ -212,12 +219,11 @@ mod tests {
 
         fn arrive(&mut self, descriptors: &[Descriptor]) -> usize {
             let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, &mut self.packets);
-            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, descriptor.len()));
-            let note = |_: &NoBytes, packet: &Packet, len| {
-                assert_eq!(packet.len(), len);
-                self.noted.borrow_mut().push(len);
+            let note = |_: &NoBytes, packet: &Packet, descriptor: &Descriptor| {
+                assert_eq!(packet.len(), descriptor.len());
+                self.noted.borrow_mut().push(descriptor.len());
             };
-            arrivals.settle(descriptors, note, &mut NoBytes, &mut self.sink);
+            arrivals.settle(descriptors, |descriptor| *descriptor, note, &mut NoBytes, &mut self.sink);
             arrivals.count()
         }
 
@@ -239,7 +245,7 @@ mod tests {
 
     #[test]
     fn all_is_kept_from_the_first_one_on_that_nobody_takes() {
-        for (odd_len, more) in [(100, false), (0, false), (1, true)] {
+        for (odd_len, more) in [(100, false), (1, true)] {
             let mut queue = Queue::new(100);
             let parts = [(1, false), (2, false), (odd_len, more), (3, false), (4, false)];
             let descriptors = parts.map(|(len, more)| queue.lend(len, more));

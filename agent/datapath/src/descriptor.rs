@@ -61,11 +61,11 @@ impl Descriptor {
         self.described & MORE != 0
     }
 
-    /// Whether it tells of a packet in one frame, which is not empty and does not go beyond the frame's end.
+    /// Whether it tells of a packet in one frame, which ends before the frame does.
     #[inline]
     pub(crate) fn is_plain(self, layout: FrameLayout) -> bool {
-        // One comparison: no bytes at all are as many as can be after taking one off, and so is more to come.
-        self.described.wrapping_sub(1) <= layout.behind(self.addr())
+        // One comparison: more to come is more than any frame has.
+        !self.described.overflowing_add(layout.before_end(self.addr())).1
     }
 }
 
@@ -78,13 +78,16 @@ mod tests {
         let layout = FrameLayout::new(2048, 4).unwrap();
         for (addr, len, more, plain) in [
             (256, 60, false, true),
-            (2048 + 256, 1792, false, true),
+            (2048 + 256, 1791, false, true),
+            // Up to the frame's last byte: what is rare may take the longer way.
+            (2048 + 256, 1792, false, false),
             (2048 + 256, 1793, false, false),
-            (256, 0, false, false),
+            (256, 0, false, true),
             (256, 60, true, false),
-            (0, 2048, false, true),
-            (0, 0, false, false),
-            (2047, 1, false, true),
+            (0, 2047, false, true),
+            (0, 2048, false, false),
+            (0, 0, false, true),
+            (2047, 1, false, false),
             (2047, 2, false, false),
             (0, u32::MAX, false, false),
             (0, 0, true, false),

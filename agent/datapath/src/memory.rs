@@ -32,8 +32,8 @@ impl FrameBytes for Memory {
 
     #[inline]
     fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
-        let bytes = self.bytes.get_mut(packet.addr(self.layout).0 as usize..);
-        match bytes.and_then(|bytes| bytes.get_mut(..packet.len() as usize)) {
+        let start = packet.addr(self.layout).0 as usize;
+        match self.bytes.get_mut(start..start + packet.len() as usize) {
             Some(bytes) => change(bytes),
             None => change_nothing(change),
         }
@@ -166,8 +166,7 @@ impl QueuePort for MemoryPort {
         let count = max.min(self.rx.waiting() as usize);
         let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
         for descriptors in self.rx.take_slices(count) {
-            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, ()));
-            arrivals.settle(descriptors, |_, _, ()| {}, &mut self.memory, sink);
+            arrivals.settle(descriptors, |descriptor| *descriptor, |_, _, _| {}, &mut self.memory, sink);
         }
         let received = arrivals.count();
         self.rx.release();
@@ -195,7 +194,7 @@ impl QueuePort for MemoryPort {
         let before = rights.len();
         let count = (rights.capacity() - before).min(self.completion.waiting() as usize);
         for addrs in self.completion.take_slices(count) {
-            R::settle_all(&mut self.ledger, addrs.iter().copied().map(FrameAddr), rights);
+            R::settle_all(&mut self.ledger, addrs, |addr| FrameAddr(*addr), rights);
         }
         self.completion.release();
         rights.len() - before

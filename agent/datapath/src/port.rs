@@ -130,7 +130,7 @@ pub trait FrameBytes {
 
 /// Takes packets as they come off an RX ring.
 pub trait PacketSink {
-    /// What is to become of a packet in one frame, which is not empty; `None` if it must be seen together with what
+    /// What is to become of a packet in one frame; `None` if it must be seen together with what
     /// comes behind it, and is not to be [taken](Self::take) now.
     fn decide(&mut self, packet: &mut Packet, bytes: &mut impl FrameBytes) -> Option<Verdict>;
 

@@ -1,11 +1,6 @@
 //! [`Right`]: how a frame that is to be sent is held.
 
-use std::mem;
-use std::ops::ControlFlow;
-
 use frame_pool::{Frame, FrameAddr, FrameId, FramePool, FrameRef, Ledger, Lent, PoolTag, Recycler, Settled};
-
-use crate::vec::push;
 
 mod sealed {
     pub trait Sealed {}
@@ -30,10 +25,11 @@ pub trait Right: sealed::Sealed + Sized {
         each: impl FnMut(T, FrameId),
     );
 
-    /// Exchanges addresses of the completion ring for the rights; the ledger counts those that it refuses.
-    fn settle_all(
+    /// Exchanges the completion ring's entries for the rights; the ledger counts those that it refuses.
+    fn settle_all<D>(
         ledger: &mut Ledger,
-        addrs: impl ExactSizeIterator<Item = FrameAddr>,
+        entries: &[D],
+        addr_of: impl Fn(&D) -> FrameAddr,
         rights: &mut Vec<Self>,
     );
 
@@ -65,19 +61,18 @@ impl Right for Frame {
     }
 
     #[inline]
-    fn settle_all(
+    fn settle_all<D>(
         ledger: &mut Ledger,
-        addrs: impl ExactSizeIterator<Item = FrameAddr>,
+        entries: &[D],
+        addr_of: impl Fn(&D) -> FrameAddr,
         rights: &mut Vec<Self>,
     ) {
-        let mut addrs = addrs.map(|addr| (addr, ()));
-        let mut settled = mem::take(rights);
-        let mut keep = |(), frame| {
-            push(&mut settled, frame);
-            ControlFlow::Continue(())
-        };
-        while ledger.settle_run(Lent::Tx, &mut addrs, &mut keep).is_err() {}
-        *rights = settled;
+        let (mut rest, mut before) = (entries, rights.len());
+        while ledger.settle_bulk(Lent::Tx, rest, &addr_of, rights).is_err() {
+            // Behind the one that was refused.
+            rest = &rest[rights.len() - before + 1..];
+            before = rights.len();
+        }
     }
 
     #[inline]
@@ -116,13 +111,14 @@ impl Right for FrameRef {
     }
 
     #[inline]
-    fn settle_all(
+    fn settle_all<D>(
         ledger: &mut Ledger,
-        addrs: impl ExactSizeIterator<Item = FrameAddr>,
+        entries: &[D],
+        addr_of: impl Fn(&D) -> FrameAddr,
         rights: &mut Vec<Self>,
     ) {
-        for addr in addrs {
-            match ledger.settle_any(Lent::Tx, addr) {
+        for entry in entries {
+            match ledger.settle_any(Lent::Tx, addr_of(entry)) {
                 Ok(Settled::Shared(reference)) => rights.push(reference),
                 // Who lends references lends nothing else; it stays lent.
                 Ok(Settled::Sole(frame)) => {

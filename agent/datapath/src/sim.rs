@@ -140,8 +140,7 @@ impl QueuePort for SimPort {
         let count = max.min(self.rx.waiting() as usize);
         let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
         for descriptors in self.rx.take_slices(count) {
-            let descriptors = descriptors.iter().map(|descriptor| (*descriptor, ()));
-            arrivals.settle(descriptors, |_, _, ()| {}, &mut self.umem, sink);
+            arrivals.settle(descriptors, |descriptor| *descriptor, |_, _, _| {}, &mut self.umem, sink);
         }
         let received = arrivals.count();
         self.rx.release();
@@ -170,7 +169,7 @@ impl QueuePort for SimPort {
         let before = rights.len();
         let count = (rights.capacity() - before).min(self.completion.waiting() as usize);
         for addrs in self.completion.take_slices(count) {
-            R::settle_all(&mut self.ledger, addrs.iter().copied().map(FrameAddr), rights);
+            R::settle_all(&mut self.ledger, addrs, |addr| FrameAddr(*addr), rights);
         }
         self.completion.release();
         rights.len() - before

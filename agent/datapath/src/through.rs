@@ -24,6 +24,8 @@ struct Hands<'a, H, O: Observer> {
     bytes_home: u64,
     sent: Vec<Packet<O::Sent>>,
     bytes_sent: u64,
+    /// Packets that were to be sent and have no bytes, which no kernel takes.
+    empty: u64,
 }
 
 impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
@@ -37,6 +39,10 @@ impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
         let len = u64::from(packet.len());
         let home = match verdict {
             Verdict::Drop => packet,
+            Verdict::Transmit if len == 0 => {
+                self.empty += 1;
+                packet
+            }
             Verdict::Transmit => match O::overlook(packet) {
                 Ok(packet) => {
                     self.bytes_sent += len;
@@ -68,11 +74,13 @@ impl<P: QueuePort> Side<P> {
             bytes_home: 0,
             sent: mem::take(&mut out.backlog),
             bytes_sent: 0,
+            empty: 0,
         };
         let count = self.port.receive(&mut self.received, self.batch, &mut hands);
-        let Hands { home, bytes_home, sent, bytes_sent, .. } = hands;
+        let Hands { home, bytes_home, sent, bytes_sent, empty, .. } = hands;
         self.traffic.rx_bytes += bytes_home + bytes_sent;
-        self.traffic.handler_dropped += home.len() as u64;
+        self.traffic.handler_dropped += home.len() as u64 - empty;
+        out.invalid += empty;
         self.rx_frames += count as u64;
         out.passes(bytes_sent);
         self.done = home;

@@ -60,21 +60,20 @@ pub struct Frame(
 );
 
 impl Frame {
+    /// The lowest bit of the tag.
+    const TAG: NonZeroU64 = NonZeroU64::new(1 << 32).expect("it is not 0");
+
     /// A frame of the pool, or of the provider, with this tag. Callers must hold the right that this makes.
     #[inline]
     pub(crate) fn of(id: FrameId, home: PoolTag) -> Self {
-        let tag = NonZeroU64::new(u64::from(home.number()) << 32).expect("a tag is not zero");
-        Self(tag | u64::from(id.0))
+        Self::of_index(u64::from(id.0), home)
     }
 
-    /// The frame with this index, of the pool whose tag has this number; `None` if both are 0. Callers must
-    /// hold the right that this makes, and the index must be one.
+    /// The same, by the index of its chunk, which must be one.
     #[inline]
-    pub(crate) const fn of_number(index: u64, tag: u32) -> Option<Self> {
-        match NonZeroU64::new((tag as u64) << 32 | index) {
-            Some(bits) => Some(Self(bits)),
-            None => None,
-        }
+    pub(crate) fn of_index(index: u64, home: PoolTag) -> Self {
+        // A shift, but one that stays other than 0 without being looked at.
+        Self(NonZeroU64::from(home.0).saturating_mul(Self::TAG) | index)
     }
 
     /// The frame's name.

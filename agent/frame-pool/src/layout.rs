@@ -92,10 +92,11 @@ impl FrameLayout {
         if index < self.chunk_count as u64 { Some(FrameId(index as u32)) } else { None }
     }
 
-    /// How many bytes there are from `addr` to the end of its frame, less one.
+    /// The negative of how many bytes there are from `addr` to the end of its frame. To add as many as that, or more,
+    /// overflows.
     #[inline]
-    pub const fn behind(self, addr: FrameAddr) -> u64 {
-        !addr.0 & (self.chunk_size() as u64 - 1)
+    pub const fn before_end(self, addr: FrameAddr) -> u64 {
+        addr.0 | !(self.chunk_size() as u64 - 1)
     }
 
     /// How far into its frame `addr` points, in bytes.

@@ -5,7 +5,7 @@
 //! that gives it back. An error of kernel or driver is so a number in a counter, not a frame with two
 //! owners.
 
-use std::{error, fmt, ops::ControlFlow};
+use std::{error, fmt, mem, ops::ControlFlow};
 
 use crate::{Frame, FrameAddr, FrameId, FrameLayout, FrameRef, PoolTag};
 
@@ -83,23 +83,22 @@ impl RefusedCounts {
 /// One frame's entry: the tag of its pool, which is below 2^28, and above it what it is lent for, and whether as
 /// one of several references; 0 if it is not lent.
 ///
-/// Whoever expects a frame back takes what it should have been lent for off, and if nothing but a tag is left
-/// over, that was it.
+/// Most are lent to the fill ring: there the entry is the tag and nothing else, and all others are not positive.
+/// So the packet path asks with one comparison whether a frame that was received may be believed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Entry(u32);
 
 impl Entry {
     const NOT_LENT: Self = Self(0);
-    const PLACE: u32 = 29;
-    const TAG: u32 = (1 << Self::PLACE) - 1;
-    const QUARANTINED: u32 = 3 << Self::PLACE;
-    const SHARED: u32 = 1 << 31;
+    const TAG: u32 = (1 << 29) - 1;
+    const QUARANTINED: u32 = 1 << 31 | 1 << 30;
+    const SHARED: u32 = 1 << 29;
 
     #[inline]
     const fn place(lent: Lent) -> u32 {
         match lent {
-            Lent::Fill => 1 << Self::PLACE,
-            Lent::Tx => 2 << Self::PLACE,
+            Lent::Fill => 0,
+            Lent::Tx => 1 << 31,
         }
     }
 
@@ -108,19 +107,35 @@ impl Entry {
         Self(tag | Self::place(lent))
     }
 
+    /// Which ring it is lent to, if to any.
+    const fn ring(self) -> Lent {
+        if self.0 & Self::place(Lent::Tx) == 0 { Lent::Fill } else { Lent::Tx }
+    }
+
+    const fn is_quarantined(self) -> bool {
+        self.0 & Self::QUARANTINED == Self::QUARANTINED
+    }
+
+    const fn quarantined(self) -> Self {
+        Self(self.0 | Self::QUARANTINED)
+    }
+
     /// The pool of a frame that is lent for `lent` by its sole holder.
     #[inline]
     const fn tag_if_sole(self, lent: Lent) -> Option<PoolTag> {
-        let tag = self.0 ^ Self::place(lent);
-        if tag <= Self::TAG { PoolTag::from_number(tag) } else { None }
+        let number = self.0 ^ Self::place(lent);
+        let is_sole = match lent {
+            Lent::Fill => number as i32 > 0,
+            // One comparison: neither 0 nor more than a tag.
+            Lent::Tx => number.wrapping_sub(1) < Self::TAG,
+        };
+        if is_sole { PoolTag::from_number(number) } else { None }
     }
 
     /// The right to the frame with this index, if its sole holder lent it for `lent`.
     #[inline]
-    const fn frame_if_sole(self, lent: Lent, index: u64) -> Option<Frame> {
-        let tag = self.0 ^ Self::place(lent);
-        // One comparison: neither 0 nor more than a tag.
-        if tag.wrapping_sub(1) < Self::TAG { Frame::of_number(index, tag) } else { None }
+    fn frame_if_sole(self, lent: Lent, index: u64) -> Option<Frame> {
+        self.tag_if_sole(lent).map(|tag| Frame::of_index(index, tag))
     }
 
     /// The pool of a frame that is lent for `lent` as one of several references.
@@ -131,7 +146,7 @@ impl Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0 & Self::TAG, self.0 >> Self::PLACE)
+        write!(f, "{}:{}", self.0 & Self::TAG, self.0 & !Self::TAG)
     }
 }
 
@@ -208,43 +223,90 @@ impl Ledger {
         Err(self.refuse_addr(lent, addr))
     }
 
-    /// [`settle`](Self::settle) for addresses in order, each with what else its descriptor says, until one is
-    /// refused, or `each` has enough.
+    /// [`settle`](Self::settle) for what a ring gave back, in order, until one is refused, or `each` has enough. Takes
+    /// what it went through off `given_back`.
     ///
     /// Should `each` panic, what it was given is its own, and only [`reclaim_all`](Self::reclaim_all) counts
     /// right again what is still lent.
     ///
     /// # Errors
     ///
-    /// What came with the one that was refused, and why; the rest is still in the iterator.
+    /// The one that was refused, and why.
     #[inline]
-    pub fn settle_run<T>(
+    pub fn settle_run<'d, D>(
         &mut self,
         lent: Lent,
-        descriptors: &mut impl ExactSizeIterator<Item = (FrameAddr, T)>,
-        mut each: impl FnMut(T, Frame) -> ControlFlow<()>,
-    ) -> Result<(), (T, Refused)> {
+        given_back: &mut &'d [D],
+        addr_of: impl Fn(&D) -> FrameAddr,
+        mut each: impl FnMut(&'d D, Frame) -> ControlFlow<()>,
+    ) -> Result<(), (&'d D, Refused)> {
         let layout = self.layout;
-        let entries = &mut self.entries[..];
-        let before = descriptors.len();
-        let mut odd = None;
-        for (addr, rest) in &mut *descriptors {
-            let index = layout.index_of(addr);
-            if let Some(entry) = usize::try_from(index).ok().and_then(|index| entries.get_mut(index))
+        let table = &mut self.entries[..];
+        let before = given_back.len();
+        let mut left = given_back.iter();
+        let mut refused = None;
+        for one in left.by_ref() {
+            let index = layout.index_of(addr_of(one));
+            if let Some(entry) = usize::try_from(index).ok().and_then(|index| table.get_mut(index))
                 && let Some(frame) = entry.frame_if_sole(lent, index)
             {
                 *entry = Entry::NOT_LENT;
-                if each(rest, frame).is_break() {
+                if each(one, frame).is_break() {
                     break;
                 }
             } else {
-                odd = Some((addr, rest));
+                refused = Some(one);
                 break;
             }
         }
-        let settled = before - descriptors.len() - usize::from(odd.is_some());
+        *given_back = left.as_slice();
+        let settled = before - given_back.len() - usize::from(refused.is_some());
         self.lent[lent as usize] -= settled as u32;
-        odd.map_or(Ok(()), |(addr, rest)| Err((rest, self.refuse_addr(lent, addr))))
+        refused.map_or(Ok(()), |one| Err((one, self.refuse_addr(lent, addr_of(one)))))
+    }
+
+    /// [`settle`](Self::settle) for what a ring gave back, in order, as far as `frames` has spare capacity, or until
+    /// one is refused: the one behind as many as came into `frames`.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused. It is counted, and done with.
+    #[inline]
+    pub fn settle_bulk<D>(
+        &mut self,
+        lent: Lent,
+        given_back: &[D],
+        addr_of: impl Fn(&D) -> FrameAddr,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(), Refused> {
+        let (layout, before) = (self.layout, frames.len());
+        let table = &mut self.entries[..];
+        // One that nothing else points to, so that its length stays in a register.
+        let mut settled = mem::take(frames);
+        let room = settled.capacity() - before;
+        let mut settle = |one: &D| {
+            let index = layout.index_of(addr_of(one));
+            let entry = usize::try_from(index).ok().and_then(|index| table.get_mut(index));
+            let frame = entry.and_then(|entry| {
+                let frame = entry.frame_if_sole(lent, index)?;
+                *entry = Entry::NOT_LENT;
+                Some(frame)
+            });
+            match frame {
+                Some(frame) if settled.len() < settled.capacity() => {
+                    settled.push(frame);
+                    true
+                }
+                _ => false,
+            }
+        };
+        // Four at a time: the end of the slice is looked for less often.
+        let (fours, rest) = given_back[..given_back.len().min(room)].as_chunks::<4>();
+        let all = fours.iter().all(|[a, b, c, d]| settle(a) && settle(b) && settle(c) && settle(d))
+            && rest.iter().all(settle);
+        self.lent[lent as usize] -= (settled.len() - before) as u32;
+        *frames = settled;
+        if all { Ok(()) } else { Err(self.refuse_addr(lent, addr_of(&given_back[frames.len() - before]))) }
     }
 
     /// [`lend`](Self::lend) for frames in order, each with what is to be done with its name.
@@ -274,6 +336,9 @@ impl Ledger {
         slots: &mut [S],
         mut each: impl FnMut(&mut S, FrameId),
     ) {
+        if slots.is_empty() {
+            return;
+        }
         let first = frames.len().saturating_sub(slots.len());
         let tail = &frames[first..];
         let entries = &mut self.entries[..];
@@ -337,24 +402,20 @@ impl Ledger {
     fn refuse(&mut self, id: FrameId) -> Refused {
         let entry = &mut self.entries[id.index()];
         let counts = &mut self.refused;
-        match entry.0 & Entry::QUARANTINED {
-            0 => {
-                counts.not_lent += 1;
-                Refused::NotLent
-            }
-            Entry::QUARANTINED => {
-                counts.quarantined += 1;
-                Refused::Quarantined
-            }
-            place => {
-                let lent = if place == Entry::place(Lent::Fill) { Lent::Fill } else { Lent::Tx };
-                self.lent[lent as usize] -= 1;
-                entry.0 |= Entry::QUARANTINED;
-                self.quarantined[lent as usize] += 1;
-                counts.wrong_ring += 1;
-                Refused::WrongRing
-            }
+        if *entry == Entry::NOT_LENT {
+            counts.not_lent += 1;
+            return Refused::NotLent;
         }
+        if entry.is_quarantined() {
+            counts.quarantined += 1;
+            return Refused::Quarantined;
+        }
+        let lent = entry.ring();
+        self.lent[lent as usize] -= 1;
+        *entry = entry.quarantined();
+        self.quarantined[lent as usize] += 1;
+        counts.wrong_ring += 1;
+        Refused::WrongRing
     }
 
     /// How the UMEM is cut into frames.
@@ -456,6 +517,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bulk_ends_behind_what_is_refused_and_with_the_room() {
+        let (layout, mut pool, a, b) = two_frames();
+        let mut ledger = Ledger::new(layout);
+        let rest = [pool.alloc().unwrap(), pool.alloc().unwrap()];
+        let addrs =
+            [a, b].into_iter().chain(rest).map(|frame| layout.addr_of(ledger.lend(frame, Lent::Tx)).0);
+        let addrs: Vec<u64> = addrs.collect();
+        let given_back = [addrs[0], addrs[1], addrs[0], addrs[2], addrs[3]];
+        let mut settle = |given_back: &[u64], frames: &mut Vec<Frame>| {
+            let settled = ledger.settle_bulk(Lent::Tx, given_back, |addr| FrameAddr(*addr), frames);
+            (settled, frames.len(), ledger.lent(Lent::Tx))
+        };
+        let mut frames = Vec::with_capacity(3);
+        assert_eq!(settle(&given_back, &mut frames), (Err(Refused::NotLent), 2, 2));
+        assert_eq!(settle(&given_back[3..], &mut frames), (Ok(()), 3, 1));
+        let ids: Vec<_> = frames.iter().map(|frame| layout.addr_of(frame.id()).0).collect();
+        assert_eq!((ids, ledger.refused().not_lent), (addrs[..3].to_vec(), 1));
+    }
+
+    #[test]
     fn a_frame_on_the_wrong_ring_is_never_used_again() {
         let (layout, _pool, a, b) = two_frames();
         let mut ledger = Ledger::new(layout);
@@ -474,9 +555,14 @@ mod tests {
     fn what_is_still_lent_after_a_panic_is_counted_anew() {
         let (layout, _pool, a, b) = two_frames();
         let mut ledger = Ledger::new(layout);
-        let addrs = [a, b].map(|frame| (layout.addr_of(ledger.lend(frame, Lent::Fill)), ()));
+        let addrs = [a, b].map(|frame| layout.addr_of(ledger.lend(frame, Lent::Fill)));
         let run = std::panic::AssertUnwindSafe(|| {
-            ledger.settle_run(Lent::Fill, &mut addrs.into_iter(), |(), _frame| panic!("as a handler may"))
+            ledger.settle_run(
+                Lent::Fill,
+                &mut &addrs[..],
+                |addr| *addr,
+                |_, _frame| panic!("as a handler may"),
+            )
         });
         assert!(std::panic::catch_unwind(run).is_err());
         let mut home = 0;

@@ -126,18 +126,22 @@ impl FramePool {
     /// the cache lies last, so that `Vec::pop` gives it first.
     pub fn alloc_bulk(&mut self, frames: &mut Vec<Frame>, n: usize) -> usize {
         let wanted = n.min(frames.capacity() - frames.len());
-        let mut got = 0;
-        loop {
-            let fast = self.cache.pop_into(frames, wanted - got);
-            self.alloc.fast += fast as u64;
-            got += fast;
-            if got == wanted {
-                return got;
-            }
-            let Some(frame) = self.alloc_slow() else { return got };
+        let got = self.cache.pop_into(frames, wanted);
+        self.alloc.fast += got as u64;
+        if got == wanted { got } else { self.alloc_bulk_slow(frames, wanted, got) }
+    }
+
+    /// The cache had only so many of the frames that are wanted.
+    #[cold]
+    fn alloc_bulk_slow(&mut self, frames: &mut Vec<Frame>, wanted: usize, mut got: usize) -> usize {
+        while got < wanted {
+            let Some(frame) = self.alloc_slow() else { break };
             frames.push(frame);
-            got += 1;
+            let fast = self.cache.pop_into(frames, wanted - got - 1);
+            self.alloc.fast += fast as u64;
+            got += 1 + fast;
         }
+        got
     }
 
     /// `page_pool_recycle_direct()`: into the cache; from a full cache on to the ring.

@@ -164,14 +164,15 @@ impl QueuePort for XskPort {
         // used for a frame until the ledger has settled it below.
         let count = unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
         let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
-        let descriptors = self.scratch[..count].iter().map(|desc| {
+        let describe = |desc: &FrameDesc| {
             let (addr, len) = (FrameAddr(desc.addr() as u64), desc.lengths().data() as u32);
-            (Descriptor::new(addr, len, desc.has_more_frames()), desc)
-        });
+            Descriptor::new(addr, len, desc.has_more_frames())
+        };
         let mut umem = &*self.frames.0;
         let known = umem.descriptors();
         // INVARIANT: the ledger found the address in this packet's frame.
-        arrivals.settle(descriptors, |_, packet, desc| known.set(packet, desc), &mut umem, sink);
+        let note = |_: &_, packet: &Packet, desc: &_| known.set(packet, desc);
+        arrivals.settle(&self.scratch[..count], describe, note, &mut umem, sink);
         arrivals.count()
     }
 
@@ -202,8 +203,7 @@ impl QueuePort for XskPort {
         // SAFETY: as in `receive`.
         let count = unsafe { rings.completion.consume(&mut self.scratch[..room]) };
         let before = rights.len();
-        let addrs = self.scratch[..count].iter().map(|descriptor| FrameAddr(descriptor.addr() as u64));
-        R::settle_all(&mut self.ledger, addrs, rights);
+        R::settle_all(&mut self.ledger, &self.scratch[..count], |desc| FrameAddr(desc.addr() as u64), rights);
         rights.len() - before
     }
 

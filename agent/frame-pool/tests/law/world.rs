@@ -409,9 +409,10 @@ impl World {
                 if let Some((id, lent)) = choose(&mut self.lent, which) {
                     let FrameAddr(start) = pool.layout().addr_of(id);
                     let addr = FrameAddr(start + u64::from(offset % 4096));
-                    let frame = ledger.settle(lent, addr).unwrap();
+                    frames.reserve(1);
+                    ledger.settle_bulk(lent, &[addr], |addr| *addr, frames).unwrap();
+                    let frame = frames.last().unwrap();
                     assert_eq!((frame.id(), frame.home()), (id, pool.tag()));
-                    frames.push(frame);
                     assert_eq!(ledger.settle(lent, addr), Err(Refused::NotLent));
                     self.refused_settles += 1;
                 }
