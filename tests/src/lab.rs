@@ -1,5 +1,7 @@
 //! [`Lab`]: two namespaces and the cables between them. The README has the drawing.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
 use crate::{
     agent::AgentCommand,
     command::ip_batch,
@@ -110,6 +112,16 @@ impl Lab {
     /// All pairs.
     pub fn pairs(&self) -> &[VethPair] {
         &self.pairs
+    }
+
+    /// A TCP connection from the far end to a listener at this address of the near one.
+    ///
+    /// The client, and the listener with the server's end.
+    pub fn connection(&self, address: SocketAddr) -> (TcpStream, (TcpListener, TcpStream)) {
+        let listener = self.near.run(|| TcpListener::bind(address)).expect("a free port");
+        let client = self.far.run(|| TcpStream::connect(address)).expect("a handshake");
+        let (server, _) = listener.accept().expect("a connection");
+        (client, (listener, server))
     }
 
     /// `umemd run` on the near end of every pair, with these arguments more.

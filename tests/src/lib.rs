@@ -20,6 +20,8 @@ pub mod page;
 pub mod ping;
 pub mod privilege;
 pub mod prometheus;
+pub mod rules;
+pub mod scratch;
 pub mod terminal;
 pub mod thread;
 pub mod veth;
