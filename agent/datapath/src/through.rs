@@ -12,20 +12,35 @@ use crate::outbox::Outbox;
 use crate::packet::{MAX_FRAGMENTS, Packet};
 use crate::port::{FrameBytes, PacketSink, QueuePort};
 use crate::side::Side;
+use crate::snapshot::Traffic;
 use crate::vec::push;
 
 /// A turn's packets, each in one frame, on their way through the handler while nobody looks on.
 ///
-/// What is collected and counted is in here for as long as that takes, so that it can stay in registers.
+/// What is collected and counted is in here for as long as that takes, so that it can stay in registers. It goes back
+/// to its side also if the handler panics; then only the frame is lost that it had before it.
 struct Hands<'a, H, O: Observer> {
     handler: &'a mut H,
     /// Frames of packets that the handler dropped.
-    home: Vec<Frame>,
+    home: &'a mut Vec<Frame>,
     bytes_home: u64,
     sent: Vec<Packet<O::Sent>>,
     bytes_sent: u64,
     /// Packets that were to be sent and have no bytes, which no kernel takes.
     empty: u64,
+    traffic: &'a mut Traffic,
+    out: &'a mut Outbox<O::Sent>,
+}
+
+impl<H, O: Observer> Drop for Hands<'_, H, O> {
+    #[inline]
+    fn drop(&mut self) {
+        self.traffic.rx_bytes += self.bytes_home + self.bytes_sent;
+        self.traffic.handler_dropped += self.home.len() as u64 - self.empty;
+        self.out.invalid += self.empty;
+        self.out.passes(self.bytes_sent);
+        self.out.backlog = mem::take(&mut self.sent);
+    }
 }
 
 impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
@@ -52,7 +67,7 @@ impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
             },
         };
         self.bytes_home += len;
-        push(&mut self.home, home.into_right());
+        push(self.home, home.into_right());
     }
 }
 
@@ -70,21 +85,17 @@ impl<P: QueuePort> Side<P> {
     ) -> usize {
         let mut hands = Hands::<H, O> {
             handler: &mut *handler,
-            home: mem::take(&mut self.done),
+            home: &mut self.done,
             bytes_home: 0,
             sent: mem::take(&mut out.backlog),
             bytes_sent: 0,
             empty: 0,
+            traffic: &mut self.traffic,
+            out: &mut *out,
         };
         let count = self.port.receive(&mut self.received, self.batch, &mut hands);
-        let Hands { home, bytes_home, sent, bytes_sent, empty, .. } = hands;
-        self.traffic.rx_bytes += bytes_home + bytes_sent;
-        self.traffic.handler_dropped += home.len() as u64 - empty;
-        out.invalid += empty;
+        drop(hands);
         self.rx_frames += count as u64;
-        out.passes(bytes_sent);
-        self.done = home;
-        out.backlog = sent;
         if !self.received.is_empty() {
             self.handle_rest(now, side, handler, observer, out);
         }

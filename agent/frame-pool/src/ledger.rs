@@ -348,11 +348,11 @@ impl Ledger {
             note(entries, lent, frame, &mut odd);
             each(slot, id);
         };
-        // Four at a time: the end of the slice is looked for less often.
-        let (fours, rest) = tail.as_chunks::<4>();
-        let (four_slots, rest_slots) = slots[..tail.len()].as_chunks_mut::<4>();
-        for ([a, b, c, d], frames) in four_slots.iter_mut().zip(fours) {
-            for (slot, frame) in [a, b, c, d].into_iter().zip(frames) {
+        // Eight at a time: the end of the slice is looked for less often.
+        let (eights, rest) = tail.as_chunks::<8>();
+        let (eight_slots, rest_slots) = slots[..tail.len()].as_chunks_mut::<8>();
+        for (slots, frames) in eight_slots.iter_mut().zip(eights) {
+            for (slot, frame) in slots.each_mut().into_iter().zip(frames) {
                 lend(slot, frame);
             }
         }

@@ -83,10 +83,9 @@ impl RefTable {
         // A slice of its own, or else each Acquire would make the compiler look it up again.
         let words = &self.words[..];
         let is_sole = |frame: &Frame| is_sole_frame_of(words, home, frame);
-        // Four at a time: the end of the slice is looked for less often.
-        let (fours, rest) = frames.as_chunks::<4>();
-        fours.iter().all(|[a, b, c, d]| is_sole(a) && is_sole(b) && is_sole(c) && is_sole(d))
-            && rest.iter().all(is_sole)
+        // Eight at a time: the end of the slice is looked for less often.
+        let (eights, rest) = frames.as_chunks::<8>();
+        eights.iter().all(|eight| eight.iter().all(is_sole)) && rest.iter().all(is_sole)
     }
 
     /// `page_pool_fragment_page()`: the sole holder turns its reference into `n`, by one store.

@@ -282,7 +282,7 @@ impl Open {
                     let _ = device.clear_socket(queue);
                     queue.fail();
                     log::error!(
-                        "{}: its handler panicked with {} frames in its hands, which are lost; its traffic goes to \
+                        "{}: its handler panicked; frames lost with it: {}; its traffic goes to \
                          the stack, other queues go on",
                         who(device, queue),
                         queue.snapshot().places.user,

@@ -113,9 +113,9 @@ fn pin(post: &Post) {
 
 fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post) -> End {
     let now = || post.epoch.elapsed();
-    // A handler that panics was in the middle of a turn. Rust drops what that had in its hands, so that those
-    // frames are lost: they stay where the pool last saw them, with the user, and the law says so. All else of
-    // the worker is as it was between two calls, and the kernel's frames can be taken home.
+    // A handler that panics was in the middle of a turn. Rust drops the frame that it had before it, so that this
+    // one is lost: it stays where the pool last saw it, with the user, and the law says so. All else of the
+    // worker is where it was, and the kernel's frames can be taken home.
     let worked = catch_unwind(AssertUnwindSafe(|| work(&mut *crew, bell, post)));
     let why = worked.unwrap_or(Why::Panicked);
     let statistics: Vec<_> = {

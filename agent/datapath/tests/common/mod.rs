@@ -164,3 +164,16 @@ pub fn random_sizes(random: &mut Random, seed: u64) -> (u32, SimConfig, WorkerCo
     };
     (8 + random.below(500) as u32, sim, worker)
 }
+
+/// Sends the first packet, drops the next one, and so on; breaks after so many.
+#[derive(Debug)]
+pub struct Fragile {
+    pub left: usize,
+}
+
+impl PacketHandler for Fragile {
+    fn handle(&mut self, packet: &mut [u8]) -> Verdict {
+        self.left = self.left.checked_sub(1).expect("it breaks here");
+        if packet[1] % 2 == 0 { Verdict::Transmit } else { Verdict::Drop }
+    }
+}

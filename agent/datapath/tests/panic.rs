@@ -1,0 +1,49 @@
+//! What is left of a worker whose handler panics.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use common::{Fragile, LONGEST, numbered, turn, worker};
+use datapath::WorkerConfig;
+use datapath::sim::SimConfig;
+
+/// The turn's other frames are dropped, sent, or received as if nothing had been.
+#[test]
+fn it_loses_the_frame_that_it_had_before_it_and_no_other() {
+    let batch = 16;
+    for breaks_at in [0, 1, 7, batch - 1] {
+        let mut worker =
+            worker(64, SimConfig::default(), Fragile { left: breaks_at }, WorkerConfig::default());
+        turn(&mut worker);
+        for n in 0..batch {
+            worker.port_mut().offer(numbered(n));
+        }
+        worker.port_mut().napi_poll(batch);
+        let turn = AssertUnwindSafe(|| worker.poll_once(Duration::ZERO));
+        assert!(catch_unwind(turn).is_err(), "at packet {breaks_at}");
+
+        let traffic = worker.snapshot().traffic;
+        assert_eq!(traffic.handler_dropped as usize, breaks_at / 2, "every other one before it");
+        worker.drain_once(Duration::ZERO);
+        worker.port_mut().complete_sent(batch);
+        worker.drain_once(Duration::ZERO);
+        let report = worker.finish(Duration::ZERO);
+        assert_eq!(report.snapshot.traffic.tx_packets as usize, breaks_at.div_ceil(2));
+        assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (1, 63), "at {breaks_at}");
+    }
+}
+
+#[test]
+fn it_loses_nothing_of_a_packet_in_several_frames() {
+    let sim = SimConfig { multi_buffer: true, ..SimConfig::default() };
+    let mut worker = worker(64, sim, Fragile { left: 0 }, WorkerConfig::default());
+    turn(&mut worker);
+    worker.port_mut().offer(vec![1; 2 * LONGEST]);
+    worker.port_mut().napi_poll(2);
+    let turn = AssertUnwindSafe(|| worker.poll_once(Duration::ZERO));
+    assert!(catch_unwind(turn).is_err());
+    let report = worker.finish(Duration::ZERO);
+    assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
+}
