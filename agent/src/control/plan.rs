@@ -92,9 +92,6 @@ fn join(plans: &mut [Plan]) -> Result<()> {
         );
     }
     // One UMEM has one mode, and what comes in has to go out.
-    for plan in [&mut *a, &mut *b] {
-        plan.queues.sort_unstable();
-    }
     let multi_buffer = a.multi_buffer || b.multi_buffer;
     let copy = [a.bind.0, b.bind.0].contains(&BindMode::Copy);
     let headroom = a.headroom.max(b.headroom);
@@ -267,8 +264,7 @@ pub(super) fn cpus(config: &RunConfig) -> Result<Vec<usize>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_sockets_and_program_were_made_for_is_noticed_when_it_changes() {
+    fn plan() -> Plan {
         let link = Link {
             index: 2,
             name: "eth0".into(),
@@ -285,7 +281,7 @@ mod tests {
             rx_queues: 1,
             xdp: None,
         };
-        let plan = Plan {
+        Plan {
             link,
             driver: "mvneta".into(),
             queues: vec![0],
@@ -293,7 +289,12 @@ mod tests {
             bind: (BindMode::Copy, false),
             headroom: 0,
             switch_tag: SwitchTag::None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_sockets_and_program_were_made_for_is_noticed_when_it_changes() {
+        let plan = plan();
         assert_eq!(plan.difference(&plan.clone()), None);
         let says = |plan: &Plan, new: Plan, said: &str| {
             let why = plan.difference(&new).unwrap_or_default();
@@ -307,5 +308,14 @@ mod tests {
         // More than is asked for is no reason.
         let several = Plan { multi_buffer: true, ..plan.clone() };
         assert_eq!(several.difference(&plan), None);
+    }
+
+    /// The first of --cpus is for the first of --queues.
+    #[test]
+    fn queues_that_are_joined_keep_their_order() {
+        let asked = Plan { queues: vec![1, 0], ..plan() };
+        let mut joined = [asked.clone(), asked.clone()];
+        join(&mut joined).unwrap();
+        assert!(joined.iter().all(|plan| plan.difference(&asked).is_none()), "{joined:?}");
     }
 }
