@@ -23,11 +23,13 @@ pub enum Kick {
     /// ENOBUFS. That is normal. In copy mode one call sends 32 packets (`TX_BATCH_SIZE` in
     /// `net/xdp/xsk.c`).
     Again,
-    /// The same, and it took nothing: the completion ring is full, or the device busy. To ask at once again
-    /// would be in vain.
+    /// The same, or it did not even say so, and it took nothing: the completion ring is full, the device or memory
+    /// short, or this is a queue that the interface does not send on. To ask at once again would be in vain.
     Busy,
     /// The interface is down or gone: ENETDOWN or ENXIO. The frames stay where they are.
     Down,
+    /// The kernel gave another error. The frames stay where they are.
+    Failed,
 }
 
 /// Where the frames lent to the kernel are, in frames.

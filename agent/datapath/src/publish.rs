@@ -37,6 +37,7 @@ macro_rules! every_number_of_a_snapshot {
             traffic.handler_dropped: u64, traffic.rx_torn: u64, traffic.tx_full: u64,
             traffic.tx_invalid: u64, traffic.alloc_fail: u64, traffic.kicks_done: u64,
             traffic.kicks_again: u64, traffic.kicks_busy: u64, traffic.kicks_down: u64,
+            traffic.kicks_failed: u64,
             traffic.observed: u64, traffic.observe_missed: u64,
             idle_lowest: u32, turns_busy: u64, turns_idle: u64, last_turn: Duration,
         }

@@ -188,7 +188,7 @@ impl<P: QueuePort> Side<P> {
         let (mut kick, mut completed) = (first, 0);
         for kicks in 1.. {
             self.traffic.count_kick(kick);
-            if matches!(kick, Kick::NotNeeded | Kick::Done | Kick::Down) {
+            if matches!(kick, Kick::NotNeeded | Kick::Done | Kick::Down | Kick::Failed) {
                 break;
             }
             let reaped = self.complete(out);

@@ -101,6 +101,8 @@ pub struct Traffic {
     pub kicks_busy: u64,
     /// System calls that found the interface down ([`Kick::Down`]).
     pub kicks_down: u64,
+    /// System calls that failed otherwise ([`Kick::Failed`]).
+    pub kicks_failed: u64,
     /// Packets that the observer kept.
     pub observed: u64,
     /// Packets that the observer would have kept and could not.
@@ -126,6 +128,7 @@ impl Traffic {
             Kick::Again => self.kicks_again += 1,
             Kick::Busy => self.kicks_busy += 1,
             Kick::Down => self.kicks_down += 1,
+            Kick::Failed => self.kicks_failed += 1,
         }
     }
 }

@@ -320,7 +320,8 @@ pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> 
     if handle.zero_copy().map_err(failed("read XDP_OPTIONS"))? != (bind == BindMode::ZeroCopy) {
         return Err(OpenError::WrongMode { interface: interface.into(), queue, asked: bind });
     }
-    let rings = Rings::new(fill, rx, tx, completion, duplicate()?, rings);
+    let fd = duplicate()?;
+    let rings = Rings { fill, rx, tx, completion, fd, sizes: rings, bind, multi_buffer };
     Ok((XskPort::new(Arc::clone(frames), rings), handle))
 }
 

@@ -21,6 +21,7 @@ use rustix::{
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
 use super::{RingSizes, UmemFrames};
+use crate::config::BindMode;
 
 /// Most descriptors that one call moves.
 const SCRATCH: usize = 64;
@@ -46,26 +47,18 @@ pub struct XskPort {
 
 /// The rings and the socket: what goes when the port is closed.
 pub(super) struct Rings {
-    fill: FillQueue,
-    rx: RxQueue,
-    tx: TxQueue,
-    completion: CompQueue,
-    fd: OwnedFd,
-    sizes: RingSizes,
+    pub(super) fill: FillQueue,
+    pub(super) rx: RxQueue,
+    pub(super) tx: TxQueue,
+    pub(super) completion: CompQueue,
+    pub(super) fd: OwnedFd,
+    pub(super) sizes: RingSizes,
+    pub(super) bind: BindMode,
+    /// Bound with `XDP_USE_SG`: without, the kernel takes no packet in several frames.
+    pub(super) multi_buffer: bool,
 }
 
 impl Rings {
-    pub(super) fn new(
-        fill: FillQueue,
-        rx: RxQueue,
-        tx: TxQueue,
-        completion: CompQueue,
-        fd: OwnedFd,
-        sizes: RingSizes,
-    ) -> Self {
-        Self { fill, rx, tx, completion, fd, sizes }
-    }
-
     /// Frames on the TX ring that the kernel has not taken yet.
     fn tx_pending(&mut self) -> u32 {
         self.sizes.tx - self.tx.nb_free_exact()
@@ -208,7 +201,10 @@ impl QueuePort for XskPort {
     }
 
     fn max_fragments(&self) -> usize {
-        self.rings.as_ref().map_or(0, |rings| MAX_FRAGMENTS.min(rings.sizes.tx as usize))
+        self.rings.as_ref().map_or(0, |rings| {
+            let most = if rings.multi_buffer { MAX_FRAGMENTS } else { 1 };
+            most.min(rings.sizes.tx as usize)
+        })
     }
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
@@ -242,12 +238,8 @@ impl QueuePort for XskPort {
         if pending == 0 || !rings.tx.needs_wakeup() {
             return Kick::NotNeeded;
         }
-        match rustix::net::send(&rings.fd, &[], SendFlags::DONTWAIT) {
-            Ok(_) => Kick::Done,
-            Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS) if rings.tx_pending() < pending => Kick::Again,
-            Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS) => Kick::Busy,
-            Err(_) => Kick::Down,
-        }
+        let answer = rustix::net::send(&rings.fd, &[], SendFlags::DONTWAIT);
+        kick_of(answer.err(), rings.tx_pending() < pending, rings.bind)
     }
 
     #[inline]
@@ -287,5 +279,45 @@ impl QueuePort for XskPort {
         debug_assert!(self.rings.is_none(), "the kernel still holds what is to be reclaimed");
         self.ledger.reclaim_all(|frame| frames.push(frame))
             + self.ledger.reclaim_refs(|reference| references.push(reference))
+    }
+}
+
+/// What it means that `sendto()` gave this error or none, and whether frames left the TX ring meanwhile.
+fn kick_of(error: Option<Errno>, any_left: bool, bind: BindMode) -> Kick {
+    match error {
+        // In copy mode the call itself sends; one that does nothing is of a queue that the interface does not send on
+        // (`queue_id >= real_num_tx_queues`). A NIC in zero-copy mode sends later.
+        None if !any_left && bind == BindMode::Copy => Kick::Busy,
+        None => Kick::Done,
+        Some(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::NOMEM) if any_left => Kick::Again,
+        Some(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::NOMEM) => Kick::Busy,
+        Some(Errno::NETDOWN | Errno::NXIO) => Kick::Down,
+        Some(_) => Kick::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_apart_from_what_is_down_and_what_is_wrong() {
+        for bind in [BindMode::Copy, BindMode::ZeroCopy] {
+            for passing in [Errno::AGAIN, Errno::BUSY, Errno::NOBUFS, Errno::NOMEM] {
+                assert_eq!(kick_of(Some(passing), true, bind), Kick::Again, "{passing}");
+                assert_eq!(kick_of(Some(passing), false, bind), Kick::Busy, "{passing}");
+            }
+            for down in [Errno::NETDOWN, Errno::NXIO] {
+                assert_eq!(kick_of(Some(down), false, bind), Kick::Down, "{down}");
+            }
+            assert_eq!(kick_of(Some(Errno::INVAL), false, bind), Kick::Failed);
+            assert_eq!(kick_of(None, true, bind), Kick::Done);
+        }
+    }
+
+    #[test]
+    fn a_call_that_does_nothing_is_not_done_unless_the_nic_sends_later() {
+        assert_eq!(kick_of(None, false, BindMode::Copy), Kick::Busy);
+        assert_eq!(kick_of(None, false, BindMode::ZeroCopy), Kick::Done);
     }
 }

@@ -39,6 +39,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
             out.add_with(&["again"], q.snapshot.traffic.kicks_again);
             out.add_with(&["busy"], q.snapshot.traffic.kicks_busy);
             out.add_with(&["down"], q.snapshot.traffic.kicks_down);
+            out.add_with(&["failed"], q.snapshot.traffic.kicks_failed);
         };
     Counter "umemd_worker_polls" ["result"] "Turns of the queue's worker."
         |q, out| {
