@@ -16,7 +16,9 @@
 //! | a queue discipline drops | completes the frame all the same, and wants to be kicked again |
 //! | a TX descriptor is bad | counts it; completes it on a new kernel, never on an old one |
 //! | packets were sent | completes them later, in any order |
+//! | the interface has no such queue to send on | sends nothing, and does not say so |
 //! | the interface is down | refuses to be kicked |
+//! | the interface is gone | the same for ever; completes what was sent, and gives back nothing that is on a ring |
 //! | the socket closes | completes nothing; the frames on its rings are gone |
 //!
 //! What the model does of its own accord happens in [`SimPort::step`], by its seed. [`Faulty`] is
@@ -195,7 +197,7 @@ impl QueuePort for SimPort {
         }
         let before = self.tx.len();
         match self.kernel.sendto(&mut self.tx, &mut self.completion, &self.umem) {
-            Kick::Again if self.tx.len() == before => Kick::Busy,
+            Kick::Again | Kick::Done if self.tx.len() == before => Kick::Busy,
             kick => kick,
         }
     }

@@ -176,8 +176,11 @@ impl World {
                     }
                 }
                 _ if self.random.chance(32) => {
-                    let up = self.random.chance(128);
-                    machine.ports().into_iter().for_each(|port| port.inner_mut().set_up(up));
+                    let (up, mute) = (self.random.chance(128), self.random.chance(32));
+                    for port in machine.ports() {
+                        port.inner_mut().set_up(up);
+                        port.inner_mut().set_mute(mute);
+                    }
                 }
                 _ => {}
             }
@@ -209,6 +212,7 @@ impl World {
             for port in machine.ports() {
                 let sim = port.inner_mut();
                 sim.set_up(true);
+                sim.set_mute(false);
                 sim.set_busy(0);
                 sim.napi_poll(64);
                 sim.complete_sent(usize::MAX);

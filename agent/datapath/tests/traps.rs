@@ -146,6 +146,53 @@ fn again_is_counted_apart_from_down_and_neither_loses_a_packet() {
     assert_eq!(kicks, (0, 1, 2, 1));
 }
 
+/// Only so many queues send as the interface says (`real_num_tx_queues`), whatever it receives on: `sendto()` of
+/// another one returns 0, and sends nothing.
+#[test]
+fn a_queue_that_the_interface_does_not_send_on_is_not_taken_for_done() {
+    let mut worker = worker(64, SimConfig::default(), Echo, WorkerConfig::default());
+    turn(&mut worker);
+    arrive(&mut worker, 8);
+    worker.port_mut().set_mute(true);
+    let mute = turn(&mut worker);
+    assert_eq!((mute.transmitted, mute.kick, worker.port().sent().len()), (8, Kick::Busy, 0));
+    assert_eq!(turn(&mut worker).kick, Kick::Busy, "it asks once a turn, no more");
+    let traffic = worker.snapshot().traffic;
+    assert_eq!((traffic.kicks_busy, traffic.kicks_done), (2, 0));
+    worker.port_mut().set_mute(false);
+    assert_eq!(turn(&mut worker).kick, Kick::Done);
+    assert_eq!(worker.port().sent().len(), 8);
+}
+
+/// `NETDEV_UNREGISTER`: the socket is unbound, and what lies on its rings never comes back by itself.
+#[test]
+fn the_frames_of_an_interface_that_is_gone_come_home_when_the_socket_is_closed() {
+    let mut worker = worker(64, small_rings(16, 16, 16, 16), Echo, WorkerConfig::default());
+    turn(&mut worker);
+    arrive(&mut worker, 8);
+    turn(&mut worker);
+    arrive(&mut worker, 4);
+    worker.port_mut().set_busy(usize::MAX);
+    turn(&mut worker);
+    arrive(&mut worker, 2);
+    worker.port_mut().unregister();
+    worker.port_mut().set_up(true);
+
+    let gone = turn(&mut worker);
+    assert_eq!((gone.completed, gone.received, gone.kick), (8, 2, Kick::Down), "what was there before");
+    arrive(&mut worker, 4);
+    let after = turn(&mut worker);
+    assert_eq!((after.completed, after.received, after.kick), (0, 0, Kick::Down));
+    let snapshot = worker.snapshot();
+    lawful(&snapshot);
+    assert_eq!((snapshot.places.tx, snapshot.places.rx), (6, 0), "never sent: {snapshot:?}");
+    assert!(snapshot.places.fill > 0);
+
+    let report = worker.finish(Duration::from_secs(1));
+    assert_eq!(report.snapshot.places.slab, 64, "{:?}", report.snapshot.places);
+    lawful(&report.snapshot);
+}
+
 /// No system call where there is nothing to wake the kernel for.
 #[test]
 fn a_queue_that_only_drops_is_never_kicked() {

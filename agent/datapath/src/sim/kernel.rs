@@ -42,6 +42,10 @@ pub(super) struct Kernel {
     layout: FrameLayout,
     random: Random,
     up: bool,
+    /// `NETDEV_UNREGISTER` has not come yet.
+    registered: bool,
+    /// `queue_id >= real_num_tx_queues`.
+    mute: bool,
     /// Packets that arrived and were not yet polled by NAPI.
     arrived: VecDeque<Vec<u8>>,
     /// `pool->free_list`: frames taken from the fill ring and not used.
@@ -67,6 +71,8 @@ impl Kernel {
             layout,
             random: Random::new(config.seed),
             up: true,
+            registered: true,
+            mute: false,
             arrived: VecDeque::new(),
             free_list: Vec::new(),
             in_flight: Vec::new(),
@@ -99,8 +105,11 @@ impl Kernel {
         completion: &mut Ring<u64>,
         umem: &SimUmem,
     ) -> Kick {
-        if self.closed || !self.up {
+        if self.closed || !self.up || !self.registered {
             return Kick::Down;
+        }
+        if self.mute {
+            return Kick::Done;
         }
         let kick = self.generic_xmit(tx, completion, umem);
         tx.release();
@@ -263,6 +272,18 @@ impl SimPort {
         self.kernel.up = up;
     }
 
+    /// The interface is removed, for good (`NETDEV_UNREGISTER`): the socket is unbound. What its device had not sent
+    /// is freed, which completes it; what lies on the rings stays there.
+    pub fn unregister(&mut self) {
+        self.kernel.registered = false;
+        self.complete_sent(usize::MAX);
+    }
+
+    /// Whether the interface has no such queue to send on (`real_num_tx_queues`).
+    pub fn set_mute(&mut self, mute: bool) {
+        self.kernel.mute = mute;
+    }
+
     /// The device is busy for the next `times` packets.
     pub fn set_busy(&mut self, times: usize) {
         self.kernel.busy = times;
@@ -325,7 +346,7 @@ impl SimPort {
 
     /// `__xsk_rcv()`: one packet into one frame, or into as many as it needs, or nowhere.
     fn xsk_rcv(&mut self, packet: Vec<u8>) {
-        if self.kernel.closed || !self.kernel.up {
+        if self.kernel.closed || !self.kernel.up || !self.kernel.registered {
             return;
         }
         let room = (self.layout.chunk_size() - self.kernel.rx_start()) as usize;
