@@ -159,6 +159,12 @@ pub enum Handler {
 }
 
 impl Handler {
+    /// Whether packets are sent. One of the user's own is taken for one that does not.
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        !matches!(self, Self::Drop)
+    }
+
     /// As `--handler` calls it.
     #[must_use]
     pub fn name(&self) -> &'static str {

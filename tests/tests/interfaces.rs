@@ -1,9 +1,10 @@
 //! What happens to interfaces while they are served.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use e2e::{
     agent::Agent,
+    command::ip,
     exit::assert_conserved,
     lab::{Lab, LabConfig, PORT, STEER},
     wait::{PATIENCE, wait_until},
@@ -172,6 +173,95 @@ fn a_changed_number_of_queues_is_served() {
     let exit = agent.wait();
     assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
     assert!(exit.stderr.contains("it has 3 queues now, not 1"), "{exit}");
+}
+
+/// peers.md: "max queues is not active queues". A tun of several queues has room for 256, and one while nobody has it
+/// open; no channel either.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn max_queues_are_not_active_queues() {
+    let Some(lab) = Lab::new() else { return };
+    if !Path::new("/dev/net/tun").exists() {
+        eprintln!("skipped: this machine has no /dev/net/tun");
+        return;
+    }
+    let netns = ["-netns", lab.near.name()];
+    ip(&[&netns, &["tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue"][..]].concat());
+    ip(&[&netns, &["link", "set", "dev", "tap0", "up"][..]].concat());
+    let agent = lab.agent_on(&["--iface", "tap0", "--mode", "skb", "--steer", STEER]).start();
+    let queues = || agent.metrics_anyhow().label_values("umemd_rx_packets_total", "queue");
+    assert_eq!(queues(), ["0"]);
+
+    // Nobody tells of one that is down, which is no reason to close it.
+    ip(&[&netns, &["link", "set", "dev", "tap0", "down"][..]].concat());
+    let looks = agent.objects().len();
+    wait_until("two seconds have passed", PATIENCE, || agent.objects().len() >= looks + 2);
+    assert_eq!(queues(), ["0"]);
+    agent.terminate();
+    agent.wait().summary();
+}
+
+/// An interface may have fewer queues to send than to receive. The kernel says nothing of packets that are put on the
+/// TX ring of another one, and takes none.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn queues_that_cannot_send_are_refused_to_who_sends() {
+    let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
+    let near = &lab.pair().near;
+    near.ethtool("-L", &["rx", "3", "tx", "1"]);
+    let generate = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac];
+    for args in [&REFLECT[..], &generate[..]] {
+        let exit = lab.agent(args).run();
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(
+            exit.stderr.contains("near0 cannot send on queue 1; it has 1 active transmit queue"),
+            "{exit}"
+        );
+        assert_eq!(near.xdp_program(), None, "{exit}");
+    }
+    let agent = lab.agent(&["--steer", STEER, "--handler", "drop"]).start();
+    let queues = |agent: &Agent| agent.metrics_anyhow().label_values("umemd_rx_packets_total", "queue");
+    assert_eq!(queues(&agent), ["0", "1", "2"], "they receive");
+    agent.terminate();
+    agent.wait().summary();
+
+    // While they are served, ethtool lets nobody take them away.
+    let agent = reflecting(&lab, &["--queues", "0"]);
+    agent.terminate();
+    agent.wait().summary();
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_was_renamed_is_still_the_same() {
+    let Some(lab) = Lab::new() else { return };
+    let netns = ["-netns", lab.near.name()];
+    let agent = reflecting(&lab, &[]);
+    wire(&lab).reflect(WINDOW, any_size);
+
+    // Linux 6.2 renames what is up.
+    for words in [&["near0", "down"][..], &["near0", "name", "lan0"], &["lan0", "up"]] {
+        ip(&[&netns, &["link", "set", "dev"][..], words].concat());
+    }
+    ip(&[&netns, &["link", "set", "dev", "lan0", "mtu", "9000"][..]].concat());
+    wait_until("it is served again", PATIENCE, || agent.stderr().contains("lan0: served again"));
+    ip(&[
+        &netns,
+        &["neighbour", "replace", &lab.pair().far.ip.to_string(), "lladdr", &lab.pair().far.mac][..],
+        &["dev", "lan0", "nud", "permanent"],
+    ]
+    .concat());
+    wire(&lab).reflect(WINDOW, any_size);
+    assert_eq!(agent.metrics().label_values("umemd_device_up", "device"), ["lan0"]);
+
+    // One that is gone is waited for by the name that was asked for.
+    ip(&[&netns, &["link", "delete", "dev", "lan0"][..]].concat());
+    wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
+    lab.lay(0);
+    wait_until("it is served again", PATIENCE, || agent.stderr().contains("near0: served again"));
+    wire(&lab).reflect(WINDOW, any_size);
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["rx_packets"], 3 * WINDOW);
 }
 
 /// The program stays where it is also while the interface cannot be opened again.

@@ -114,6 +114,7 @@ impl Blame {
             return match error {
                 NicError::Unknown { name, .. } | NicError::Down { name } => Some(interface(name)),
                 NicError::NoSuchQueue { queue: number, .. }
+                | NicError::MuteQueue { queue: number, .. }
                 | NicError::QueueTooHigh { queue: number, .. } => Some(queue(number)),
                 NicError::Quirk { .. } | NicError::Kernel { .. } => None,
             };

@@ -222,7 +222,9 @@ impl Open {
                 return kept(format!("our XDP program was taken off {}", device.info().name));
             }
             let longer = link.mtu > device.plan.link.mtu;
-            let plan = match Plan::new(config, link) {
+            other_mtu |= link.mtu != device.plan.link.mtu;
+            let queues_are_told = nic::queues_are_told(&link);
+            let mut plan = match Plan::new(config, link) {
                 Ok(plan) => plan,
                 Err(error) => {
                     // What a driver would refuse now it may not bear either: mvpp2 runs on without its pools.
@@ -230,6 +232,9 @@ impl Open {
                     return Some(Change { why: format!("{error:#}"), keep });
                 }
             };
+            if !queues_are_told {
+                plan.queues.clone_from(&device.plan.queues);
+            }
             if let Some(why) = device.plan.difference(&plan) {
                 return kept(why);
             }

@@ -137,6 +137,9 @@ impl Plan {
         if let Some(finding) = findings.find(refusal) {
             return Err(NicError::Quirk { finding }.into());
         }
+        if config.handler.sends() {
+            nic::refuse_mute_queues(&link, &queues)?;
+        }
         let switch_tag = switch_tag(config, &link.name)?;
         Ok(Self { link, driver, queues, multi_buffer, bind, headroom, switch_tag })
     }
@@ -279,6 +282,7 @@ mod tests {
             vlan: None,
             filters_vlans: None,
             rx_queues: 1,
+            tx_queues: 1,
             xdp: None,
         };
         Plan {

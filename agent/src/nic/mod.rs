@@ -14,7 +14,7 @@ pub(crate) mod tags;
 pub mod users;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};
-pub use queues::choose as choose_queues;
+pub use queues::{are_told as queues_are_told, choose as choose_queues, refuse_mute as refuse_mute_queues};
 use std::{
     collections::{BTreeSet, HashSet},
     io,
@@ -52,13 +52,27 @@ pub enum NicError {
         finding: quirks::Finding,
     },
     /// A queue that the interface does not have.
-    #[error("{name} has no queue {queue}; it has {}", count(*active))]
+    #[error("{name} has no queue {queue}; it has {}", count(*active, "receive"))]
     NoSuchQueue {
         /// The interface.
         name: String,
         /// The queue asked for.
         queue: u32,
         /// How many are active.
+        active: u32,
+    },
+    /// A queue that nothing can be sent on.
+    #[error(
+        "{name} cannot send on queue {queue}; it has {}: choose other --queues, or let it have as many queues to send \
+         as to receive (ethtool -L)",
+        count(*active, "transmit")
+    )]
+    MuteQueue {
+        /// The interface.
+        name: String,
+        /// The queue.
+        queue: u32,
+        /// How many can send.
         active: u32,
     },
     /// A queue that the XDP program has no place for.
@@ -90,10 +104,11 @@ fn here(netns: Option<&str>) -> String {
     netns.map(|name| format!(" in network namespace {name}")).unwrap_or_default()
 }
 
-fn count(active: u32) -> String {
+fn count(active: u32, what: &str) -> String {
     match active {
-        1 => "1 active receive queue, number 0".into(),
-        n => format!("{n} active receive queues, 0 to {}", n - 1),
+        0 => format!("no active {what} queue"),
+        1 => format!("1 active {what} queue, number 0"),
+        n => format!("{n} active {what} queues, 0 to {}", n - 1),
     }
 }
 
@@ -193,6 +208,7 @@ mod tests {
             vlan,
             filters_vlans: None,
             rx_queues: 1,
+            tx_queues: 1,
             xdp: None,
         }
     }

@@ -27,6 +27,8 @@ mod queue {
     pub(super) const XSK: u16 = 7;
     /// `NETDEV_QUEUE_TYPE_RX`.
     pub(super) const RX: u64 = 0;
+    /// `NETDEV_QUEUE_TYPE_TX`.
+    pub(super) const TX: u64 = 1;
 }
 
 /// `enum netdev_xdp_act`: what the driver of an interface does for XDP, as it is set up at the moment. mvpp2 and
@@ -78,6 +80,25 @@ pub fn rx_queues(ifindex: u32) -> io::Result<Option<Vec<RxQueue>>> {
     let mut queues: Vec<RxQueue> = answers.iter().filter_map(|answer| read_queue(answer, ifindex)).collect();
     queues.sort_unstable_by_key(|queue| queue.number);
     Ok(Some(queues))
+}
+
+/// How many queues of an interface are in use, to receive and to send; `None` if this kernel does not tell (older than
+/// Linux 6.8), or not of this interface: it is down.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn queues_in_use(ifindex: u32) -> io::Result<Option<(u32, u32)>> {
+    let answers = dump(QUEUE_GET)?.unwrap_or_default();
+    let (rx, tx) = (count(&answers, ifindex, queue::RX), count(&answers, ifindex, queue::TX));
+    Ok((rx > 0).then_some((rx, tx)))
+}
+
+fn count(answers: &[Attributes], ifindex: u32, kind: u64) -> u32 {
+    let is_one = |answer: &&Attributes| {
+        answer.uint(queue::IFINDEX) == Some(ifindex.into()) && answer.uint(queue::TYPE) == Some(kind)
+    };
+    answers.iter().filter(is_one).count() as u32
 }
 
 /// All that a command lists; `None` if the kernel does not know family or command.
@@ -138,6 +159,10 @@ mod tests {
         let taken = queue(5, 0, &[uint(4, 8193), attribute(7, &[])]);
         assert_eq!(taken, Some(RxQueue { napi: Some(8193), has_xsk: true, ..plain }));
         assert_eq!((queue(6, 0, &[]), queue(5, 1, &[])), (None, None));
+
+        let answer = |index, kind| parsed(&[uint(1, 0), uint(2, index), uint(3, kind)]);
+        let answers = [answer(5, 0), answer(5, 1), answer(5, 1), answer(6, 0)];
+        assert_eq!((count(&answers, 5, queue::RX), count(&answers, 5, queue::TX)), (1, 2));
     }
 
     /// The kernel's own `empty_check` and `lo_check` (tools/testing/selftests/net/nl_netdev.py): there is a device,
@@ -147,6 +172,8 @@ mod tests {
         assert!(matches!(features(1).unwrap(), None | Some(Features { native: false, redirect: false, .. })));
         assert!(dump(DEV_GET).unwrap().is_none_or(|devices| !devices.is_empty()));
         rx_queues(1).unwrap();
+        queues_in_use(1).unwrap();
+        assert_eq!(queues_in_use(u32::MAX).unwrap(), None);
         assert_eq!(features(u32::MAX).unwrap(), None);
     }
 }

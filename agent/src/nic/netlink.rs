@@ -48,6 +48,8 @@ pub struct Link {
     pub filters_vlans: Option<u16>,
     /// `IFLA_NUM_RX_QUEUES`: allocated, not necessarily active.
     pub rx_queues: u32,
+    /// `IFLA_NUM_TX_QUEUES`: the same of those to send.
+    pub tx_queues: u32,
     /// The XDP program on it.
     pub xdp: Option<XdpAttachment>,
 }
@@ -217,6 +219,7 @@ fn read(message: &LinkMessage) -> Link {
         vlan: None,
         filters_vlans: None,
         rx_queues: 1,
+        tx_queues: 1,
         xdp: None,
     };
     // An index counts in the network namespace that it is of, and two may have the same one.
@@ -238,6 +241,7 @@ fn read(message: &LinkMessage) -> Link {
             LinkAttribute::Link(index) => linked = Some(*index),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,
+            LinkAttribute::NumTxQueues(n) => link.tx_queues = *n,
             LinkAttribute::Xdp(xdp) => link.xdp = attachment(xdp),
             _ => {}
         }

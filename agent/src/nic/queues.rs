@@ -1,27 +1,51 @@
-//! Which receive queues an interface has.
+//! Which queues an interface has.
 
-use super::{Link, NicError};
-use crate::sys::ethtool;
+use super::{Link, NicError, netdev};
+use crate::sys::ethtool::{self, Channels};
 
 /// Most queues of one interface that the XDP program's socket map has slots for.
 pub(super) const MAX_QUEUES: u32 = umemd_common::maps::MAX_QUEUES;
 
-/// How many receive queues of `link` are active: they are numbered from 0.
-///
-/// `ETHTOOL_GCHANNELS` tells (a combined channel receives too). Drivers without it, mvneta and mvpp2 among
-/// them, have what the kernel allocated: `IFLA_NUM_RX_QUEUES`.
-fn active_queues(link: &Link) -> Result<u32, NicError> {
-    match ethtool::channels(&link.name) {
-        Ok(channels) if channels.combined + channels.rx > 0 => Ok(channels.combined + channels.rx),
-        Ok(_) => Ok(link.rx_queues),
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(link.rx_queues),
-        Err(source) => Err(NicError::Kernel { what: "its channels (ETHTOOL_GCHANNELS)", source }),
+/// How many queues of an interface are active: they are numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Active {
+    rx: u32,
+    tx: u32,
+}
+
+impl Active {
+    /// `ETHTOOL_GCHANNELS` tells (a combined channel does both). Of drivers without it, mvneta and mvpp2 among them,
+    /// and of a tun that nobody has open, the kernel does (Linux 6.8). Else there is only what was allocated, which may
+    /// be more: 256 of a tun.
+    fn of(link: &Link) -> Result<Self, NicError> {
+        if let Some(active) = Self::by_channels(link)? {
+            return Ok(active);
+        }
+        let in_use = netdev::queues_in_use(link.index);
+        let in_use = in_use.map_err(|source| NicError::Kernel { what: "its queues (queue-get)", source })?;
+        let (rx, tx) = in_use.unwrap_or((link.rx_queues, link.tx_queues));
+        Ok(Self { rx, tx })
     }
+
+    fn by_channels(link: &Link) -> Result<Option<Self>, NicError> {
+        match ethtool::channels(&link.name) {
+            Ok(Channels { rx, tx, combined }) => {
+                Ok((rx + combined > 0).then_some(Self { rx: rx + combined, tx: tx + combined }))
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+            Err(source) => Err(NicError::Kernel { what: "its channels (ETHTOOL_GCHANNELS)", source }),
+        }
+    }
+}
+
+/// Whether somebody tells how many queues are active: of an interface that is down only a driver with channels does.
+pub fn are_told(link: &Link) -> bool {
+    link.up || matches!(Active::by_channels(link), Ok(Some(_)))
 }
 
 /// The queues to serve: those asked for, if they exist; else `only`, if there is but one that receives; else all.
 pub fn choose(link: &Link, asked: Option<&[u32]>, only: Option<u32>) -> Result<Vec<u32>, NicError> {
-    let active = active_queues(link)?;
+    let active = Active::of(link)?.rx;
     let name = &link.name;
     let Some(asked) = asked else {
         if let Some(queue) = only {
@@ -46,6 +70,16 @@ pub fn choose(link: &Link, asked: Option<&[u32]>, only: Option<u32>) -> Result<V
     Ok(asked.to_vec())
 }
 
+/// Refuses queues that nothing can be sent on, because the interface has fewer queues to send than to receive: the
+/// kernel takes nothing off their TX rings, and does not say so (`__xsk_generic_xmit()`).
+pub fn refuse_mute(link: &Link, queues: &[u32]) -> Result<(), NicError> {
+    let active = Active::of(link)?.tx;
+    match queues.iter().copied().find(|queue| *queue >= active) {
+        Some(queue) => Err(NicError::MuteQueue { name: link.name.clone(), queue, active }),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +91,11 @@ mod tests {
         assert_eq!(choose(lo, None, None).unwrap(), [0]);
         let error = choose(lo, Some(&[3]), None).unwrap_err().to_string();
         assert_eq!(error, "lo has no queue 3; it has 1 active receive queue, number 0");
+        refuse_mute(lo, &[0]).unwrap();
+        let error = refuse_mute(lo, &[0, 1]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("lo cannot send on queue 1; it has 1 active transmit queue, number 0"),
+            "{error}"
+        );
     }
 }

@@ -20,6 +20,8 @@ use super::guarded::Guarded;
 pub struct Channels {
     /// Channels that only receive.
     pub rx: u32,
+    /// Channels that only send.
+    pub tx: u32,
     /// Channels that do both.
     pub combined: u32,
 }
@@ -30,7 +32,7 @@ pub fn channels(interface: &str) -> io::Result<Channels> {
     // struct ethtool_channels: cmd, then max and current of rx, tx, other, combined.
     let mut words = [ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
     ioctl(interface, &mut words)?;
-    Ok(Channels { rx: words[5], combined: words[8] })
+    Ok(Channels { rx: words[5], tx: words[6], combined: words[8] })
 }
 
 /// Name of the interface's driver (`ETHTOOL_GDRVINFO`), for people.
