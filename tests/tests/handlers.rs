@@ -204,6 +204,42 @@ fn several_queues_share_what_is_generated() {
     let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--count", &COUNT.to_string()];
     let exit = lab.agent(&args).run();
     assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+
+    // Fewer a second than there are queues: one of them has nothing to do.
+    let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--rate", "2", "--count", "7"];
+    let exit = lab.agent(&args).run();
+    assert_eq!(exit.summary()["tx_packets"], 7, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn packets_of_9000_bytes_are_generated_in_several_frames() {
+    const COUNT: u64 = 100;
+    for mode in ["native", "skb"] {
+        let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+        let pair = lab.pair();
+        let wire = Wire::listen(&lab.far, pair.far.port(PORT));
+        let args = [
+            ["--mode", mode],
+            ["--handler", "generate"],
+            ["--dst-mac", &pair.far.mac],
+            ["--dst-addr", &pair.far.ip.to_string()],
+            ["--src-addr", &pair.near.ip.to_string()],
+            ["--dst-port", &PORT.to_string()],
+            ["--count", &COUNT.to_string()],
+            ["--rate", "1000"],
+            ["--size", "9014"],
+        ];
+        let agent = lab.agent(args.as_flattened()).start_unready();
+        for number in 0..COUNT {
+            let packet =
+                wire.receive(PATIENCE).unwrap_or_else(|| panic!("{mode}: packet {number} did not come"));
+            assert!(packet == [0; 9014 - 42], "{mode}: packet {number} has {} bytes", packet.len());
+        }
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], COUNT, "{mode}: {exit}");
+        assert_eq!(exit.summary()["tx_bytes"], COUNT * 9014, "{mode}: {exit}");
+    }
 }
 
 #[test]

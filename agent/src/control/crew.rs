@@ -81,10 +81,20 @@ fn never<H>(_: &H) -> bool {
 
 /// The share of one queue in what is to be sent.
 fn generator(config: &config::Generate, place: Place<'_>) -> Generate {
-    let share = |all: u64| all / place.of as u64 + u64::from((place.index as u64) < all % place.of as u64);
     let template = config.template(Mac(place.mac.unwrap_or_default()));
-    let pace = Pace { rate: config.rate.map(share), count: config.count.map(share) };
+    let pace = share(config.rate, config.count, place.index as u64, place.of as u64);
     Generate::new(&template, pace).expect("a size below that of the headers was refused")
+}
+
+/// What the queue at `index` of so many sends. Fewer packets a second than there are queues are sent by as many of
+/// them: another one would never be through with its share.
+fn share(rate: Option<u64>, count: Option<u64>, index: u64, of: u64) -> Pace {
+    let of = rate.map_or(of, |rate| rate.clamp(1, of));
+    if index >= of {
+        return Pace { rate: Some(0), count: Some(0) };
+    }
+    let share = |all: u64| all / of + u64::from(index < all % of);
+    Pace { rate: rate.map(share), count: count.map(share) }
 }
 
 /// The worker of one queue.
@@ -193,4 +203,24 @@ where
 pub(super) fn sockets(crew: &dyn Crew) -> impl Iterator<Item = BorrowedFd<'_>> {
     let (first, second) = crew.ports();
     [Some(first), second].into_iter().flatten().filter_map(XskPort::socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_share_in_the_count_has_one_in_the_rate() {
+        for of in 1..5 {
+            for rate in [None, Some(1), Some(2), Some(3), Some(4), Some(1001)] {
+                let shares = || (0..of).map(|index| share(rate, Some(9), index, of));
+                assert_eq!(shares().filter_map(|pace| pace.count).sum::<u64>(), 9);
+                if let Some(rate) = rate {
+                    assert_eq!(shares().filter_map(|pace| pace.rate).sum::<u64>(), rate);
+                }
+                let ends = |pace: Pace| pace.count == Some(0) || pace.rate != Some(0);
+                assert!(shares().all(ends), "{rate:?} of {of}: {:?}", shares().collect::<Vec<_>>());
+            }
+        }
+    }
 }
