@@ -169,8 +169,10 @@ fn nap(turn: &Turn, is_sending: impl Fn() -> bool, now: impl Fn() -> Duration) -
         return Nap::None;
     }
     let next = turn.next.map(|next| next.saturating_sub(now()));
-    // While the interface is down nothing completes, however often one looks.
-    let completion = (turn.kick != Kick::Down && is_sending()).then_some(SENDING);
+    // While the interface is down nothing leaves, however often one looks, and nothing completes.
+    let is_down = turn.kick == Kick::Down;
+    let next = next.map(|next| if is_down { next.max(SENDING) } else { next });
+    let completion = (!is_down && is_sending()).then_some(SENDING);
     match [next, completion].into_iter().flatten().min() {
         None => Nap::UntilWoken,
         Some(Duration::ZERO) => Nap::None,
@@ -217,6 +219,10 @@ mod tests {
         assert_eq!(nap(Turn { next: Some(ms(103)), ..idle }, false), Nap::AtMost(ms(3)));
         assert_eq!(nap(Turn { next: Some(ms(103)), ..idle }, true), Nap::AtMost(SENDING));
         assert_eq!(nap(Turn { next: Some(ms(99)), ..idle }, false), Nap::None);
+        let down = Turn { kick: Kick::Down, ..idle };
+        assert_eq!(nap(Turn { next: Some(ms(100)), ..down }, true), Nap::AtMost(SENDING), "due, and in vain");
+        assert_eq!(nap(Turn { next: Some(ms(103)), ..down }, true), Nap::AtMost(ms(3)));
+        assert_eq!(nap(Turn { kick: Kick::Failed, ..idle }, true), Nap::AtMost(SENDING), "and tries again");
         assert_eq!(nap(Turn { more: true, ..idle }, false), Nap::None);
         assert_eq!(nap(Turn { kick: Kick::Again, ..idle }, true), Nap::None);
     }
