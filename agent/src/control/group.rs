@@ -29,7 +29,7 @@ use crate::{
     capture::Writer,
     config::RunConfig,
     ebpf::RuleCount,
-    nic::interrupts,
+    nic::{self, interrupts},
     observe::{DeviceInfo, DeviceView},
 };
 
@@ -70,6 +70,7 @@ impl Common {
 
 /// Interfaces that are opened and closed together.
 pub(super) struct Group {
+    /// As they were asked for.
     names: Vec<String>,
     /// The CPUs of its workers, in their order; repeated if there are more workers.
     cpus: Vec<usize>,
@@ -204,7 +205,7 @@ impl Group {
         match change {
             Some(None) => None,
             Some(Some(Change { why, keep })) => {
-                log::warn!("{}: {why}; its queues are closed", self.names.join(" and "));
+                log::warn!("{}: {why}; its queues are closed", self.names_now().join(" and "));
                 self.close(&why, keep).await
             }
             None => self.open_again(common).await,
@@ -231,6 +232,20 @@ impl Group {
         }
     }
 
+    /// What its interfaces are called by now: one that was renamed is still the same; in the place of one that is gone,
+    /// another one of its name will do.
+    fn names_now(&self) -> Vec<String> {
+        let infos = match &*self.state.borrow() {
+            State::Open(open) => open.infos(),
+            State::Closed { infos, .. } => infos.clone(),
+        };
+        let now = |(info, name): (&Arc<DeviceInfo>, &String)| match nic::link(info.index) {
+            Ok(Some(link)) => link.name,
+            Ok(None) | Err(_) => name.clone(),
+        };
+        infos.iter().zip(&self.names).map(now).collect()
+    }
+
     /// Opens the group, if that can be by now. What of it was begun and had to be closed is returned.
     async fn open_again(&self, common: &Common) -> Option<Leaving> {
         let mut kept = match &mut *self.state.borrow_mut() {
@@ -238,7 +253,8 @@ impl Group {
             State::Closed { kept, .. } => mem::take(kept),
         };
         let mut leaving = None;
-        let opened = plan::make(&common.config(), &self.names)
+        let names = self.names_now();
+        let opened = plan::make(&common.config(), &names)
             .and_then(|plans| Open::new(common, plans, &self.cpus, Some(&mut kept)));
         let started = match opened {
             Err(error) => Err(error),
@@ -255,7 +271,7 @@ impl Group {
         let mut state = self.state.borrow_mut();
         match (started, &mut *state) {
             (Ok(open), _) => {
-                log::info!("{}: served again", self.names.join(" and "));
+                log::info!("{}: served again", names.join(" and "));
                 *state = State::Open(open);
             }
             (Err(error), State::Closed { why, kept: still, .. }) => {
