@@ -5,6 +5,7 @@
 //! as long as a copy takes, not for as long as a disk does. While it waits for the disk, the queues fill up, and
 //! workers count what they could not show.
 
+mod clock;
 mod file;
 mod pcapng;
 
@@ -17,13 +18,14 @@ use std::{
         mpsc::{Receiver, Sender, TryRecvError, channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use datapath::{CaptureReader, Captured, HeldBytes, NothingCaptured, Verdict};
 use thiserror::Error;
 
 use crate::config;
+use clock::Clock;
 use file::Output;
 use pcapng::{About, Action};
 
@@ -93,7 +95,7 @@ impl Writer {
     /// # Errors
     ///
     /// [`CaptureError`].
-    pub fn start(config: config::Capture, epoch: SystemTime) -> Result<Self, CaptureError> {
+    pub fn start(config: config::Capture, epoch: Instant) -> Result<Self, CaptureError> {
         let file = config.file.clone();
         let failed = |source| CaptureError { file: file.clone(), source };
         let what = target(file.as_ref());
@@ -104,8 +106,8 @@ impl Writer {
             .name("capture".into())
             .spawn({
                 let counters = Arc::clone(&counters);
-                let epoch = epoch.duration_since(UNIX_EPOCH).unwrap_or_default();
-                move || Writing { output, what, epoch, added, counters, warned: None }.run()
+                let clock = Clock::new(epoch);
+                move || Writing { output, what, clock, added, counters, warned: None }.run()
             })
             .map_err(failed)?;
         Ok(Self { sources, counters, thread })
@@ -156,8 +158,7 @@ struct Writing {
     output: Output,
     /// Its name, for people.
     what: String,
-    /// Time zero of the workers' turns, since 1970.
-    epoch: Duration,
+    clock: Clock,
     added: Receiver<Source>,
     counters: Arc<Counters>,
     /// When it was last said that packets are lost.
@@ -178,6 +179,7 @@ impl Writing {
         let mut more_to_come = true;
         while more_to_come || !open.is_empty() {
             more_to_come &= self.take_in(&mut open);
+            self.clock.look();
             let mut packets = 0;
             open.retain_mut(|source| {
                 let (read, goes_on) = self.read(source);
@@ -234,7 +236,7 @@ impl Writing {
         let Some(first) = parts.first() else { return };
         let about = About {
             interface: numbers.get(first.seen.side).or(numbers.first()).copied().unwrap_or(0),
-            time: self.epoch + first.seen.at,
+            time: self.clock.at(first.seen.at),
             queue: source.queue,
             verdict: match first.seen.verdict {
                 Verdict::Drop => Action::Drop,

@@ -6,13 +6,7 @@
 //! with new UMEMs and pools as soon as that can be. What was closed waits for who still holds its frames. Where the
 //! interface is still there, the program stays attached meanwhile and passes everything, so that no link bounces.
 
-use std::{
-    cell::RefCell,
-    mem,
-    rc::Rc,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{cell::RefCell, mem, rc::Rc, sync::Arc, time::Instant};
 
 use anyhow::Result;
 use umemd_common::Decision;
@@ -43,18 +37,11 @@ pub(super) struct Common {
     pub(super) capture: RefCell<Option<Writer>>,
     /// Time zero of all turns.
     pub(super) epoch: Instant,
-    /// The same moment by the wall clock.
-    pub(super) epoch_at: SystemTime,
 }
 
 impl Common {
-    pub(super) fn new(
-        config: RunConfig,
-        hire: Hire,
-        capture: Option<Writer>,
-        (epoch, epoch_at): (Instant, SystemTime),
-    ) -> Self {
-        Self { config: RefCell::new(Rc::new(config)), hire, capture: RefCell::new(capture), epoch, epoch_at }
+    pub(super) fn new(config: RunConfig, hire: Hire, capture: Option<Writer>, epoch: Instant) -> Self {
+        Self { config: RefCell::new(Rc::new(config)), hire, capture: RefCell::new(capture), epoch }
     }
 
     /// The configuration at the moment; its rules are those in force.

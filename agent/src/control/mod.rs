@@ -135,9 +135,9 @@ fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome>
         namespace::enter(netns)?;
     }
 
-    let (epoch, wall_clock) = (Instant::now(), SystemTime::now());
-    let capture = config.capture.clone().map(|capture| Writer::start(capture, wall_clock)).transpose()?;
-    let common = Common::new(config, hire, capture, (epoch, wall_clock));
+    let epoch = Instant::now();
+    let capture = config.capture.clone().map(|capture| Writer::start(capture, epoch)).transpose()?;
+    let common = Common::new(config, hire, capture, epoch);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     let outcome = runtime.block_on(local.run_until(async {
@@ -408,7 +408,7 @@ impl Agent {
         Observation {
             at: self.started.elapsed(),
             started: self.started_at,
-            epoch: self.common.epoch_at,
+            epoch: SystemTime::now() - self.common.epoch.elapsed(),
             leak_after: self.common.config().leak_after,
             rules: Arc::clone(&self.common.config().rules),
             handler: self.common.config().handler.name(),
