@@ -1,7 +1,7 @@
 //! [`Plan`]: how an interface is to be opened, from what it is at the moment.
 
 use anyhow::{Context as _, Result, bail};
-use procfs::Current as _;
+use procfs::{Current as _, Meminfo};
 
 use crate::{
     config::{BindMode, HEADROOM, Handler, L2_OVERHEAD, MultiBuffer, RunConfig},
@@ -234,7 +234,8 @@ pub(super) fn refuse_too_much_memory(config: &RunConfig, queues: usize) -> Resul
     let wanted =
         u64::from(config.layout.chunk_size()) * u64::from(config.layout.chunk_count()) * queues as u64;
     // A machine that does not tell is not refused.
-    let available = procfs::Meminfo::current().ok().and_then(|meminfo| meminfo.mem_available);
+    let available =
+        Meminfo::current().ok().and_then(|meminfo| available(&meminfo, config.huge_pages, wanted));
     match available {
         Some(available) if wanted > available => bail!(
             "{queues} queues with {} frames of {} bytes take {} MiB, and {} MiB are available; ask for fewer \
@@ -246,6 +247,14 @@ pub(super) fn refuse_too_much_memory(config: &RunConfig, queues: usize) -> Resul
         ),
         _ => Ok(()),
     }
+}
+
+/// How much memory there is for so much, if the machine tells. Huge pages that were reserved are none of the memory that
+/// is available, and nobody else takes them; if they do not suffice, ordinary ones take their place.
+fn available(meminfo: &Meminfo, huge_pages: bool, wanted: u64) -> Option<u64> {
+    let free = meminfo.hugepages_free.unwrap_or(0).saturating_sub(meminfo.hugepages_rsvd.unwrap_or(0));
+    let set_aside = free * meminfo.hugepagesize.unwrap_or(0);
+    if huge_pages && set_aside >= wanted { Some(set_aside) } else { meminfo.mem_available }
 }
 
 /// The CPUs for the workers: those asked for, or all that this process may use, from the last one down.
@@ -265,6 +274,8 @@ pub(super) fn cpus(config: &RunConfig) -> Result<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead as _;
+
     use super::*;
 
     fn plan() -> Plan {
@@ -312,6 +323,20 @@ mod tests {
         // More than is asked for is no reason.
         let several = Plan { multi_buffer: true, ..plan.clone() };
         assert_eq!(several.difference(&plan), None);
+    }
+
+    /// A board of 512 MiB, half of which it has set aside.
+    #[test]
+    fn huge_pages_that_were_set_aside_are_not_missing() {
+        let text = "MemTotal: 499712 kB\nMemFree: 9000 kB\nMemAvailable: 20480 kB\nBuffers: 0 kB\nCached: 0 kB\n\
+                    SwapCached: 0 kB\nActive: 0 kB\nInactive: 0 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\nDirty: 0 kB\n\
+                    Writeback: 0 kB\nMapped: 0 kB\nSlab: 0 kB\nCommitted_AS: 0 kB\nVmallocTotal: 0 kB\n\
+                    VmallocUsed: 0 kB\nVmallocChunk: 0 kB\nHugePages_Total: 128\nHugePages_Free: 104\n\
+                    HugePages_Rsvd: 4\nHugepagesize: 2048 kB\n";
+        let meminfo = Meminfo::from_read(text.as_bytes()).unwrap();
+        assert_eq!(available(&meminfo, true, 200 << 20), Some(200 << 20), "all hundred");
+        assert_eq!(available(&meminfo, true, 201 << 20), Some(20 << 20), "ordinary pages take their place");
+        assert_eq!(available(&meminfo, false, 64 << 20), Some(20 << 20));
     }
 
     /// The first of --cpus is for the first of --queues.
