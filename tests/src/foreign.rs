@@ -3,7 +3,7 @@
 use std::{env, fs, os::fd::OwnedFd, process::Command};
 
 use rustix::net::{
-    AddressFamily, SocketType, bind, socket, sockopt,
+    AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt,
     xdp::{SocketAddrXdp, SocketAddrXdpFlags, XdpUmemReg, XdpUmemRegFlags},
 };
 
@@ -126,7 +126,8 @@ impl ForeignSocket {
 
     fn open(index: u32, queue: u32) -> rustix::io::Result<Self> {
         let umem = vec![Page([0; 4096]); 16].into_boxed_slice();
-        let fd = socket(AddressFamily::XDP, SocketType::RAW, None)?;
+        // Whoever is started meanwhile would keep it.
+        let fd = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         let region = XdpUmemReg {
             addr: umem.as_ptr().addr() as u64,
             len: size_of_val(&*umem) as u64,

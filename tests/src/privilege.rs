@@ -29,6 +29,11 @@ pub fn kernel_has(feature: &Feature) -> bool {
     lacks(feature).is_none_or(|reason| skip(&reason))
 }
 
+/// Whether this kernel lacks it. If not, says on stderr who is skipped and why.
+pub fn kernel_lacks(feature: &Feature) -> bool {
+    lacks(feature).is_some() || skip(&format!("this kernel has {}", feature.name))
+}
+
 /// Makes a link, in words of `ip link add`, in namespace `netns`. Whether this kernel can: if it was built without such
 /// links, says on stderr who is skipped.
 ///

@@ -269,3 +269,23 @@ fn a_queue_with_someone_elses_socket_is_busy() {
     agent.terminate();
     agent.wait().summary();
 }
+
+/// The kernel releases a queue some time after its last socket was closed. Meanwhile one UMEM is all that may be locked.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_queue_that_is_released_soon_is_waited_for() {
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    let foreign = ForeignSocket::bind(&lab.near, near, 0);
+    // 192 KiB, which nobody may raise; the UMEM has 128.
+    let prefix = ["prlimit", "--memlock=196608:196608", "setpriv", "--inh-caps=-all"];
+    let prefix = [&prefix[..], &["--bounding-set=-sys_resource,-ipc_lock", "--"]].concat();
+    let agent = lab.agent(&["--steer", STEER, "--frames", "64"]).under(prefix).start_unready();
+    // Attached first; it waits for a second, of which `ip` would take too much to look.
+    wait_until("the program is attached", PATIENCE, || !agent.xdp_links().is_empty());
+    thread::sleep(Duration::from_millis(300));
+    drop(foreign);
+    wait_until("it runs", PATIENCE, || !agent.objects().is_empty());
+    agent.terminate();
+    agent.wait().summary();
+}

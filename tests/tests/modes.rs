@@ -2,7 +2,7 @@
 
 use e2e::{
     lab::{Lab, LabConfig, PORT, STEER},
-    privilege::{XDP_USE_SG, kernel_has},
+    privilege::{XDP_USE_SG, kernel_has, kernel_lacks},
     thread,
     wire::{WINDOW, Wire, any_size},
 };
@@ -169,6 +169,28 @@ fn packets_of_9000_bytes_take_several_frames() {
             assert_eq!(exit.summary()["tx_packets"], COUNT, "{mode} {frame_size}: {exit}");
         }
     }
+}
+
+/// Before Linux 6.6 a packet takes one frame; the rig `e2e` has such a kernel.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn packets_of_9000_bytes_are_dropped_where_they_cannot_take_several_frames() {
+    if !kernel_lacks(&XDP_USE_SG) {
+        return;
+    }
+    let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&REFLECT).start();
+    assert_eq!(agent.metrics().label_values("umemd_socket_info", "multi_buffer"), ["false"]);
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    wire.send(0..4, |_| 8972);
+    wire.reflect(WINDOW, any_size);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], WINDOW, "{exit}");
+    assert!(exit.stderr.contains("has no multi-buffer (EINVAL)"), "{exit}");
+
+    let exit = lab.agent(&[&REFLECT[..], &["--multi-buffer", "on"]].concat()).run();
+    assert_eq!(exit.code, Some(1), "asked for by name: {exit}");
 }
 
 #[test]

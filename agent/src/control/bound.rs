@@ -1,43 +1,102 @@
 //! [`Bound`]: the sockets of one worker, in the mode that was planned for them.
 
+use std::sync::Arc;
+
 use frame_pool::FrameLayout;
 
 use super::plan::Plan;
 use crate::{
     config::{BindMode, RunConfig},
-    xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemRequest, XskPort},
+    xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
 };
 
 /// The sockets of one worker, all on one UMEM.
 pub(super) struct Bound {
     pub(super) sockets: Vec<(XskPort, SocketHandle)>,
     pub(super) huge_pages: bool,
+    /// Whether packets may take several frames.
+    pub(super) multi_buffer: bool,
     pub(super) rings: RingSizes,
 }
 
 /// Binds one queue of each interface, in the mode planned; or in copy mode, said aloud, if zero-copy was nobody's
-/// wish but the table's.
-pub(super) fn bind(config: &RunConfig, plans: &[Plan], queues: &[u32]) -> Result<Bound, OpenError> {
+/// wish but the table's. Waits, if it `may_wait`, for a queue that is not free yet.
+pub(super) fn bind(
+    config: &RunConfig,
+    plans: &[Plan],
+    queues: &[u32],
+    may_wait: bool,
+) -> Result<Bound, OpenError> {
     let (planned, asked) = plans[0].bind;
-    match bind_as(config, plans, queues, planned) {
+    match bind_as(config, plans, queues, planned, may_wait) {
         Err(error) if planned == BindMode::ZeroCopy && !asked && !matches!(error, OpenError::Busy { .. }) => {
             log::warn!(
                 "{error}: {} should have zero-copy and gets copy mode; --zerocopy makes this an error, --copy no \
                  warning",
                 plans[0].driver
             );
-            bind_as(config, plans, queues, BindMode::Copy)
+            bind_as(config, plans, queues, BindMode::Copy, may_wait)
         }
         result => result,
     }
 }
 
-fn bind_as(config: &RunConfig, plans: &[Plan], queues: &[u32], bind: BindMode) -> Result<Bound, OpenError> {
+/// One UMEM, however often its sockets are tried: one that was refused is unpinned some time later, and may take with it
+/// what the next one is allowed to pin.
+fn bind_as(
+    config: &RunConfig,
+    plans: &[Plan],
+    queues: &[u32],
+    bind: BindMode,
+    may_wait: bool,
+) -> Result<Bound, OpenError> {
     let rings = RingSizes::new(config.layout, config.rings);
+    let (frames, huge_pages) = umem(config, plans, queues, rings)?;
+    // Planned for all of them alike.
+    let mut multi_buffer = plans[0].multi_buffer;
+    let mut sockets: Vec<(XskPort, SocketHandle)> = Vec::new();
+    for (plan, queue) in plans.iter().zip(queues) {
+        let open = |multi_buffer| {
+            let interface = &plan.link.name;
+            let request = Request { interface, queue: *queue, frames: &frames, rings, bind, multi_buffer };
+            if may_wait { xsk::patiently(|| xsk::open(request)) } else { xsk::open(request) }
+        };
+        // A second one has to be as the first.
+        let does_without = sockets.is_empty() && plan.does_without_multi_buffer;
+        let (socket, several) = several_frames_or_one(multi_buffer, does_without, open)?;
+        multi_buffer = several;
+        sockets.push(socket);
+    }
+    Ok(Bound { sockets, huge_pages, multi_buffer, rings })
+}
+
+/// Opens a socket for packets in several frames, if those are wanted; or without them, said aloud, where the kernel
+/// refuses that and it `does_without`. What it got, and whether it takes several.
+fn several_frames_or_one<T>(
+    wanted: bool,
+    does_without: bool,
+    open: impl Fn(bool) -> Result<T, OpenError>,
+) -> Result<(T, bool), OpenError> {
+    match open(wanted) {
+        Err(error @ OpenError::NoMultiBuffer { .. }) if does_without => {
+            log::warn!("{error}; it does without");
+            Ok((open(false)?, false))
+        }
+        result => Ok((result?, wanted)),
+    }
+}
+
+/// The UMEM of these queues, and whether it is in huge pages.
+fn umem(
+    config: &RunConfig,
+    plans: &[Plan],
+    queues: &[u32],
+    rings: RingSizes,
+) -> Result<(Arc<UmemFrames>, bool), OpenError> {
     // Two sides take turns in one UMEM: twice the frames, for twice the rings.
     let count = config.layout.chunk_count() * queues.len() as u32;
     let layout = FrameLayout::new(config.layout.chunk_size(), count).unwrap_or(config.layout);
-    let mut request = UmemRequest {
+    let request = UmemRequest {
         interface: &plans[0].link.name,
         queue: queues[0],
         layout,
@@ -45,25 +104,31 @@ fn bind_as(config: &RunConfig, plans: &[Plan], queues: &[u32], bind: BindMode) -
         huge_pages: config.huge_pages,
         rings,
     };
-    let frames = match xsk::umem(request) {
+    match xsk::umem(request) {
         Err(error @ OpenError::NoHugePages { .. }) => {
             log::warn!("{error}; it gets ordinary pages");
-            request.huge_pages = false;
-            xsk::umem(request)
+            Ok((xsk::umem(UmemRequest { huge_pages: false, ..request })?, false))
         }
-        result => result,
-    }?;
-    let sockets = plans.iter().zip(queues).map(|(plan, queue)| {
-        let Plan { link, multi_buffer, .. } = plan;
-        let multi_buffer = *multi_buffer;
-        xsk::open(Request {
-            interface: &link.name,
-            queue: *queue,
-            frames: &frames,
-            rings,
-            bind,
-            multi_buffer,
-        })
-    });
-    Ok(Bound { sockets: sockets.collect::<Result<_, _>>()?, huge_pages: request.huge_pages, rings })
+        result => Ok((result?, config.huge_pages)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_packets_take_one_frame_only_those_that_fit_are_served() {
+        // Linux before 6.6.
+        let open = |several: bool| match several {
+            true => Err(OpenError::NoMultiBuffer { interface: "eth0".into(), queue: 0 }),
+            false => Ok(()),
+        };
+        assert!(matches!(several_frames_or_one(true, true, open), Ok(((), false))));
+        let refused = several_frames_or_one(true, false, open);
+        assert!(matches!(refused, Err(OpenError::NoMultiBuffer { .. })), "{refused:?}");
+        assert!(matches!(several_frames_or_one(true, true, |_| Ok(())), Ok(((), true))));
+        let busy = |_| Err::<(), _>(OpenError::Busy { interface: "eth0".into(), queue: 0 });
+        assert!(matches!(several_frames_or_one(true, true, busy), Err(OpenError::Busy { .. })));
+    }
 }

@@ -20,9 +20,9 @@ use super::{
 use crate::{
     capture::Source,
     config::RunConfig,
-    nic::{self, NicError},
-    observe::DeviceInfo,
-    xsk::{self, RingSizes, SocketHandle, UmemFrames, XskPort},
+    nic::{self, Link, NicError},
+    observe::{DeviceInfo, DeviceView},
+    xsk::{RingSizes, SocketHandle, UmemFrames, XskPort},
 };
 
 /// A group that is served.
@@ -97,12 +97,7 @@ impl Open {
         for index in 0..plans[0].queues.len() {
             let cpu = cpus.get(index % cpus.len().max(1)).copied().unwrap_or(0);
             let numbers: Vec<u32> = plans.iter().map(|plan| plan.queues[index]).collect();
-            let opened = if first {
-                xsk::patiently(|| bind(config, plans, &numbers))
-            } else {
-                bind(config, plans, &numbers)
-            }?;
-            let Bound { sockets, huge_pages, rings } = opened;
+            let Bound { sockets, huge_pages, multi_buffer, rings } = bind(config, plans, &numbers, first)?;
             let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
             let (crew, pools) = Self::hire(common, plans, index, ports, rings);
             let bell = Arc::new(Bell::new().context("cannot make an eventfd to wake a worker by")?);
@@ -113,7 +108,7 @@ impl Open {
                     cpu,
                     frame_size: config.layout.chunk_size(),
                     huge_pages,
-                    multi_buffer: plans[side].multi_buffer,
+                    multi_buffer,
                     rings,
                     epoch: common.epoch,
                     leak_after: config.leak_after,

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) queues: Vec<u32>,
     /// Whether packets may take several frames.
     pub(super) multi_buffer: bool,
+    /// Whether that is only for those that come: where the kernel refuses it, they are dropped instead.
+    pub(super) does_without_multi_buffer: bool,
     /// The mode to ask for, and whether the user did.
     pub(super) bind: (BindMode, bool),
     /// Bytes to keep free in each frame: as configured, or more if the driver wants that for zero-copy.
@@ -114,7 +116,8 @@ impl Plan {
         let headroom = config.headroom.max(wanted);
         let facts = Facts::of(&link);
         let queues = nic::choose_queues(&link, config.queues.as_deref(), facts.only_queue())?;
-        let mut longest = link.mtu + L2_OVERHEAD;
+        let (mut longest, capacity) = (link.mtu + L2_OVERHEAD, capacity(config, headroom));
+        let mut does_without_multi_buffer = config.multi_buffer == MultiBuffer::Auto;
         if let Handler::Generate(generate) = &config.handler {
             if generate.size > link.mtu as usize + 14 {
                 bail!(
@@ -126,9 +129,10 @@ impl Plan {
                 );
             }
             longest = longest.max(generate.size as u32);
+            does_without_multi_buffer &= generate.size as u32 <= capacity;
         }
         let multi_buffer = match config.multi_buffer {
-            MultiBuffer::Auto => longest > capacity(config, headroom),
+            MultiBuffer::Auto => longest > capacity,
             MultiBuffer::On => true,
             MultiBuffer::Off => false,
         };
@@ -141,7 +145,7 @@ impl Plan {
             nic::refuse_mute_queues(&link, &queues)?;
         }
         let switch_tag = switch_tag(config, &link.name)?;
-        Ok(Self { link, driver, queues, multi_buffer, bind, headroom, switch_tag })
+        Ok(Self { link, driver, queues, multi_buffer, does_without_multi_buffer, bind, headroom, switch_tag })
     }
 
     /// Says what will be dropped, and what the driver does otherwise than one expects.
@@ -301,6 +305,7 @@ mod tests {
             driver: "mvneta".into(),
             queues: vec![0],
             multi_buffer: false,
+            does_without_multi_buffer: true,
             bind: (BindMode::Copy, false),
             headroom: 0,
             switch_tag: SwitchTag::None,

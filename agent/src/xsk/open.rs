@@ -335,3 +335,42 @@ fn entries(ring: u32) -> Option<QueueSize> {
 fn cause(error: &dyn std::error::Error) -> Option<i32> {
     error.source()?.downcast_ref::<io::Error>()?.raw_os_error()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, time::Instant};
+
+    use super::*;
+
+    fn busy() -> OpenError {
+        OpenError::Busy { interface: "eth0".into(), queue: 0 }
+    }
+
+    #[test]
+    fn a_queue_that_is_still_being_released_is_waited_for() {
+        let tries = Cell::new(0);
+        let attempt = || {
+            tries.set(tries.get() + 1);
+            if tries.get() < 4 { Err(busy()) } else { Ok(tries.get()) }
+        };
+        assert!(matches!(patiently(attempt), Ok(4)));
+    }
+
+    #[test]
+    fn one_that_is_not_is_named_in_a_second() {
+        let start = Instant::now();
+        let answer = patiently(|| Err::<(), _>(busy()));
+        assert!(matches!(answer, Err(OpenError::Busy { .. })), "{answer:?}");
+        assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn nothing_else_passes() {
+        let tries = Cell::new(0);
+        let answer = patiently(|| {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(OpenError::NotPermitted)
+        });
+        assert!(matches!((answer, tries.get()), (Err(OpenError::NotPermitted), 1)));
+    }
+}
