@@ -68,6 +68,42 @@ fn forwarded_frames_cross_in_both_directions() {
     }
 }
 
+/// 9000 bytes in frames of 2048: both sockets take packets of several frames, of one UMEM.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn forwarded_packets_of_9000_bytes_cross_in_several_frames() {
+    const COUNT: u64 = 200;
+    for mode in ["native", "skb"] {
+        let Some(lab) = between(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+        let agent = forward(&lab, &["--mode", mode]);
+        let (here, there) = ends(&lab);
+        let size = |number: u64| 8972 - number as usize * 37;
+
+        here.send_to(&there, COUNT, size);
+        there.send_to(&here, COUNT, size);
+
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], 2 * COUNT, "{mode}: {exit}");
+        assert_eq!(exit.summary()["frames"]["slab"], 2 * 4096, "{mode}: {exit}");
+    }
+}
+
+/// The device drops what it is too narrow for, and says so to nobody.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_way_that_is_narrower_at_one_end_is_warned_of() {
+    let Some(lab) = between(LabConfig::default()) else { return };
+    lab.pairs()[0].near.set(&["mtu", "9000"]);
+    let agent = forward(&lab, &[]);
+    let said = "near0 has MTU 9000 and near1 has MTU 1500";
+    assert_eq!(agent.stderr().matches(said).count(), 1, "{}", agent.stderr());
+    lab.pairs()[1].near.set(&["mtu", "1400"]);
+    wait_until("it warns again", PATIENCE, || agent.stderr().contains("near1 has MTU 1400"));
+    agent.terminate();
+    agent.wait().summary();
+}
+
 /// Whose checksums its sockets leave to the device, as a veth does.
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]

@@ -58,6 +58,7 @@ impl Open {
         let queues: usize = plans.iter().map(|plan| plan.queues.len()).sum();
         plan::refuse_too_much_memory(config, queues)?;
         plans.iter().for_each(|plan| plan.warn(config));
+        warn_of_narrow_way(plans.iter().map(|plan| &plan.link));
         let first = kept.is_none();
         let mut none = Vec::new();
         let kept = kept.unwrap_or(&mut none);
@@ -206,6 +207,7 @@ impl Open {
     /// Why the group has to be closed, if it has to.
     pub(super) fn change(&mut self, config: &RunConfig) -> Option<Change> {
         let kept = |why| Some(Change { why, keep: true });
+        let mut other_mtu = false;
         for device in &mut self.devices {
             let link = match nic::link(device.plan.link.index) {
                 Ok(Some(link)) => link,
@@ -237,6 +239,9 @@ impl Open {
             if longer {
                 device.plan.warn(config);
             }
+        }
+        if other_mtu {
+            warn_of_narrow_way(self.devices.iter().map(|device| &device.plan.link));
         }
         None
     }
@@ -353,6 +358,14 @@ pub(super) struct Buried {
     pub(super) failed: bool,
     /// No worker is left.
     pub(super) all: bool,
+}
+
+fn warn_of_narrow_way<'a>(mut links: impl Iterator<Item = &'a Link>) {
+    if let (Some(a), Some(b)) = (links.next(), links.next())
+        && let Some(warning) = plan::narrow_way(a, b)
+    {
+        log::warn!("{warning}");
+    }
 }
 
 fn source(reader: CaptureReader, frames: &Arc<UmemFrames>, plans: &[Plan], index: usize) -> Source {

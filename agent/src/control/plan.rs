@@ -213,6 +213,18 @@ impl Plan {
     }
 }
 
+/// What to say of two interfaces that frames cross between, if not all packets fit both.
+pub(super) fn narrow_way(a: &Link, b: &Link) -> Option<String> {
+    let (wide, narrow) = if a.mtu > b.mtu { (a, b) } else { (b, a) };
+    (wide.mtu > narrow.mtu).then(|| {
+        format!(
+            "{} has MTU {} and {} has MTU {}: longer packets are given to {2} to send, which drops them, and count as \
+             sent; equal MTUs let all of them cross",
+            wide.name, wide.mtu, narrow.name, narrow.mtu,
+        )
+    })
+}
+
 /// The tag that a switch chip puts into this interface's frames: as configured, else as sysfs says.
 fn switch_tag(config: &RunConfig, interface: &str) -> Result<SwitchTag> {
     match config.switch_tag {
@@ -351,5 +363,15 @@ mod tests {
         let mut joined = [asked.clone(), asked.clone()];
         join(&mut joined).unwrap();
         assert!(joined.iter().all(|plan| plan.difference(&asked).is_none()), "{joined:?}");
+    }
+
+    #[test]
+    fn a_way_that_is_narrower_at_one_end_is_warned_of() {
+        let (a, b) = (plan().link, Link { name: "eth1".into(), mtu: 9000, ..plan().link });
+        assert_eq!(narrow_way(&a, &a), None);
+        for (a, b) in [(&a, &b), (&b, &a)] {
+            let said = narrow_way(a, b).unwrap();
+            assert!(said.starts_with("eth1 has MTU 9000 and eth0 has MTU 1500: "), "{said}");
+        }
     }
 }
