@@ -18,7 +18,8 @@ use umemd::{
     metrics,
     nic::stats::NicStats,
     observe::{
-        DeviceInfo, DeviceView, HolderView, HoldsView, KernelView, Observation, QueueView, Reloads, Totals,
+        DeviceInfo, DeviceView, HolderView, HoldsView, KernelView, Observation, QueueView, Reloads,
+        Swallowed, Totals,
     },
     page_pool::{Counters, DevicePools, Pool, Source},
     status::Status,
@@ -94,6 +95,7 @@ fn observation() -> Observation {
         steered: true,
         failed: false,
         failed_open: 0,
+        swallowed: Swallowed::default(),
         huge_pages: false,
         multi_buffer: false,
         rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },

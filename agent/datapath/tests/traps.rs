@@ -394,6 +394,24 @@ fn a_full_completion_ring_does_not_stop_a_queue_for_good() {
     assert_eq!(worker.port().sent().len(), 40);
 }
 
+/// A frame that the kernel took to receive into and never gives back is seen in its hands, and nobody waits for it.
+#[test]
+fn a_frame_swallowed_on_its_way_in_stays_with_the_kernel() {
+    let mut worker = worker(16, small_rings(16, 16, 16, 16), Drop, WorkerConfig::default());
+    turn(&mut worker);
+    worker.port_mut().tell(Lie::RxSwallow);
+    arrive(&mut worker, 4);
+    for _ in 0..20 {
+        two_turns(&mut worker);
+        arrive(&mut worker, 12);
+    }
+    two_turns(&mut worker);
+    let snapshot = worker.snapshot();
+    lawful(&snapshot);
+    assert_eq!((snapshot.places.kernel, snapshot.traffic.rx_packets), (1, 3 + 20 * 12));
+    assert_eq!(worker.finish(Duration::ZERO).snapshot.places.slab, 16, "home when the socket is closed");
+}
+
 /// A kernel that swallows a frame, or completes one twice, is a number and not a crash.
 #[test]
 fn a_swallowed_and_a_doubled_completion_are_counted() {

@@ -8,18 +8,20 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use datapath::snapshot::Places;
 use rustix::fd::AsFd as _;
 
 use super::{
     group::Decisions,
     plan::Plan,
     queue::{Queue, Unshown},
+    standstill::Look,
 };
 use crate::{
     config::RunConfig,
     ebpf::{LoadOptions, Program, ProgramLog, Retired, RuleCount},
     nic::{self, NicError, XdpAttachment, drivers, netdev},
-    observe::{DeviceInfo, DeviceView},
+    observe::{DeviceInfo, DeviceView, QueueView},
     steer::RuleSet,
     xsk::SocketHandle,
 };
@@ -265,6 +267,23 @@ impl Device {
             rules: Vec::new(),
             kernel: None,
         }
+    }
+
+    /// Notes on a view of a queue which of its frames the kernel keeps, of so many completions of the queue and the one
+    /// that it is joined with.
+    pub(super) fn find_swallowed(&self, index: usize, view: &mut QueueView, completions: u64) {
+        let (queue, link) = (&self.queues[index], &self.plan.link);
+        let mut standstill = queue.standstill.get();
+        view.swallowed = standstill.look(Look {
+            // While the interface is down everything stays where it is.
+            places: if link.up { view.snapshot.places } else { Places::default() },
+            traffic: view.snapshot.traffic,
+            completions,
+            zero_copy: self.info.zero_copy,
+            patience: queue.leak_after(),
+            now: Instant::now(),
+        });
+        queue.standstill.set(standstill);
     }
 
     /// Queues whose worker makes no turns.

@@ -144,9 +144,7 @@ impl Group {
             known.map_or_else(|| device.decisions(), |(_, decisions)| *decisions)
         };
         match &*self.state.borrow() {
-            State::Open(open) => {
-                open.devices.iter().map(|device| device.observe(decided_by(device))).collect()
-            }
+            State::Open(open) => open.observe(decided_by),
             State::Closed { infos, why, .. } => infos
                 .iter()
                 .map(|info| DeviceView {

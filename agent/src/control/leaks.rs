@@ -1,10 +1,10 @@
-//! Tells the log who keeps frames for too long.
+//! Tells the log who keeps frames for too long, the kernel among them.
 
 use std::time::Duration;
 
 use frame_pool::WARN_INTERVAL;
 
-use crate::observe::Observation;
+use crate::observe::{Observation, QueueView, Swallowed};
 
 /// Says it once a minute, as the kernel does of its own pools.
 #[derive(Debug, Default)]
@@ -26,19 +26,32 @@ impl Leaks {
 }
 
 fn lines(now: &Observation) -> impl Iterator<Item = String> {
-    now.queues().flat_map(|queue| {
-        queue.holds.leaks().map(|holder| {
-            format!(
-                "{} queue {}: the {} keeps {} {} for longer than {:?}, the oldest for {} s",
-                queue.device,
-                queue.queue,
-                holder.name,
-                holder.leaked,
-                if holder.leaked == 1 { "frame" } else { "frames" },
-                now.leak_after,
-                holder.oldest.unwrap_or_default().as_secs(),
-            )
-        })
+    now.queues().flat_map(|queue| swallowed(queue, now).chain(leaked(queue, now)))
+}
+
+fn swallowed(queue: &QueueView, now: &Observation) -> impl Iterator<Item = String> {
+    let Swallowed { kernel, tx } = queue.swallowed;
+    [(kernel, "receive into"), (tx, "send")].into_iter().filter(|(frames, _)| *frames > 0).map(|(frames, what)| {
+        format!(
+            "{} queue {}: the kernel has kept {frames} of the frames that it got to {what} for longer than {:?}, although \
+             nothing else is on its way: it lost them",
+            queue.device, queue.queue, now.leak_after
+        )
+    })
+}
+
+fn leaked(queue: &QueueView, now: &Observation) -> impl Iterator<Item = String> {
+    queue.holds.leaks().map(|holder| {
+        format!(
+            "{} queue {}: the {} keeps {} {} for longer than {:?}, the oldest for {} s",
+            queue.device,
+            queue.queue,
+            holder.name,
+            holder.leaked,
+            if holder.leaked == 1 { "frame" } else { "frames" },
+            now.leak_after,
+            holder.oldest.unwrap_or_default().as_secs(),
+        )
     })
 }
 
@@ -55,6 +68,13 @@ mod tests {
             ["eth0 queue 0: the capture keeps 1 frame for longer than 60s, the oldest for 75 s"]
         );
         assert_eq!(lines(&fixture()).count(), 0);
+
+        let mut now = fixture();
+        now.devices[0].queues[1].swallowed = Swallowed { kernel: 0, tx: 3 };
+        let told: Vec<_> = lines(&now).collect();
+        let [told] = &told[..] else { panic!("{told:?}") };
+        let said = "eth0 queue 1: the kernel has kept 3 of the frames that it got to send for longer than 60s, although";
+        assert!(told.starts_with(said), "{told}");
     }
 
     #[test]

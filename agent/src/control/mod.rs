@@ -19,6 +19,7 @@ mod queue;
 mod reload;
 mod respond;
 mod socket;
+mod standstill;
 mod steering;
 mod watchdog;
 mod worker;

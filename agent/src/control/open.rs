@@ -11,7 +11,7 @@ use super::{
     bound::{Bound, bind},
     crew::{self, Crew, Parts, Place},
     device::{self, Attached, Device, Kept},
-    group::Common,
+    group::{Common, Decisions},
     leaving::{Leaving, Past},
     plan::{self, Plan},
     queue::{Fixed, Queue},
@@ -244,6 +244,21 @@ impl Open {
             warn_of_narrow_way(self.devices.iter().map(|device| &device.plan.link));
         }
         None
+    }
+
+    /// The interfaces as they are now, and what their programs had decided before.
+    pub(super) fn observe(&self, decided: impl Fn(&Device) -> Option<Decisions>) -> Vec<DeviceView> {
+        let mut views: Vec<DeviceView> =
+            self.devices.iter().map(|device| device.observe(decided(device))).collect();
+        for index in 0..self.workers.len() {
+            // What came in on the one side may be completed on the other one.
+            let completions = |view: &DeviceView| view.queues[index].snapshot.traffic.completions;
+            let completions = views.iter().map(completions).sum();
+            for (device, view) in self.devices.iter().zip(&mut views) {
+                device.find_swallowed(index, &mut view.queues[index], completions);
+            }
+        }
+        views
     }
 
     pub(super) fn has_gone_workers(&self) -> bool {

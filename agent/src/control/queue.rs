@@ -10,9 +10,9 @@ use datapath::{FinalReport, Pending, Published, snapshot::Snapshot};
 use frame_pool::Recycler;
 use rustix::{net::xdp::XdpStatistics, process::Pid};
 
-use super::bell::Bell;
+use super::{bell::Bell, standstill::Standstill};
 use crate::{
-    observe::{HoldsView, QueueView, process::thread_cpu_s},
+    observe::{HoldsView, QueueView, Swallowed, process::thread_cpu_s},
     xsk::{RingSizes, SocketHandle},
 };
 
@@ -51,6 +51,7 @@ pub(super) struct Queue {
     /// The worker's thread, while that runs; of two queues of one worker the first one has it.
     pub(super) thread: Cell<Option<Pid>>,
     pub(super) watch: Cell<Watch>,
+    pub(super) standstill: Cell<Standstill>,
 }
 
 /// What the watchdog remembers of a queue.
@@ -112,12 +113,18 @@ impl Queue {
             failed: Cell::new(false),
             thread: Cell::new(None),
             watch: Cell::new(Watch { turns: 0, since: Instant::now(), steered: false, failed_open: 0 }),
+            standstill: Cell::new(Standstill::new(Instant::now())),
         }
     }
 
     /// Its number.
     pub(super) fn number(&self) -> u32 {
         self.fixed.number
+    }
+
+    /// How long a frame may be kept before it is taken for leaked.
+    pub(super) fn leak_after(&self) -> Duration {
+        self.fixed.leak_after
     }
 
     /// Runs `f` with the socket, until it was released.
@@ -206,6 +213,7 @@ impl Queue {
             steered: watch.steered,
             failed: self.failed.get(),
             failed_open: watch.failed_open,
+            swallowed: Swallowed::default(),
         }
     }
 }

@@ -164,6 +164,17 @@ pub struct QueueView {
     pub failed: bool,
     /// How often the watchdog took the socket away from a worker that made no turns.
     pub failed_open: u64,
+    /// Frames that the kernel does not give back.
+    pub swallowed: Swallowed,
+}
+
+/// Frames that were lent to the kernel, and that it has kept for too long while nothing moved: it lost them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swallowed {
+    /// Of those in place `kernel`.
+    pub kernel: u32,
+    /// Of those in place `tx`.
+    pub tx: u32,
 }
 
 impl Observation {
@@ -257,6 +268,7 @@ pub(crate) fn fixture() -> Observation {
         steered: true,
         failed: false,
         failed_open: 0,
+        swallowed: Swallowed::default(),
     };
     let device = DeviceView {
         info: Arc::new(info),

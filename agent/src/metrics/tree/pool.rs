@@ -53,6 +53,11 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
                 out.add_with(&[place], frames);
             }
         };
+    Gauge "umemd_pool_swallowed_frames" ["state"] "Frames that the kernel took and has kept for longer than umemd_leak_after_seconds, while nothing was completed (tx) or received (kernel): it lost them. Any value but 0 is a bug of the kernel or a driver."
+        |q, out| {
+            out.add_with(&["kernel"], q.swallowed.kernel);
+            out.add_with(&["tx"], q.swallowed.tx);
+        };
     Gauge "umemd_pool_capacity_frames" "Frames of the queue's UMEM; umemd_pool_frames sums to it."
         |q| q.snapshot.total;
     Gauge "umemd_pool_free_lowest_frames" "Fewest frames in slab, cache and ring since the queue was opened, by looks once in a millisecond: what --frames could be less. Of two joined queues the first one has the slab."
