@@ -227,8 +227,10 @@ fn a_full_disk_is_survived() {
     let Some(lab) = Lab::new() else { return };
     let folder = Folder::new(&lab);
     let file = folder.file("full.pcapng");
-    // A disk of 64 KiB that only the agent sees.
-    let mount = format!("mount -t tmpfs -o size=64k none {} && exec \"$@\"", folder.0.display());
+    // A disk of 64 KiB that only the agent sees, and which has something else on it too.
+    let filler = folder.file("filler");
+    let (disk, fill) = (folder.0.display(), format!("head -c 16384 /dev/zero > {filler}"));
+    let mount = format!("mount -t tmpfs -o size=64k none {disk} && {fill} && exec \"$@\"");
     let args = ["--steer", STEER, "--handler", "reflect", "--capture", &file];
     let agent = lab.agent(&args).under(["unshare", "--mount", "sh", "-c", &mount, "sh"]).start();
     let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
@@ -250,10 +252,14 @@ fn a_full_disk_is_survived() {
     assert_eq!(packets_of(&fs::read(&seen).expect("the file")), written);
 
     // With room again it goes on.
-    fs::write(&seen, "").expect("the file");
+    fs::remove_file(format!("/proc/{}/root{filler}", agent.pid())).expect("the filler");
+    wire.reflect(FIRST, |_| 1000);
+    let metrics = agent
+        .metrics_when("they are written too", |m| m.total("umemd_capture_packets_total") == written + FIRST);
+    assert_eq!(packets_of(&fs::read(&seen).expect("the file")), written + FIRST, "{metrics}");
     agent.terminate();
     let exit = agent.wait();
-    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+    assert_eq!(exit.summary()["tx_packets"], COUNT + FIRST, "{exit}");
     assert_eq!(exit.stderr.matches("No space left on device").count(), 1, "said once: {exit}");
 }
 
