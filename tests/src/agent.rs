@@ -585,7 +585,12 @@ pub fn binary() -> PathBuf {
 }
 
 /// An example of the agent's: cargo builds those with the tests, beside them.
-fn example(name: &str) -> PathBuf {
+///
+/// # Panics
+///
+/// If it was not built.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a running program has a file");
     let profile = test.parent().and_then(Path::parent).expect("cargo puts tests into deps");
     let example = profile.join("examples").join(name);

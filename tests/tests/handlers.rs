@@ -3,15 +3,17 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use e2e::{
-    agent::Agent,
+    agent::{Agent, example},
+    command::ip,
     lab::{Lab, LabConfig, PORT, STEER},
     ping::Ping,
     wait::{PATIENCE, wait_until},
-    wire::{Wire, any_size},
+    wire::{WINDOW, Wire, any_size},
 };
 
 /// Long enough for a frame that should not come.
@@ -287,6 +289,74 @@ fn packets_that_do_not_fit_the_interface_are_not_generated() {
     assert_eq!(exit.code, Some(1), "{exit}");
     assert!(exit.stderr.contains("MTU is 1500: at most 1514 bytes do"), "{exit}");
     assert_eq!(lab.pair().near.xdp_program(), None, "{exit}");
+}
+
+/// What umemd is measured beside would be a bad measure if it lost packets, or did not count them.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_loop_without_accounting_carries_as_many() {
+    const COUNT: u64 = 1000;
+    /// The port that it takes.
+    const ECHO: u16 = 7;
+    for handler in ["drop", "reflect", "forward", "generate"] {
+        let Some(lab) = between(LabConfig::default()) else { return };
+        let [here, there] = lab.pairs() else { panic!("two pairs") };
+        let mut command = Command::new(example("minimal"));
+        command.args(["near0", handler]).args((handler == "forward").then_some("near1"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let minimal = lab.near.run(|| command.spawn()).expect("it can be started");
+        wait_until("its program is attached", PATIENCE, || here.near.xdp_program().is_some());
+
+        let to = if handler == "forward" { &there.far } else { &here.near };
+        let wire = Wire::connect(&lab.far, to.port(ECHO));
+        let stack = Wire::listen(&lab.near, here.near.port(ECHO));
+        let beyond = Wire::listen(lab.beyond.as_ref().expect("a third namespace"), there.far.port(ECHO));
+        let counted = |direction: &str| {
+            let shown = ip(&["-netns", lab.near.name(), "-stats", "-json", "link", "show", "dev", "near0"]);
+            let shown: serde_json::Value = serde_json::from_str(&shown).expect("`ip -json` prints JSON");
+            shown[0]["stats64"][direction]["packets"].as_u64().expect("a count")
+        };
+        match handler {
+            "generate" => {
+                wait_until("it sends", PATIENCE, || counted("tx") > COUNT);
+            }
+            "forward" => {
+                wait_until("its socket is there", PATIENCE, || {
+                    wire.send(0..1, any_size);
+                    beyond.receive(SILENCE).is_some()
+                });
+                wire.send_to(&beyond, COUNT, any_size);
+            }
+            _ => {
+                wait_until("its socket is there", PATIENCE, || {
+                    wire.send(0..1, any_size);
+                    stack.receive(SILENCE).is_none()
+                });
+                wire.drain();
+                let before = counted("rx");
+                for window in (0..COUNT).step_by(WINDOW as usize).map(|from| from..COUNT.min(from + WINDOW)) {
+                    wire.send(window.clone(), any_size);
+                    wait_until("they arrive", PATIENCE, || counted("rx") == before + window.end);
+                    if handler == "reflect" {
+                        wire.expect(window, any_size, PATIENCE);
+                    }
+                }
+            }
+        }
+
+        // Its stdin ends.
+        let output = minimal.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{handler}: {output:?}");
+        let said: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
+        if handler == "generate" {
+            // What lies on its TX ring at the end is never sent.
+            let sent = counted("tx");
+            assert!((said - 2048..=said).contains(&sent), "{said} are said to be sent, {sent} were");
+        } else {
+            // And the one that told us that it runs.
+            assert_eq!(said, COUNT + 1, "{handler}");
+        }
+    }
 }
 
 #[test]
