@@ -1,8 +1,7 @@
 //! The kernel's own AF_XDP tests (tools/testing/selftests/bpf/prog_tests/test_xsk.c), as far as an agent can be
 //! asked to do the same; each names the one that it is after. Those left out are in the README, with the reason.
 //!
-//! There two sockets on a veth pair talk to each other. Here the far side is a socket of the stack, or a second
-//! agent that generates.
+//! There two sockets on a veth pair talk to each other. Here the far side is a socket of the stack.
 
 use std::time::Duration;
 
@@ -69,18 +68,21 @@ fn send_receive_single_packet() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn poll_rx_and_tx() {
-    let Some(lab) = Lab::new() else { return };
-    let agent = reflecting(&lab, &[]);
-    let wire = wire(&lab);
-    for round in 0..50 {
-        // Asleep: an idle turn was the last one.
-        let turns = |m: &Metrics| m.sum("umemd_worker_polls_total", &[("result", "idle")]);
-        let before = turns(&agent.metrics());
-        agent.metrics_when("an idle turn", |m| turns(m) > before);
-        let start = std::time::Instant::now();
-        wire.send(round..round + 1, any_size);
-        wire.expect(round..round + 1, any_size, PATIENCE);
-        assert!(start.elapsed() < Duration::from_millis(90), "woken, and not by its heartbeat of 100 ms");
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let agent = reflecting(&lab, &["--mode", mode]);
+        let wire = wire(&lab);
+        for round in 0..50 {
+            // Asleep: an idle turn was the last one.
+            let turns = |m: &Metrics| m.sum("umemd_worker_polls_total", &[("result", "idle")]);
+            let before = turns(&agent.metrics());
+            agent.metrics_when("an idle turn", |m| turns(m) > before);
+            let start = std::time::Instant::now();
+            wire.send(round..round + 1, any_size);
+            wire.expect(round..round + 1, any_size, PATIENCE);
+            let took = start.elapsed();
+            assert!(took < Duration::from_millis(90), "{mode}: woken after {took:?}, by its heartbeat");
+        }
     }
 }
 
@@ -248,16 +250,18 @@ fn send_receive_9k_packets() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn too_many_fragments() {
-    let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
-    // 492 bytes in each frame: 19 for a packet of 9014, of which 18 are the most.
-    let agent = reflecting(&lab, &["--headroom", "1300"]);
-    let wire = wire(&lab);
-    wire.reflect(WINDOW, |number| 8000 - number as usize);
-    wire.send(0..4, |_| 8972);
-    wire.reflect(WINDOW, |number| 8000 - number as usize);
-    let metrics = agent.metrics();
-    let lost = metrics.total("umemd_xsk_rx_dropped_total")
-        + metrics.sum("umemd_packets_dropped_total", &[("reason", "tx_invalid")])
-        + metrics.sum("umemd_packets_dropped_total", &[("reason", "rx_torn")]);
-    assert_eq!(lost, 4, "{metrics}");
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+        // 492 bytes in each frame: 19 for a packet of 9014, of which 18 are the most.
+        let agent = reflecting(&lab, &["--headroom", "1300", "--mode", mode]);
+        let wire = wire(&lab);
+        wire.reflect(WINDOW, |number| 8000 - number as usize);
+        wire.send(0..4, |_| 8972);
+        wire.reflect(WINDOW, |number| 8000 - number as usize);
+        let metrics = agent.metrics();
+        let lost = metrics.total("umemd_xsk_rx_dropped_total")
+            + metrics.sum("umemd_packets_dropped_total", &[("reason", "tx_invalid")])
+            + metrics.sum("umemd_packets_dropped_total", &[("reason", "rx_torn")]);
+        assert_eq!(lost, 4, "{mode}: {metrics}");
+    }
 }
