@@ -1,10 +1,8 @@
 //! Traps that others fell into, each with a test that falls in where we would.
 //!
-//! Not here, because they are out of a worker's reach: private indices of libxdp, lifetimes of ring
-//! memory, `peek` without `release` and the order of acquire and release (all xsk-rs's); fill before or
-//! after bind, rebinding after close, whose program is attached, and the order of teardown per driver
-//! (the agent's). One frame on two rings does not compile: `Frame` is neither `Clone` nor `Copy`. A ring
-//! of one queue with two producers does not compile either: a port belongs to one worker.
+//! Those that are out of a worker's reach are in the end-to-end tests: tests/README.md has the table of all. One frame
+//! on two rings does not compile: `Frame` is neither `Clone` nor `Copy`. A ring of one queue with two producers does not
+//! compile either: a port belongs to one worker.
 //!
 //! xsk-rs keeps out of reach: libxdp's private indices, ring memory that moves or is freed too soon, a `peek`
 //! that is not cancelled, `reserve` in a loop (its `produce` is all or nothing and is given no more than
