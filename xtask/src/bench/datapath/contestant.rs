@@ -181,18 +181,21 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// What all its threads together had of a CPU, in user space and in the kernel.
-    ///
-    /// To the nanosecond, as the scheduler counts it (`/proc/PID/task/TID/schedstat`); `times(2)` counts ticks.
-    pub(super) fn cpu_time(&self) -> Result<Duration> {
-        let mut total = Duration::ZERO;
+    /// What all its threads together had of a CPU so far.
+    pub(super) fn cpu_time(&self) -> Result<CpuTime> {
+        let mut sum = CpuTime::default();
         for thread in self.threads()? {
-            let file = format!("/proc/{}/task/{thread}/schedstat", self.child.id());
-            let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-            let first = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-            total += Duration::from_nanos(first.with_context(|| format!("{file} has no number"))?);
+            let read = |name: &str| {
+                let file = format!("/proc/{}/task/{thread}/{name}", self.child.id());
+                fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))
+            };
+            let first = read("schedstat")?.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+            sum.total += Duration::from_nanos(first.context("a schedstat without a number")?);
+            let (user, system) = user_and_system(&read("stat")?).context("a stat without times")?;
+            sum.user += user;
+            sum.system += system;
         }
-        Ok(total)
+        Ok(sum)
     }
 
     /// The ids of its threads.
@@ -202,8 +205,8 @@ impl Running {
         Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
     }
 
-    /// Ends it: the packets that it received, and whether it found every frame again.
-    pub(super) fn finish(mut self) -> Result<(u64, bool)> {
+    /// Ends it, and hears what it says of itself.
+    pub(super) fn finish(mut self) -> Result<Said> {
         match self.kind {
             Kind::Minimal => drop(self.life_line.take()),
             Kind::Umemd | Kind::XdpBench => kill_process(Pid::from_child(&self.child), Signal::INT)?,
@@ -217,11 +220,15 @@ impl Running {
         match self.kind {
             Kind::Umemd => {
                 let summary: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
-                let received = summary["rx_packets"].as_u64().context("a summary without rx_packets")?;
-                Ok((received, summary["conserved"] == true))
+                let number =
+                    |key: &str| summary[key].as_u64().with_context(|| format!("a summary without {key}"));
+                // What generates receives nothing.
+                let packets = number("rx_packets")?.max(number("tx_packets")?);
+                let recycle_ratio = summary["recycle_ratio"].as_f64();
+                Ok(Said { packets, recycle_ratio, conserved: summary["conserved"] == true })
             }
-            Kind::Minimal => Ok((said.trim().parse().context("the minimal loop says no number")?, true)),
-            Kind::XdpBench => Ok((xdp_bench_total(&said)?, true)),
+            Kind::Minimal => Ok(Said::only(said.trim().parse().context("the minimal loop says no number")?)),
+            Kind::XdpBench => Ok(Said::only(xdp_bench_total(&said)?)),
         }
     }
 }
@@ -231,6 +238,57 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a contestant says of itself when it ends.
+pub(super) struct Said {
+    /// What it received, or sent by itself.
+    pub(super) packets: u64,
+    /// How much of what it allocated had been recycled, if it knows.
+    pub(super) recycle_ratio: Option<f64>,
+    /// Whether it found every frame again; who does not look is not blamed.
+    pub(super) conserved: bool,
+}
+
+impl Said {
+    fn only(packets: u64) -> Self {
+        Self { packets, recycle_ratio: None, conserved: true }
+    }
+}
+
+/// What somebody had of a CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CpuTime {
+    /// To the nanosecond, as the scheduler counts it (`/proc/PID/task/TID/schedstat`).
+    pub(super) total: Duration,
+    /// Of that, in user space: by ticks, so good enough for a share only.
+    user: Duration,
+    /// In the kernel, the same.
+    system: Duration,
+}
+
+impl CpuTime {
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            total: self.total - before.total,
+            user: self.user.saturating_sub(before.user),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
+
+    /// Which part of it was in user space.
+    pub(super) fn user_share(self) -> f64 {
+        let both = self.user + self.system;
+        if both.is_zero() { 0.0 } else { self.user.as_nanos() as f64 / both.as_nanos() as f64 }
+    }
+}
+
+/// The times in a thread's `stat`: ticks of 1/100 s.
+fn user_and_system(stat: &str) -> Option<(Duration, Duration)> {
+    // The name stands before it, in brackets, and may have brackets of its own.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut next = || Some(Duration::from_millis(10 * fields.next()?.parse::<u64>().ok()?));
+    Some((next()?, next()?))
 }
 
 /// The packets in the closing lines of `xdp-bench`: `Totals:`, and below it ` RX    1234 pkts`.
@@ -244,11 +302,12 @@ fn xdp_bench_total(said: &str) -> Result<u64> {
 
 /// What one run came to.
 pub(super) struct Outcome {
-    /// What was sent to it, if anything was.
-    pub(super) sent: Option<u64>,
-    /// What it received, or sent by itself.
+    /// What it received, or sent by itself, in that time.
     pub(super) packets: u64,
-    pub(super) cpu_time: Duration,
+    /// What was sent to it and it did not receive; or what it says that it sent, and its device did not.
+    pub(super) lost: u64,
+    pub(super) cpu_time: CpuTime,
+    pub(super) recycle_ratio: Option<f64>,
     /// If they were counted.
     pub(super) syscalls: Option<u64>,
     pub(super) conserved: bool,
@@ -258,15 +317,11 @@ impl Outcome {
     /// Nanoseconds of CPU per packet.
     pub(super) fn cost(&self) -> Result<f64> {
         ensure!(self.packets > 0, "there was no packet");
-        Ok(self.cpu_time.as_nanos() as f64 / self.packets as f64)
+        Ok(self.cpu_time.total.as_nanos() as f64 / self.packets as f64)
     }
 
     pub(super) fn syscalls_per_packet(&self) -> Option<f64> {
         self.syscalls.map(|calls| calls as f64 / self.packets as f64)
-    }
-
-    pub(super) fn lost(&self) -> u64 {
-        self.sent.map_or(0, |sent| sent.saturating_sub(self.packets))
     }
 }
 
@@ -280,5 +335,16 @@ mod tests {
                     RX                     3 pkts\n";
         assert_eq!(xdp_bench_total(said).unwrap(), 1_000_042);
         assert!(xdp_bench_total("nothing").is_err());
+    }
+
+    #[test]
+    fn user_and_system_time_are_told_apart() {
+        let stat = "7 (near0/0) x) R 1 7 7 0 -1 4194304 90 0 0 0 30 10 0 0 20 0 3 0 5 6 7";
+        let (user, system) = user_and_system(stat).unwrap();
+        assert_eq!((user, system), (Duration::from_millis(300), Duration::from_millis(100)));
+        let time = CpuTime { total: Duration::from_millis(401), user, system };
+        assert_eq!(time.since(CpuTime::default()).user_share(), 0.75);
+        assert_eq!(time.since(time).user_share(), 0.0);
+        assert_eq!(user_and_system("7 (near0/0) R 1"), None);
     }
 }
