@@ -9,6 +9,7 @@
 mod cpio;
 mod initramfs;
 mod modules;
+mod outcome;
 mod packages;
 mod parts;
 mod qemu;
@@ -17,7 +18,7 @@ mod tree;
 mod work;
 
 use std::env;
-use std::fmt;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::board::outcome::{Outcome, Unavailable};
 use crate::board::parts::Parts;
 use crate::board::qemu::{Console, Process};
 use crate::board::rigs::{Hardware, Rig};
@@ -45,18 +47,6 @@ const TAIL: usize = 60;
 /// Set, it says that the packages are to be had here, so that it is a failure if they are not: for CI.
 const EXPECT: &str = "UMEMD_EXPECT_BOARDS";
 
-/// That a rig cannot be had here, which is no failure of umemd's.
-#[derive(Debug)]
-struct Unavailable(String);
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the board rig cannot be had: {}", self.0)
-    }
-}
-
-impl std::error::Error for Unavailable {}
-
 /// Those of `cargo xtask board all`.
 const ALL: [&Rig; 5] = [&rigs::MVNETA, &rigs::MVPP2, &rigs::IGB, &rigs::VIRTIO, &rigs::E2E];
 
@@ -72,14 +62,18 @@ impl Board {
         }
     }
 
-    /// Whether it is no failure that rigs cannot be had.
-    fn skips(&self) -> bool {
-        self.skip_unavailable && env::var_os(EXPECT).is_none()
+    /// Each rig with each of its kernels.
+    fn runs(&self) -> Vec<(&'static Rig, Kernel)> {
+        let kernels = |rig: &'static Rig| {
+            let kernels = if self.kernel.is_empty() { rig.kernels } else { &self.kernel };
+            kernels.iter().map(move |kernel| (rig, *kernel))
+        };
+        self.rigs().into_iter().flat_map(kernels).collect()
     }
 
-    /// The names of the rigs asked for, for those who have to skip them.
-    fn names(&self) -> String {
-        self.rigs().iter().map(|rig| rig.name).collect::<Vec<_>>().join(", ")
+    /// Whether it is no failure that rigs cannot be had; `expected` is what [`EXPECT`] is set to.
+    fn skips(&self, expected: Option<&OsStr>) -> bool {
+        self.skip_unavailable && expected.is_none()
     }
 }
 
@@ -105,37 +99,27 @@ impl Kernel {
 
 /// Builds, fetches, and runs the rigs asked for; an error if a check failed.
 pub(crate) fn run(options: &Board) -> Result<()> {
-    match run_all(options) {
-        Err(error) if error.is::<Unavailable>() && options.skips() => {
-            eprintln!("skipped: board {}: {error:#}", options.names());
-            Ok(())
+    let mut outcome = Outcome::default();
+    let name = |(rig, kernel): &(&Rig, Kernel)| format!("{} on {}", rig.name, kernel.name());
+    let runs = options.runs();
+    match gather(options) {
+        Ok(mut parts) => {
+            for run in &runs {
+                let &(rig, kernel) = run;
+                outcome.add(name(run), run_rig(&mut parts, rig, kernel.suite(), options));
+            }
         }
-        result => result,
+        Err(error) => outcome.add(runs.iter().map(name).collect::<Vec<_>>().join(", "), Err(error)),
     }
+    outcome.verdict(options.skips(env::var_os(EXPECT).as_deref()))
 }
 
-fn run_all(options: &Board) -> Result<()> {
+fn gather(options: &Board) -> Result<Parts> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         Unavailable("it runs on x86-64 only: it takes QEMU from Debian's amd64 packages".to_owned())
     );
-    let mut parts = Parts::gather(options.dev, options.install)?;
-    let mut failed = Vec::new();
-    for rig in options.rigs() {
-        let kernels = if options.kernel.is_empty() { rig.kernels } else { &options.kernel };
-        for kernel in kernels {
-            let name = format!("{} on {}", rig.name, kernel.name());
-            if let Err(error) = run_rig(&mut parts, rig, kernel.suite(), options) {
-                if error.is::<Unavailable>() {
-                    return Err(error);
-                }
-                eprintln!("xtask: {name}: {error:#}");
-                failed.push(name);
-            }
-        }
-    }
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
-    Ok(())
+    Parts::gather(options.dev, options.install)
 }
 
 /// One guest, from its archive to its verdicts.
@@ -255,4 +239,39 @@ fn follow(qemu: &mut Process, kept: &Path, patience: Duration) -> Result<()> {
     }
     ensure!(ended, "the guest ended before its checks did");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn board(args: &[&str]) -> Board {
+        let cli = Cli::try_parse_from([&["xtask", "board"], args].concat()).unwrap();
+        let Command::Board(board) = cli.command else { panic!("{args:?}") };
+        board
+    }
+
+    #[test]
+    fn nothing_is_skipped_unasked_or_where_it_is_expected() {
+        assert!(!board(&[]).skips(None));
+        let may_skip = board(&["--skip-unavailable"]);
+        assert!(may_skip.skips(None));
+        assert!(!may_skip.skips(Some("1".as_ref())));
+    }
+
+    #[test]
+    fn each_rig_runs_on_its_kernels_or_on_those_asked_for() {
+        let names = |args: &[&str]| -> Vec<String> {
+            let runs = board(args).runs().into_iter();
+            runs.map(|(rig, kernel)| format!("{} {}", rig.name, kernel.name())).collect()
+        };
+        assert_eq!(names(&["mvneta"]), ["mvneta 6.12"]);
+        assert_eq!(names(&["e2e"]), ["e2e 6.1", "e2e 6.12", "e2e 7.x"]);
+        assert_eq!(names(&["igb", "--kernel", "6.12"]), ["igb 6.12"]);
+        assert_eq!(names(&[]).len(), 7);
+        assert_eq!(names(&[]), names(&["all"]));
+    }
 }

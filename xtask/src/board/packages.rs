@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::Unavailable;
+use super::outcome::Unavailable;
 use crate::shell;
 
 /// Where Debian keeps the keys of its archive, old and new.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::Unavailable;
+use super::outcome::Unavailable;
 use super::packages::Packages;
 use crate::cli::Install;
 use crate::compile::Program;
