@@ -7,7 +7,7 @@ use crate::{
     config::{HEADROOM, L2_OVERHEAD},
     ebpf::Mode,
     nic::{
-        self, Link, XdpAttachment,
+        self, Link, XdpAttachment, drivers,
         netdev::{self, Features},
         quirks::{Facts, Weight},
         users,
@@ -16,14 +16,19 @@ use crate::{
     sys::ethtool,
 };
 
-/// Sizes of frames that `--frame-size` takes.
+/// Sizes of frames that `--frame-size` takes; the first one if nobody asks.
 const FRAMES: [u32; 2] = [2048, 4096];
+
+/// The first Linux whose AF_XDP sockets take packets in several frames (`XDP_USE_SG`).
+const MULTI_BUFFER: (u32, u32) = (6, 6);
 
 pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let facts = Facts::of(link);
+    let told = netdev::features(link.index);
+    let takes_several = takes_several(told.as_ref().ok().copied().flatten(), drivers::linux_version());
     let mut findings = vec![driver(link), up(link)];
-    findings.extend(features(link));
-    findings.extend([mtu(link), queues(link, &facts)]);
+    findings.extend(features(link, told));
+    findings.extend([mtu(link, takes_several), queues(link, &facts)]);
     findings.extend(silent_queues(link));
     findings.extend(napi(link));
     findings.extend(ring(link));
@@ -69,20 +74,19 @@ fn up(link: &Link) -> Finding {
 }
 
 /// What the driver says it can.
-fn features(link: &Link) -> Vec<Finding> {
+fn features(link: &Link, told: io::Result<Option<Features>>) -> Vec<Finding> {
     let finding = |asked, answer, text: String| Finding::new(&link.name, asked, answer, text);
-    let Features { native, redirect, zero_copy, fragments, zero_copy_segments } =
-        match netdev::features(link.index) {
-            Ok(Some(features)) => features,
-            Ok(None) => {
-                let text = "this kernel does not tell what the driver can (Linux 6.3 does)";
-                return vec![finding("native XDP", Answer::Unknown, text.to_owned())];
-            }
-            Err(error) => {
-                let text = format!("the kernel does not tell what the driver can: {error}");
-                return vec![finding("native XDP", Answer::Unknown, text)];
-            }
-        };
+    let Features { native, redirect, zero_copy, fragments, zero_copy_segments } = match told {
+        Ok(Some(features)) => features,
+        Ok(None) => {
+            let text = "this kernel does not tell what the driver can (Linux 6.3 does)";
+            return vec![finding("native XDP", Answer::Unknown, text.to_owned())];
+        }
+        Err(error) => {
+            let text = format!("the kernel does not tell what the driver can: {error}");
+            return vec![finding("native XDP", Answer::Unknown, text)];
+        }
+    };
     if !(native && redirect) {
         let text = if native {
             "the driver runs XDP programs, and does not redirect to AF_XDP"
@@ -114,26 +118,38 @@ fn needs_several_frames(link: &Link) -> bool {
     link.mtu.saturating_add(L2_OVERHEAD) > FRAMES[0] - HEADROOM
 }
 
-fn mtu(link: &Link) -> Finding {
-    let longest = link.mtu.saturating_add(L2_OVERHEAD);
-    let fits = FRAMES.into_iter().find(|size| longest <= size - HEADROOM);
-    let text = |rest: String| format!("MTU {}: {rest}", link.mtu);
-    match fits {
-        Some(size) if size == FRAMES[0] => Finding::new(
-            &link.name,
-            "mtu",
-            Answer::Ok,
-            text(format!("packets fit into frames of {size} bytes")),
-        ),
-        Some(size) => {
-            let rest = text(format!("packets of full length need frames of {size} bytes"));
-            Finding::new(&link.name, "mtu", Answer::Warning, rest)
-                .mended_by(format!("umemd run --frame-size {size} ..."))
+/// Whether a packet may take several frames here; `None` if the kernel does not tell of the driver.
+fn takes_several(features: Option<Features>, linux: (u32, u32)) -> Option<bool> {
+    if linux < MULTI_BUFFER { Some(false) } else { features.map(|features| features.fragments) }
+}
+
+/// Whether packets of full length fit what `umemd run` gives them if nobody says how: a frame, or several.
+fn mtu(link: &Link, takes_several: Option<bool>) -> Finding {
+    let finding =
+        |answer, rest: String| Finding::new(&link.name, "mtu", answer, format!("MTU {}: {rest}", link.mtu));
+    let [usual, larger] = FRAMES;
+    let one_larger = link.mtu.saturating_add(L2_OVERHEAD) <= larger - HEADROOM;
+    match takes_several {
+        _ if !needs_several_frames(link) => {
+            finding(Answer::Ok, format!("packets fit into frames of {usual} bytes"))
+        }
+        Some(true) => {
+            finding(Answer::Ok, format!("packets of full length take several frames of {usual} bytes"))
         }
         None => {
-            let most = FRAMES[1] - HEADROOM - L2_OVERHEAD;
-            let rest = text("longer than any frame: what is too long is dropped, and counted".to_owned());
-            Finding::new(&link.name, "mtu", Answer::Warning, rest)
+            let rest = "packets of full length take several frames, and the kernel does not tell whether its driver can";
+            finding(Answer::Unknown, rest.to_owned())
+        }
+        Some(false) if one_larger => {
+            let rest =
+                format!("packets of full length need frames of {larger} bytes, as they cannot take several");
+            finding(Answer::Warning, rest).mended_by(format!("umemd run --frame-size {larger} ..."))
+        }
+        Some(false) => {
+            let rest = "longer than any frame, and packets cannot take several: with --multi-buffer off what is too \
+                        long is dropped, and counted";
+            let most = larger - HEADROOM - L2_OVERHEAD;
+            finding(Answer::Warning, rest.to_owned())
                 .mended_by(format!("ip link set {} mtu {most}", link.name))
         }
     }
@@ -337,6 +353,35 @@ mod tests {
     fn link(name: &str) -> Link {
         let lo = nic::links().unwrap().into_iter().find(|link| link.name == "lo").unwrap();
         Link { name: name.into(), xdp: None, ..lo }
+    }
+
+    #[test]
+    fn packets_that_may_take_several_frames_are_not_said_to_be_dropped() {
+        let said = |mtu: u32, takes_several| {
+            let Finding { answer, text, mend, .. } = super::mtu(&Link { mtu, ..link("eth0") }, takes_several);
+            (answer, text, mend.unwrap_or_default())
+        };
+        for takes_several in [Some(true), Some(false), None] {
+            assert_eq!(said(1500, takes_several).0, Answer::Ok);
+        }
+        let (answer, text, mend) = said(9000, Some(true));
+        assert!(answer == Answer::Ok && text.contains("several frames of 2048"), "{text}");
+        assert_eq!(mend, "");
+        let (answer, text, mend) = said(9000, Some(false));
+        assert!(answer == Answer::Warning && text.contains("with --multi-buffer off"), "{text}");
+        assert_eq!(mend, "ip link set eth0 mtu 3822");
+        assert_eq!(said(3822, Some(false)).2, "umemd run --frame-size 4096 ...");
+        assert_eq!(said(9000, None).0, Answer::Unknown);
+    }
+
+    #[test]
+    fn packets_take_several_frames_if_kernel_and_driver_let_them() {
+        let driver = |fragments| Some(Features { fragments, ..Features::default() });
+        assert_eq!(takes_several(driver(true), (6, 6)), Some(true));
+        assert_eq!(takes_several(driver(false), (6, 6)), Some(false));
+        assert_eq!(takes_several(driver(true), (6, 5)), Some(false), "no XDP_USE_SG");
+        assert_eq!(takes_several(None, (6, 1)), Some(false));
+        assert_eq!(takes_several(None, (6, 12)), None);
     }
 
     #[test]
