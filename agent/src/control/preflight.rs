@@ -6,7 +6,7 @@ use rustix::{
     thread::CapabilitySet,
 };
 
-use crate::{config::RunConfig, xsk};
+use crate::{config::RunConfig, ebpf, nic::drivers, xsk};
 
 /// Capabilities, and whether the kernel has AF_XDP.
 pub(super) fn check(config: &RunConfig) -> Result<()> {
@@ -25,8 +25,11 @@ fn capabilities(netns: bool) -> Result<()> {
         ("CAP_NET_ADMIN", "attach an XDP program", CapabilitySet::NET_ADMIN),
         ("CAP_BPF", "load an XDP program", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
     ];
+    let perfmon = ("CAP_PERFMON", "load it on a Linux before 6.17", ebpf::PERFMON);
+    let perfmon = ebpf::loading_takes_perfmon(drivers::linux_version()).then_some(perfmon);
     let mut missing: Vec<String> = needs
         .into_iter()
+        .chain(perfmon)
         .filter(|(_, _, any_of)| !have.intersects(*any_of))
         .map(|(name, what, _)| format!("{name} to {what}"))
         .collect();

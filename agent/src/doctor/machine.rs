@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::{Answer, Finding};
-use crate::{nic::drivers, xsk};
+use crate::{ebpf, nic::drivers, xsk};
 
 pub(super) const ABOUT: &str = "machine";
 
@@ -27,11 +27,7 @@ const CAPABILITIES: [(&str, CapabilitySet, &str); 3] = [
 /// Those that only some flags need.
 const FOR_FLAGS: [(&str, CapabilitySet, &str); 2] = [
     ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, "enter another network namespace: --netns"),
-    (
-        "CAP_PERFMON",
-        CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN),
-        "let the program log: --log-program; before Linux 6.17, load it at all",
-    ),
+    ("CAP_PERFMON", ebpf::PERFMON, "let the program log: --log-program"),
 ];
 
 /// What newer kernels have, and what lacks without it. The version is all that tells before something is attached.
@@ -85,21 +81,31 @@ fn jit() -> Finding {
 }
 
 fn rights() -> Vec<Finding> {
-    let Ok(sets) = capabilities(None) else {
-        return vec![Finding::new(ABOUT, "capabilities", Answer::Unknown, "the kernel does not tell")];
-    };
-    let finding = |(name, any_of, what): (&'static str, CapabilitySet, &str)| {
-        if sets.effective.intersects(any_of) {
+    match capabilities(None) {
+        Ok(sets) => rights_with(sets.effective, drivers::linux_version()),
+        Err(error) => {
+            let text = format!("the kernel does not tell: {error}");
+            vec![Finding::new(ABOUT, "capabilities", Answer::Unknown, text)]
+        }
+    }
+}
+
+/// What these capabilities are good for on a Linux of this version.
+fn rights_with(have: CapabilitySet, linux: (u32, u32)) -> Vec<Finding> {
+    let perfmon = ("CAP_PERFMON", ebpf::PERFMON, "load an XDP program on a Linux before 6.17");
+    let perfmon = ebpf::loading_takes_perfmon(linux).then_some(perfmon);
+    let needed = CAPABILITIES.into_iter().chain(perfmon).map(|(name, any_of, what)| {
+        if have.intersects(any_of) {
             Finding::new(ABOUT, name, Answer::Ok, format!("may {what}"))
         } else {
             Finding::new(ABOUT, name, Answer::No, format!("may not {what}")).mended_by("sudo umemd ...")
         }
-    };
-    let for_flags = |(name, any_of, what): (&'static str, CapabilitySet, &str)| {
-        let may = if sets.effective.intersects(any_of) { "may" } else { "may not" };
+    });
+    let for_flags = FOR_FLAGS.into_iter().map(|(name, any_of, what)| {
+        let may = if have.intersects(any_of) { "may" } else { "may not" };
         Finding::new(ABOUT, name, Answer::Note, format!("{may} {what}"))
-    };
-    CAPABILITIES.into_iter().map(finding).chain(FOR_FLAGS.into_iter().map(for_flags)).collect()
+    });
+    needed.chain(for_flags).collect()
 }
 
 fn memlock() -> Finding {
@@ -158,5 +164,24 @@ mod tests {
         assert_eq!(texts((6, 1)).len(), 3);
         assert!(texts((6, 6)).iter().all(|text| text.contains("page_pools")));
         assert!(texts((6, 12)).is_empty());
+    }
+
+    #[test]
+    fn the_right_that_loading_takes_on_an_older_kernel_is_asked_for_there() {
+        let all = CAPABILITIES.iter().fold(CapabilitySet::empty(), |all, (_, any_of, _)| all | *any_of);
+        let without = all - CapabilitySet::SYS_ADMIN;
+        let bad = |have, linux| {
+            let findings = rights_with(have, linux).into_iter();
+            findings
+                .filter(|finding| finding.answer == Answer::No)
+                .map(|finding| finding.asked)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(bad(without, (6, 12)), ["CAP_PERFMON"]);
+        assert_eq!(bad(without, (6, 17)), [""; 0]);
+        assert_eq!(bad(without | CapabilitySet::PERFMON, (6, 12)), [""; 0]);
+        assert_eq!(bad(all, (6, 12)), [""; 0], "CAP_SYS_ADMIN stands for it");
+        let none = ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF"];
+        assert_eq!(bad(CapabilitySet::empty(), (6, 18)), none);
     }
 }

@@ -3,12 +3,11 @@
 use std::io;
 
 use aya::EbpfError;
-use aya::util::KernelVersion;
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
 use super::{LoadOptions, Mode};
-use crate::nic::{self, Link};
+use crate::nic::{self, Link, drivers};
 use crate::steer::TablesError;
 
 /// Why the program was not loaded.
@@ -68,18 +67,23 @@ fn missing(options: LoadOptions) -> Vec<&'static str> {
     if !has(CapabilitySet::NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
     }
-    // aya-log moves pointers by what is only known at run time. Without CAP_PERFMON the verifier also goes where a
-    // mispredicted branch would lead, into the log's code, which is dead; since 6.17 it puts a barrier before what it
-    // cannot prove there, and refuses it before that (seen: 6.12 does, 6.18 does not).
-    let old = KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(6, 17, 0));
-    if (options.log || old) && !has(PERFMON) {
+    if (options.log || loading_takes_perfmon(drivers::linux_version())) && !has(PERFMON) {
         missing.push("CAP_PERFMON");
     }
     missing
 }
 
+/// Whether a Linux of this version takes the program only from who has [`PERFMON`], even without its log.
+///
+/// aya-log moves pointers by what is only known at run time. Without `CAP_PERFMON` the verifier also goes where a
+/// mispredicted branch would lead, into the log's code, which is dead; since 6.17 it puts a barrier before what it
+/// cannot prove there, and refuses it before that (seen: 6.12 does, 6.18 does not).
+pub(crate) fn loading_takes_perfmon(linux: (u32, u32)) -> bool {
+    linux < (6, 17)
+}
+
 /// Before Linux 5.8, `CAP_SYS_ADMIN` stood for it.
-const PERFMON: CapabilitySet = CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN);
+pub(crate) const PERFMON: CapabilitySet = CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN);
 
 /// Whether the verifier lets this thread's programs subtract packet pointers (`kernel/bpf/verifier.c:
 /// adjust_reg_min_max_vals`, `allow_ptr_leaks`).

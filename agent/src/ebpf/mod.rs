@@ -9,6 +9,7 @@ mod redirect;
 mod rules;
 
 pub use error::{AttachError, LoadError, MapError};
+pub(crate) use error::{PERFMON, loading_takes_perfmon};
 pub use redirect::RedirectErrors;
 pub use rules::RuleCount;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
