@@ -159,7 +159,7 @@ fn a_second_interface_that_is_refused_takes_the_first_with_it() {
 fn what_the_driver_or_the_machine_cannot_do_is_no_silent_fallback() {
     let Some(lab) = Lab::new() else { return };
     let zerocopy = lab.agent(&["--steer", STEER, "--zerocopy"]).run();
-    assert_refused(&lab, &zerocopy, REFUSED, &["near0 queue 0 has no zero-copy", "leave --zerocopy away"]);
+    assert_refused(&lab, &zerocopy, REFUSED, &["near0 has no zero-copy", "leave --zerocopy away"]);
 
     let netns = lab.near.name();
     let loopback = AgentCommand::new().args(["--netns", netns, "--iface", "lo", "--steer", STEER]).run();

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::RunConfig,
     ebpf::{LoadOptions, Program, ProgramLog, Retired, RuleCount},
-    nic::{self, NicError, XdpAttachment, drivers, netdev},
+    nic::{self, NicError, XdpAttachment, drivers, netdev, quirks::Kind},
     observe::{DeviceInfo, DeviceView, QueueView},
     steer::RuleSet,
     xsk::SocketHandle,
@@ -122,7 +122,7 @@ fn mode_of(program: &Program, config: &RunConfig, plan: &Plan) -> Result<&'stati
 
 /// Whether the program for `plan` may take the place of an old one.
 fn swaps(old: &Retired, plan: &Plan) -> bool {
-    old.frags() == plan.multi_buffer || drivers::swaps_variants(&plan.driver)
+    old.frags() == plan.multi_buffer || !drivers::has(&plan.driver, |kind| kind == Kind::VariantsDoNotSwap)
 }
 
 /// The kernel's view of our program on an interface.

@@ -7,7 +7,7 @@ use crate::{
     config::{BindMode, HEADROOM, Handler, L2_OVERHEAD, MultiBuffer, RunConfig},
     nic::{
         self, Address, Link, NicError, Route, SwitchTag, drivers,
-        quirks::{Facts, Finding, Weight},
+        quirks::{Facts, Finding, Purpose, Weight},
     },
     steer::{
         RuleSet,
@@ -132,29 +132,41 @@ impl Plan {
             does_without_multi_buffer &= generate.size as u32 <= capacity;
         }
         let multi_buffer = match config.multi_buffer {
-            MultiBuffer::Auto => longest > capacity,
+            MultiBuffer::Auto => longest > capacity && facts.bears_fragments(),
             MultiBuffer::On => true,
             MultiBuffer::Off => false,
         };
-        let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
-        let mut findings = facts.findings(&link.name, config.mode, multi_buffer).into_iter();
-        if let Some(finding) = findings.find(refusal) {
-            return Err(NicError::Quirk { finding }.into());
-        }
         if config.handler.sends() {
             nic::refuse_mute_queues(&link, &queues)?;
         }
-        let switch_tag = switch_tag(config, &link.name)?;
-        Ok(Self { link, driver, queues, multi_buffer, does_without_multi_buffer, bind, headroom, switch_tag })
+        let switch_tag = switch_tag(config, &link)?;
+        let plan =
+            Self { link, driver, queues, multi_buffer, does_without_multi_buffer, bind, headroom, switch_tag };
+        let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
+        match facts.findings(&plan.link.name, plan.purpose(config)).into_iter().find(refusal) {
+            Some(finding) => Err(NicError::Quirk { finding }.into()),
+            None => Ok(plan),
+        }
+    }
+
+    /// What the table of quirks has to know of it.
+    fn purpose<'a>(&self, config: &'a RunConfig) -> Purpose<'a> {
+        Purpose {
+            mode: config.mode,
+            bind: self.bind.0,
+            multi_buffer: self.multi_buffer,
+            capacity: capacity(config, self.headroom),
+            queues: config.queues.as_deref(),
+        }
     }
 
     /// Says what will be dropped, and what the driver does otherwise than one expects.
     pub(super) fn warn(&self, config: &RunConfig) {
-        for finding in Facts::of(&self.link).findings(&self.link.name, config.mode, self.multi_buffer) {
+        for finding in Facts::of(&self.link).findings(&self.link.name, self.purpose(config)) {
             match finding.weight {
                 Weight::Refusal => {}
                 Weight::Warning => log::warn!("{}", finding.text),
-                Weight::Note => log::info!("{}", finding.text),
+                Weight::Note | Weight::Unknown => log::info!("{}", finding.text),
             }
         }
         if self.switch_tag != SwitchTag::None {
@@ -226,15 +238,16 @@ pub(super) fn narrow_way(a: &Link, b: &Link) -> Option<String> {
 }
 
 /// The tag that a switch chip puts into this interface's frames: as configured, else as sysfs says.
-fn switch_tag(config: &RunConfig, interface: &str) -> Result<SwitchTag> {
+fn switch_tag(config: &RunConfig, interface: &Link) -> Result<SwitchTag> {
     match config.switch_tag {
         Some(tag) => Ok(tag),
         // sysfs would answer for an interface of our own namespace with that name.
         None if config.netns.is_some() => Ok(SwitchTag::None),
         None => nic::tagging(interface).with_context(|| {
             format!(
-                "cannot look behind the tag of the switch at {interface}; its dsa/tagging may be set to `dsa` or `edsa`, \
-                 and --switch-tag none takes the frames as they are"
+                "cannot look behind the tag of the switch at {}; its dsa/tagging may be set to `dsa` or `edsa`, \
+                 and --switch-tag none takes the frames as they are",
+                interface.name
             )
         }),
     }
@@ -303,6 +316,7 @@ mod tests {
             passive: false,
             mac: None,
             mtu: 1500,
+            max_mtu: None,
             master: None,
             lower: None,
             peer: None,

@@ -1,19 +1,20 @@
 //! One interface: its link, its driver, and who else uses it.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{collections::BTreeSet, error::Error, fs, io, path::Path};
 
 use super::{Answer, Finding};
 use crate::{
     config::{HEADROOM, L2_OVERHEAD},
     ebpf::Mode,
     nic::{
-        self, Link, XdpAttachment, drivers,
-        netdev::{self, Features},
-        quirks::{Facts, Weight},
-        users,
+        self, Link, NicError, XdpAttachment,
+        drivers::{self, Driver, ZeroCopy},
+        netdev::{self, Features, RxQueue},
+        quirks::{Facts, Kind, Purpose, Weight},
+        sysfs, users,
     },
     page_pool::{self, Reason, Source},
-    sys::ethtool,
+    sys::ethtool::{self, Offloads, RxRing},
 };
 
 /// Sizes of frames that `--frame-size` takes; the first one if nobody asks.
@@ -23,31 +24,53 @@ const FRAMES: [u32; 2] = [2048, 4096];
 const MULTI_BUFFER: (u32, u32) = (6, 6);
 
 pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
+    let name = &link.name;
     let facts = Facts::of(link);
     let told = netdev::features(link.index);
-    let takes_several = takes_several(told.as_ref().ok().copied().flatten(), drivers::linux_version());
+    let fragments = told.as_ref().ok().copied().flatten().map(|features| features.fragments);
+    let takes_several = takes_several(fragments, facts.linux).map(|takes| takes && facts.bears_fragments());
     let mut findings = vec![driver(link), up(link)];
-    findings.extend(features(link, told));
+    findings.extend(features(name, told, &facts));
     findings.extend([mtu(link, takes_several), queues(link, &facts)]);
-    findings.extend(silent_queues(link));
-    findings.extend(napi(link));
-    findings.extend(ring(link));
-    findings.extend(lro(link));
+    findings.extend(silent_queues(name, ethtool::rss_table(name), nic::choose_queues(link, None, None)));
+    findings.extend(napi(name, netdev::rx_queues(link.index)));
+    findings.extend(ring(name, ethtool::rx_ring(name)));
+    findings.extend(lro(name, ethtool::offloads(name)));
+    findings.extend(numa(link));
     findings.push(sockets(link));
     findings.extend(pools(link));
     findings.extend(program(link));
     findings.extend(master(link, links));
-    findings.extend(conduit(link));
-    let quirks = facts.findings(&link.name, Mode::Native, needs_several_frames(link));
-    findings.extend(quirks.into_iter().map(|quirk| {
+    findings.extend(conduit(name, sysfs::folder(link).as_deref()));
+    let purpose = Purpose {
+        mode: Mode::Native,
+        bind: drivers::default_bind(&facts.driver, Mode::Native, facts.linux),
+        multi_buffer: needs_several_frames(link) && facts.bears_fragments(),
+        capacity: FRAMES[0] - HEADROOM,
+        queues: None,
+    };
+    findings.extend(facts.findings(name, purpose).into_iter().map(|quirk| {
         let answer = match quirk.weight {
+            Weight::Unknown => Answer::Unknown,
             Weight::Note => Answer::Note,
             Weight::Warning => Answer::Warning,
             Weight::Refusal => Answer::No,
         };
-        Finding::new(&link.name, "quirk", answer, format!("{} ({})", quirk.text, quirk.source))
+        Finding::new(name, "quirk", answer, format!("{} ({})", quirk.text, quirk.source))
     }));
     findings
+}
+
+/// What the kernel or a driver answers to a question that it need not know: `None` if it does not, and why not if it
+/// fails to tell.
+fn answer<T>(name: &str, asked: &'static str, told: io::Result<T>) -> Result<Option<T>, Finding> {
+    match told {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+        Err(error) => {
+            Err(Finding::new(name, asked, Answer::Unknown, format!("the kernel does not tell: {error}")))
+        }
+    }
 }
 
 fn driver(link: &Link) -> Finding {
@@ -74,13 +97,16 @@ fn up(link: &Link) -> Finding {
 }
 
 /// What the driver says it can.
-fn features(link: &Link, told: io::Result<Option<Features>>) -> Vec<Finding> {
-    let finding = |asked, answer, text: String| Finding::new(&link.name, asked, answer, text);
+fn features(name: &str, told: io::Result<Option<Features>>, facts: &Facts) -> Vec<Finding> {
+    let finding = |asked, answer, text: String| Finding::new(name, asked, answer, text);
     let Features { native, redirect, zero_copy, fragments, zero_copy_segments } = match told {
         Ok(Some(features)) => features,
         Ok(None) => {
             let text = "this kernel does not tell what the driver can (Linux 6.3 does)";
-            return vec![finding("native XDP", Answer::Unknown, text.to_owned())];
+            return [finding("native XDP", Answer::Unknown, text.to_owned())]
+                .into_iter()
+                .chain(by_the_table(name, facts))
+                .collect();
         }
         Err(error) => {
             let text = format!("the kernel does not tell what the driver can: {error}");
@@ -93,13 +119,19 @@ fn features(link: &Link, told: io::Result<Option<Features>>) -> Vec<Finding> {
         } else {
             "the driver, as it is set up now, runs no XDP program"
         };
-        let skb = format!("umemd run --iface {} --mode skb ...", link.name);
+        let skb = format!("umemd run --iface {name} --mode skb ...");
         return vec![finding("native XDP", Answer::No, text.to_owned()).mended_by(skb)];
     }
+    let avoid = match drivers::find(&facts.driver) {
+        Some(Driver { zero_copy: ZeroCopy::Avoid, source, .. }) => {
+            format!("; umemd asks for copy mode ({source})")
+        }
+        _ => String::new(),
+    };
     let zero_copy = match zero_copy_segments {
-        _ if !zero_copy => "the driver has none: copy mode, which every driver has".to_owned(),
-        Some(most) if most > 1 => format!("the driver has it, for packets of up to {most} frames"),
-        _ => "the driver has it, for packets of one frame".to_owned(),
+        _ if !zero_copy => NO_ZERO_COPY.to_owned(),
+        Some(most) if most > 1 => format!("the driver has it, for packets of up to {most} frames{avoid}"),
+        _ => format!("the driver has it, for packets of one frame{avoid}"),
     };
     let fragments = if fragments {
         "the driver takes packets in several buffers"
@@ -113,14 +145,32 @@ fn features(link: &Link, told: io::Result<Option<Features>>) -> Vec<Finding> {
     ]
 }
 
+const NO_ZERO_COPY: &str = "the driver has none: copy mode, which every driver has";
+
+/// What is known of a driver that the kernel does not tell of.
+fn by_the_table(name: &str, facts: &Facts) -> Option<Finding> {
+    let Driver { zero_copy, source, .. } = drivers::find(&facts.driver)?;
+    let text = match *zero_copy {
+        ZeroCopy::Never => format!("{NO_ZERO_COPY} ({source})"),
+        ZeroCopy::Avoid => format!("umemd asks for copy mode ({source})"),
+        ZeroCopy::Since(major, minor) if facts.linux < (major, minor) => {
+            format!(
+                "the driver has it since Linux {major}.{minor}: copy mode, which every driver has ({source})"
+            )
+        }
+        ZeroCopy::Since(major, minor) => format!("the driver has it since Linux {major}.{minor} ({source})"),
+    };
+    Some(Finding::new(name, "zero-copy", Answer::Note, text))
+}
+
 /// Whether `umemd run`, if nobody says how, lets packets take several frames.
 fn needs_several_frames(link: &Link) -> bool {
     link.mtu.saturating_add(L2_OVERHEAD) > FRAMES[0] - HEADROOM
 }
 
 /// Whether a packet may take several frames here; `None` if the kernel does not tell of the driver.
-fn takes_several(features: Option<Features>, linux: (u32, u32)) -> Option<bool> {
-    if linux < MULTI_BUFFER { Some(false) } else { features.map(|features| features.fragments) }
+fn takes_several(driver_does: Option<bool>, linux: (u32, u32)) -> Option<bool> {
+    if linux < MULTI_BUFFER { Some(false) } else { driver_does }
 }
 
 /// Whether packets of full length fit what `umemd run` gives them if nobody says how: a frame, or several.
@@ -170,45 +220,75 @@ fn queues(link: &Link, facts: &Facts) -> Finding {
 
 /// Queues that the NIC's table for spreading flows does not name: they never see a packet, unless a rule of the
 /// NIC's own sends one there.
-fn silent_queues(link: &Link) -> Option<Finding> {
+fn silent_queues(
+    name: &str,
+    table: io::Result<Vec<u32>>,
+    queues: Result<Vec<u32>, NicError>,
+) -> Option<Finding> {
+    const ASKED: &str = "silent queues";
     // A driver without a table has its own ways; the quirks know some.
-    let table: BTreeSet<u32> = ethtool::rss_table(&link.name).ok()?.into_iter().collect();
-    let queues = nic::choose_queues(link, None, None).ok()?;
+    let table: BTreeSet<u32> = match answer(name, ASKED, table) {
+        Ok(table) => table?.into_iter().collect(),
+        Err(unknown) => return Some(unknown),
+    };
+    // That they are not told is said of them already.
+    let queues = queues.ok()?;
     let silent: Vec<String> =
         queues.iter().filter(|queue| !table.contains(queue)).map(ToString::to_string).collect();
     if table.is_empty() || silent.is_empty() {
         return None;
     }
-    let (word, them) = if silent.len() == 1 { ("queue", "it") } else { ("queues", "them") };
-    let text = format!("{word} {} receive no flow: the NIC's RSS table leaves {them} out", silent.join(", "));
-    let mend = format!("ethtool -X {} equal {}", link.name, queues.len());
-    Some(Finding::new(&link.name, "silent queues", Answer::Warning, text).mended_by(mend))
+    let (word, verb, them) =
+        if silent.len() == 1 { ("queue", "receives", "it") } else { ("queues", "receive", "them") };
+    let text = format!("{word} {} {verb} no flow: the NIC's RSS table leaves {them} out", silent.join(", "));
+    let mend = format!("ethtool -X {name} equal {}", queues.len());
+    Some(Finding::new(name, ASKED, Answer::Warning, text).mended_by(mend))
 }
 
 /// Whether the driver tells who polls its queues, without which AF_XDP's busy polling does nothing.
-fn napi(link: &Link) -> Option<Finding> {
-    let queues = netdev::rx_queues(link.index).ok()??;
+fn napi(name: &str, queues: io::Result<Option<Vec<RxQueue>>>) -> Option<Finding> {
+    const ASKED: &str = "NAPI";
+    let queues = match answer(name, ASKED, queues) {
+        Ok(queues) => queues??,
+        Err(unknown) => return Some(unknown),
+    };
     let told = queues.iter().filter(|queue| queue.napi.is_some()).count();
     let text = match (queues.len(), told) {
         (0, _) => return None,
         (all, told) if all == told => "the driver tells who polls each queue: busy polling can work",
         _ => "the driver does not tell who polls its queues: busy polling does nothing",
     };
-    Some(Finding::new(&link.name, "NAPI", Answer::Note, text))
+    Some(Finding::new(name, ASKED, Answer::Note, text))
 }
 
-fn ring(link: &Link) -> Option<Finding> {
-    let ethtool::RxRing { now, most } = ethtool::rx_ring(&link.name).ok()?;
+fn ring(name: &str, ring: io::Result<RxRing>) -> Option<Finding> {
+    const ASKED: &str = "ring";
+    let RxRing { now, most } = match answer(name, ASKED, ring) {
+        Ok(ring) => ring?,
+        Err(unknown) => return Some(unknown),
+    };
     let text = format!("{now} receive descriptors per queue, of at most {most}");
-    (most > 0).then(|| Finding::new(&link.name, "ring", Answer::Note, text))
+    (most > 0).then(|| Finding::new(name, ASKED, Answer::Note, text))
 }
 
-fn lro(link: &Link) -> Option<Finding> {
+fn lro(name: &str, offloads: io::Result<Offloads>) -> Option<Finding> {
+    const ASKED: &str = "LRO";
+    let on = match answer(name, ASKED, offloads) {
+        Ok(offloads) => offloads?.lro,
+        Err(unknown) => return Some(unknown),
+    };
     let text = "LRO is on: many drivers refuse a program then";
-    ethtool::offloads(&link.name).is_ok_and(|offloads| offloads.lro).then(|| {
-        Finding::new(&link.name, "LRO", Answer::Warning, text)
-            .mended_by(format!("ethtool -K {} lro off", link.name))
+    on.then(|| {
+        Finding::new(name, ASKED, Answer::Warning, text).mended_by(format!("ethtool -K {name} lro off"))
     })
+}
+
+/// Whose memory is near, on a machine with several.
+fn numa(link: &Link) -> Option<Finding> {
+    let node = fs::read_to_string(sysfs::folder(link)?.join("device/numa_node")).ok()?;
+    let node: u32 = node.trim().parse().ok()?;
+    let text = format!("node {node}: the CPUs that lscpu lists there are near, for --cpus");
+    Some(Finding::new(&link.name, "NUMA", Answer::Note, text))
 }
 
 /// Who has AF_XDP sockets on it already: as sock_diag tells, or, of those in zero-copy mode, the queues.
@@ -265,24 +345,37 @@ fn program(link: &Link) -> Option<Finding> {
 }
 
 /// What it means that this program is there.
-fn occupied(interface: &str, attached: XdpAttachment, name: Option<String>) -> Finding {
+fn occupied(interface: &str, attached: XdpAttachment, name: Result<Option<String>, String>) -> Finding {
     let id = attached.program_id;
     let name = match name {
-        Some(name) if name == "xdp_dispatcher" => {
+        Ok(Some(name)) if name == "xdp_dispatcher" => {
             " (libxdp's dispatcher, with programs of others behind it)".to_owned()
         }
-        Some(name) => format!(" ({name})"),
-        None => String::new(),
+        Ok(Some(name)) => format!(" ({name})"),
+        Ok(None) => String::new(),
+        Err(why) => format!("; its name the kernel does not tell: {why}"),
     };
     let text = format!("an XDP program is attached in {} mode: id {id}{name}", attached.mode);
     Finding::new(interface, "XDP program", Answer::No, text).mended_by(format!("bpftool prog show id {id}"))
 }
 
-/// The name of a loaded program; `None` without the right to ask.
-fn program_name(id: u32) -> Option<String> {
-    let programs = aya::programs::loaded_programs();
-    let mut named = programs.map_while(Result::ok).filter(|program| program.id() == id);
-    Some(named.next()?.name_as_str()?.to_owned())
+/// The name of a loaded program; `None` if it has gone, and why not if nobody tells: to ask takes `CAP_SYS_ADMIN`.
+fn program_name(id: u32) -> Result<Option<String>, String> {
+    for program in aya::programs::loaded_programs() {
+        let program = program.map_err(|error| innermost(&error))?;
+        if program.id() == id {
+            return Ok(program.name_as_str().map(str::to_owned));
+        }
+    }
+    Ok(None)
+}
+
+/// The last of the errors behind an error, which says what the kernel said.
+fn innermost(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => innermost(source),
+        None => error.to_string(),
+    }
 }
 
 fn master(link: &Link, links: &[Link]) -> Option<Finding> {
@@ -293,7 +386,7 @@ fn master(link: &Link, links: &[Link]) -> Option<Finding> {
 
 /// What it means to belong to a master with this driver.
 fn below(name: &str, master: &Link, driver: &str) -> Finding {
-    let lag = ["bonding", "team"].contains(&driver);
+    let lag = drivers::has(driver, |kind| kind == Kind::HasMembers);
     match &master.xdp {
         // net/core/dev.c, dev_xdp_attach: "Cannot attach when an upper device already has a program".
         Some(xdp) if lag => {
@@ -323,27 +416,23 @@ fn below(name: &str, master: &Link, driver: &str) -> Finding {
     }
 }
 
-/// A DSA conduit's frames carry the switch's tag, and native XDP is on the conduit alone. Sysfs shows it, of the
-/// namespace that it was mounted in.
-fn conduit(link: &Link) -> Option<Finding> {
-    conduit_in(Path::new("/sys/class/net"), link)
-}
-
-fn conduit_in(sysfs: &Path, link: &Link) -> Option<Finding> {
-    let file = sysfs.join(&link.name).join("dsa/tagging");
-    let tagging = match fs::read_to_string(file) {
+/// A DSA conduit's frames carry the switch's tag, and native XDP is on the conduit alone. Its folder in sysfs shows it.
+fn conduit(name: &str, folder: Option<&Path>) -> Option<Finding> {
+    let finding = |answer, text: String| Some(Finding::new(name, "DSA", answer, text));
+    let Some(folder) = folder else {
+        let text = "sysfs does not show this interface, and so not whether a switch is behind it";
+        return finding(Answer::Unknown, text.to_owned());
+    };
+    let tagging = match fs::read_to_string(folder.join("dsa/tagging")) {
         Ok(tagging) => tagging,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            let text = format!("sysfs does not tell: {error}");
-            return Some(Finding::new(&link.name, "DSA", Answer::Unknown, text));
-        }
+        Err(error) => return finding(Answer::Unknown, format!("sysfs does not tell: {error}")),
     };
     let text = format!(
         "it is the conduit of a switch: frames of its ports carry a tag ({}) behind their addresses",
         tagging.trim()
     );
-    Some(Finding::new(&link.name, "DSA", Answer::Note, text))
+    finding(Answer::Note, text)
 }
 
 #[cfg(test)]
@@ -376,37 +465,127 @@ mod tests {
 
     #[test]
     fn packets_take_several_frames_if_kernel_and_driver_let_them() {
-        let driver = |fragments| Some(Features { fragments, ..Features::default() });
-        assert_eq!(takes_several(driver(true), (6, 6)), Some(true));
-        assert_eq!(takes_several(driver(false), (6, 6)), Some(false));
-        assert_eq!(takes_several(driver(true), (6, 5)), Some(false), "no XDP_USE_SG");
+        assert_eq!(takes_several(Some(true), (6, 6)), Some(true));
+        assert_eq!(takes_several(Some(false), (6, 6)), Some(false));
+        assert_eq!(takes_several(Some(true), (6, 5)), Some(false), "no XDP_USE_SG");
         assert_eq!(takes_several(None, (6, 1)), Some(false));
         assert_eq!(takes_several(None, (6, 12)), None);
     }
 
     #[test]
     fn the_conduit_of_a_switch_is_one_by_its_tagging() {
-        let sysfs = std::env::temp_dir().join(format!("umemd-doctor-{}", std::process::id()));
-        fs::create_dir_all(sysfs.join("eth0/dsa")).unwrap();
-        fs::write(sysfs.join("eth0/dsa/tagging"), "edsa\n").unwrap();
-        let [conduit, other] = ["eth0", "eth1"].map(|name| conduit_in(&sysfs, &link(name)));
-        fs::remove_dir_all(&sysfs).unwrap();
-        let conduit = conduit.unwrap();
-        assert!(conduit.answer == Answer::Note && conduit.text.contains("(edsa)"), "{}", conduit.text);
+        let folder = std::env::temp_dir().join(format!("umemd-doctor-{}", std::process::id()));
+        fs::create_dir_all(folder.join("dsa")).unwrap();
+        let other = conduit("eth0", Some(&folder));
+        fs::write(folder.join("dsa/tagging"), "edsa\n").unwrap();
+        let found = conduit("eth0", Some(&folder));
+        fs::remove_dir_all(&folder).unwrap();
+        let found = found.unwrap();
+        assert!(found.answer == Answer::Note && found.text.contains("(edsa)"), "{}", found.text);
         assert!(other.is_none());
+        assert_eq!(conduit("eth0", None).unwrap().answer, Answer::Unknown, "of another namespace");
     }
 
     #[test]
     fn programs_of_others_are_named_and_the_dispatcher_of_libxdp_is_known() {
         let attached = XdpAttachment { mode: "native", program_id: 7 };
-        let said = |name: Option<&str>| {
-            let finding = occupied("eth0", attached, name.map(str::to_owned));
+        let said = |name: Result<Option<&str>, &str>| {
+            let name = name.map(|name| name.map(str::to_owned)).map_err(str::to_owned);
+            let finding = occupied("eth0", attached, name);
             assert_eq!(finding.answer, Answer::No);
             finding.text
         };
-        assert!(said(Some("xdp_dispatcher")).contains("libxdp's dispatcher, with programs of others"));
-        assert!(said(Some("filter")).ends_with("id 7 (filter)"));
-        assert!(said(None).ends_with("id 7"), "who may not ask sees the number");
+        assert!(said(Ok(Some("xdp_dispatcher"))).contains("libxdp's dispatcher, with programs of others"));
+        assert!(said(Ok(Some("filter"))).ends_with("id 7 (filter)"));
+        assert!(said(Ok(None)).ends_with("id 7"));
+        assert!(said(Err("EPERM")).ends_with("id 7; its name the kernel does not tell: EPERM"));
+    }
+
+    fn os<T>(errno: i32) -> io::Result<T> {
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn what_a_driver_does_not_tell_is_nothing_and_what_fails_is_unknown() {
+        let asked = |errno| {
+            [
+                silent_queues("eth0", os(errno), Ok(vec![0])),
+                napi("eth0", os(errno)),
+                ring("eth0", os(errno)),
+                lro("eth0", os(errno)),
+            ]
+        };
+        assert_eq!(asked(libc::EOPNOTSUPP), [const { None }; 4]);
+        for finding in asked(libc::EIO) {
+            let finding = finding.expect("said to be unknown");
+            assert!(
+                finding.answer == Answer::Unknown && finding.text.contains("os error 5"),
+                "{}",
+                finding.text
+            );
+        }
+    }
+
+    #[test]
+    fn queues_that_the_nics_table_leaves_out_are_named() {
+        let said = |table: &[u32], queues: &[u32]| {
+            let finding = silent_queues("eth0", Ok(table.to_vec()), Ok(queues.to_vec()))?;
+            assert_eq!(finding.answer, Answer::Warning);
+            Some((finding.text, finding.mend.unwrap_or_default()))
+        };
+        let (text, mend) = said(&[0, 1, 0, 1], &[0, 1, 2, 3]).unwrap();
+        assert!(
+            text.starts_with("queues 2, 3 receive no flow") && text.ends_with("leaves them out"),
+            "{text}"
+        );
+        assert_eq!(mend, "ethtool -X eth0 equal 4");
+        let (text, _) = said(&[0, 0], &[0, 1]).unwrap();
+        assert!(text.starts_with("queue 1 receives no flow"), "{text}");
+        assert_eq!((said(&[1, 0], &[0, 1]), said(&[], &[0])), (None, None));
+    }
+
+    #[test]
+    fn who_polls_which_ring_and_what_lro_is() {
+        let queue = |napi| RxQueue { number: 0, napi, has_xsk: false };
+        let polls = |queues: &[RxQueue]| napi("eth0", Ok(Some(queues.to_vec()))).map(|finding| finding.text);
+        assert!(polls(&[queue(Some(7))]).unwrap().contains("busy polling can work"));
+        assert!(polls(&[queue(Some(7)), queue(None)]).unwrap().contains("does nothing"));
+        assert_eq!(polls(&[]), None);
+        let descriptors = |now, most| ring("eth0", Ok(RxRing { now, most })).map(|finding| finding.text);
+        assert_eq!(descriptors(512, 1024).unwrap(), "512 receive descriptors per queue, of at most 1024");
+        assert_eq!(descriptors(0, 0), None);
+        let on = lro("eth0", Ok(Offloads { lro: true, hash: false })).unwrap();
+        assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 lro off")));
+        assert_eq!(lro("eth0", Ok(Offloads::default())), None);
+    }
+
+    #[test]
+    fn of_a_driver_that_the_kernel_does_not_tell_of_the_table_does() {
+        let said = |driver: &str, linux| {
+            let facts = Facts { driver: driver.into(), linux, ..Facts::default() };
+            let findings = features("eth0", Ok(None), &facts);
+            assert_eq!((findings[0].asked, findings[0].answer), ("native XDP", Answer::Unknown));
+            findings.get(1).map(|finding| finding.text.clone())
+        };
+        assert!(said("mvneta", (6, 1)).unwrap().contains("has none: copy mode"));
+        assert!(said("gve", (6, 1)).unwrap().contains("since Linux 6.4: copy mode"));
+        assert!(said("igc", (6, 1)).unwrap().starts_with("the driver has it since Linux 5.14"));
+        assert_eq!(said("nobody", (6, 1)), None);
+    }
+
+    #[test]
+    fn a_zero_copy_that_harms_is_said_not_to_be_asked_for() {
+        let told = Features { native: true, redirect: true, zero_copy: true, ..Features::default() };
+        let said = |driver: &str| {
+            let facts = Facts { driver: driver.into(), ..Facts::default() };
+            let findings = features("eth0", Ok(Some(told)), &facts).into_iter();
+            findings
+                .filter(|finding| finding.asked == "zero-copy")
+                .map(|finding| finding.text)
+                .collect::<String>()
+        };
+        assert!(said("ice").contains("umemd asks for copy mode"));
+        assert!(said("gve").ends_with("packets of one frame"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The kernel, and what this user may do with it.
 
-use std::fs;
+use std::{fs, io};
 
 use procfs::Current as _;
 use rustix::{
@@ -70,13 +70,17 @@ fn af_xdp() -> Finding {
 
 fn jit() -> Finding {
     const FILE: &str = "/proc/sys/net/core/bpf_jit_enable";
-    match fs::read_to_string(FILE).ok().as_deref().map(str::trim) {
-        Some("0") => {
+    compiled(fs::read_to_string(FILE).map_err(|error| format!("cannot read {FILE}: {error}")))
+}
+
+fn compiled(enabled: Result<String, String>) -> Finding {
+    match enabled.as_deref().map(str::trim) {
+        Ok("0") => {
             Finding::new(ABOUT, "BPF JIT", Answer::Warning, "off: programs are interpreted, and slower")
                 .mended_by("sysctl net.core.bpf_jit_enable=1")
         }
-        Some(_) => Finding::new(ABOUT, "BPF JIT", Answer::Ok, "on"),
-        None => Finding::new(ABOUT, "BPF JIT", Answer::Unknown, format!("cannot read {FILE}")),
+        Ok(_) => Finding::new(ABOUT, "BPF JIT", Answer::Ok, "on"),
+        Err(why) => Finding::new(ABOUT, "BPF JIT", Answer::Unknown, why),
     }
 }
 
@@ -110,7 +114,11 @@ fn rights_with(have: CapabilitySet, linux: (u32, u32)) -> Vec<Finding> {
 
 fn memlock() -> Finding {
     let limit = getrlimit(Resource::Memlock).current;
-    let may_exceed = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    locked(limit, capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK)))
+}
+
+/// What a limit of so many bytes is enough for.
+fn locked(limit: Option<u64>, may_exceed: bool) -> Finding {
     match limit {
         None => Finding::new(ABOUT, "memlock", Answer::Ok, "unlimited"),
         Some(_) if may_exceed => {
@@ -144,14 +152,18 @@ fn huge_pages() -> Finding {
 }
 
 fn bpffs() -> Finding {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("bpf"));
-    let text = if mounted {
-        "mounted; umemd pins nothing"
-    } else {
-        "not mounted, and not needed: umemd pins nothing"
+    mounted(fs::read_to_string("/proc/mounts"))
+}
+
+fn mounted(mounts: io::Result<String>) -> Finding {
+    let (answer, text) = match mounts {
+        Err(error) => (Answer::Unknown, format!("cannot read /proc/mounts: {error}")),
+        Ok(mounts) if mounts.lines().any(|line| line.split(' ').nth(2) == Some("bpf")) => {
+            (Answer::Note, "mounted; umemd pins nothing".to_owned())
+        }
+        Ok(_) => (Answer::Note, "not mounted, and not needed: umemd pins nothing".to_owned()),
     };
-    Finding::new(ABOUT, "bpffs", Answer::Note, text)
+    Finding::new(ABOUT, "bpffs", answer, text)
 }
 
 #[cfg(test)]
@@ -183,5 +195,32 @@ mod tests {
         assert_eq!(bad(all, (6, 12)), [""; 0], "CAP_SYS_ADMIN stands for it");
         let none = ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF"];
         assert_eq!(bad(CapabilitySet::empty(), (6, 18)), none);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown_and_not_absent() {
+        let mounts = |text: &str| mounted(Ok(text.to_owned()));
+        assert!(mounts("none /sys/fs/bpf bpf rw 0 0\n").text.starts_with("mounted"));
+        assert!(mounts("proc /proc proc rw 0 0\n").text.starts_with("not mounted"));
+        assert_eq!(mounted(Err(io::ErrorKind::PermissionDenied.into())).answer, Answer::Unknown);
+        let jit = |text: &str| compiled(Ok(text.to_owned())).answer;
+        assert_eq!([jit("0\n"), jit("1\n"), jit("2\n")], [Answer::Warning, Answer::Ok, Answer::Ok]);
+        assert_eq!(compiled(Err("cannot".into())).answer, Answer::Unknown);
+    }
+
+    #[test]
+    fn a_limit_of_locked_memory_is_enough_for_so_many_queues() {
+        let said = |limit, may_exceed| {
+            let finding = locked(limit, may_exceed);
+            (finding.answer, finding.text)
+        };
+        assert_eq!(said(None, false).0, Answer::Ok);
+        assert_eq!(said(Some(1 << 16), true).0, Answer::Ok);
+        assert_eq!(
+            said(Some(1 << 16), false),
+            (Answer::Warning, "64 KiB, and a queue's UMEM has 8192 KiB".into())
+        );
+        assert_eq!(said(Some(8 << 20), false), (Answer::Ok, "8192 KiB: 1 queue of the usual size".into()));
+        assert_eq!(said(Some(20 << 20), false).1, "20480 KiB: 2 queues of the usual size");
     }
 }

@@ -34,35 +34,48 @@ impl Driver {
     }
 }
 
-/// Whether one variant of the program may take the place of the other, for packets in one frame or in several, without
-/// a moment between (`BPF_LINK_UPDATE`).
-///
-/// Drivers look at the new program, and refuse one that the MTU is too long for: mvneta (`mvneta_xdp_setup`), mvpp2
-/// (`mvpp2_xdp_setup`), ice, i40e, ixgbe, mlx5, bnxt. But veth (`veth_xdp_set`) lowers the other end's greatest MTU when
-/// the first program comes, and raises it only when the last one goes; it has no link to bounce.
-#[must_use]
-pub fn swaps_variants(driver: &str) -> bool {
-    driver != "veth"
-}
-
 /// The row of a driver.
 pub fn find(name: &str) -> Option<&'static Driver> {
     DRIVERS.iter().find(|driver| driver.name == name)
 }
 
+/// Whether a driver has a quirk of such a kind.
+pub fn has(name: &str, is: impl Fn(Kind) -> bool) -> bool {
+    find(name).is_some_and(|driver| driver.quirks.iter().any(|quirk| is(quirk.kind)))
+}
+
 /// A driver that is not in here is asked for copy mode, which all have.
 pub const DRIVERS: &[Driver] = &[
-    driver("bonding", ZeroCopy::Never, "drivers/net/bonding/bond_main.c: bond_xdp, XDP_SETUP_PROG only")
-        .with(&[quirk(Kind::RunsOnMembers, "bond_main.c: bond_xdp_set; net/xdp/xsk.c: xsk_rcv_check")]),
+    driver(
+        "bnxt_en",
+        ZeroCopy::Never,
+        "drivers/net/ethernet/broadcom/bnxt/bnxt_xdp.c: bnxt_xdp, XDP_SETUP_PROG only, up to 7.3",
+    )
+    .with(&[
+        quirk(Kind::Bounces, "bnxt_xdp.c: bnxt_xdp_set, bnxt_close_nic; also where one program replaces another"),
+        quirk(Kind::MtuLimitOfOneBuffer(3502), "bnxt.h: BNXT_MAX_PAGE_MODE_MTU, of pages of 4 KiB"),
+        quirk(Kind::CombinedChannels, "bnxt_xdp.c: \"channels must be combined to support XDP\""),
+    ]),
+    driver("bonding", ZeroCopy::Never, "drivers/net/bonding/bond_main.c: bond_xdp, XDP_SETUP_PROG only").with(&[
+        quirk(Kind::RunsOnMembers, "bond_main.c: bond_xdp_set; net/xdp/xsk.c: xsk_rcv_check"),
+        quirk(Kind::HasMembers, "bond_main.c: bond_handle_frame"),
+        quirk(Kind::TagsEndAtPorts, "net/core/dev.c: __netif_receive_skb_core"),
+    ]),
+    driver("bridge", ZeroCopy::Never, "net/bridge/br_device.c: br_netdev_ops, no ndo_bpf, up to 7.3")
+        .with(&[quirk(Kind::TagsEndAtPorts, "net/core/dev.c: __netif_receive_skb_core")]),
+    driver("dsa", ZeroCopy::Never, "net/dsa/user.c: dsa_user_netdev_ops, no ndo_bpf, up to 7.3")
+        .with(&[quirk(Kind::BehindConduit, "net/dsa/user.c: dsa_user_netdev_ops, no ndo_bpf")]),
     driver("ena", ZeroCopy::Avoid, "amzn/amzn-drivers#221: half as fast as copy mode, and resets the device"),
     driver("fec", ZeroCopy::Since(7, 3), "drivers/net/ethernet/freescale/fec_main.c: in 7.3, not in 6.12"),
     driver("gve", ZeroCopy::Since(6, 4), "drivers/net/ethernet/google/gve/gve_main.c")
         .with(&[quirk(Kind::AttachBeforeBind, "EmbarkStudios/quilkin 6e878b34a")]),
-    driver("i40e", ZeroCopy::Since(4, 20), "drivers/net/ethernet/intel/i40e/i40e_xsk.c").with(&[
+    // Both know zero-copy (i40e_xsk.c since 4.20, ice_xsk.c since 5.5), and look at the fill ring at bind, when ours
+    // is empty: libxdp hands it out at bind, and not before.
+    driver("i40e", ZeroCopy::Avoid, "anza-xyz/agave#6836: a queue without frames at bind stays silent").with(&[
         quirk(Kind::FragmentsBroken, "anza-xyz/agave xdp-ebpf: carries a program without fragments for it"),
         quirk(Kind::FillBeforeBind, "anza-xyz/agave#6836"),
     ]),
-    driver("ice", ZeroCopy::Since(5, 5), "drivers/net/ethernet/intel/ice/ice_xsk.c")
+    driver("ice", ZeroCopy::Avoid, "anza-xyz/agave#6836: a queue without frames at bind stays silent")
         .with(&[quirk(Kind::FillBeforeBind, "anza-xyz/agave#6836")]),
     // Seen on Linux 7.3: of a frame of 2048 bytes it fills 1024, and drops what is longer; 4096 hold a packet.
     driver("igb", ZeroCopy::Avoid, "seen in the board rig, Linux 7.3: packets above 1024 bytes are dropped")
@@ -72,8 +85,15 @@ pub const DRIVERS: &[Driver] = &[
         ]),
     driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c"),
     driver("ixgbe", ZeroCopy::Avoid, "anza-xyz/agave#13054: an X550 froze every two days, fine in copy mode"),
-    driver("mlx5_core", ZeroCopy::Since(5, 3), "drivers/net/ethernet/mellanox/mlx5/core/en/xsk")
-        .with(&[quirk(Kind::ZeroCopyQueuesAbove, "VPP's af_xdp plugin: \"mlx5 needs twice the queues\"")]),
+    driver(
+        "mlx5_core",
+        ZeroCopy::Since(6, 1),
+        "drivers/net/ethernet/mellanox/mlx5/core/en/xsk, since 5.3; its queues count from 0 since 3db4c85cde7a",
+    )
+    .with(&[Quirk {
+        until: Some((6, 1)),
+        ..quirk(Kind::ZeroCopyQueuesAbove, "VPP's af_xdp plugin: \"mlx5 needs twice the queues\"")
+    }]),
     driver(
         "mvneta",
         ZeroCopy::Never,
@@ -97,8 +117,18 @@ pub const DRIVERS: &[Driver] = &[
             quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
         ]),
     driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c"),
+    driver("team", ZeroCopy::Never, "drivers/net/team: team_netdev_ops, no ndo_bpf, up to 7.3").with(&[
+        quirk(Kind::HasMembers, "drivers/net/team: team_handle_frame"),
+        quirk(Kind::TagsEndAtPorts, "net/core/dev.c: __netif_receive_skb_core"),
+    ]),
     driver("tun", ZeroCopy::Never, "drivers/net/tun.c: XDP_SETUP_PROG only, up to 7.3"),
-    driver("veth", ZeroCopy::Never, "drivers/net/veth.c: XDP_SETUP_PROG only, up to 7.3"),
+    // Other drivers look at the new program, and refuse one that the MTU is too long for. This one lowers the other
+    // end's greatest MTU when the first program comes, and raises it only when the last one goes; it has no link to
+    // bounce.
+    driver("veth", ZeroCopy::Never, "drivers/net/veth.c: XDP_SETUP_PROG only, up to 7.3").with(&[
+        quirk(Kind::VariantsDoNotSwap, "veth.c: veth_xdp_set"),
+        quirk(Kind::TagsComeBeside, "veth.c: VETH_FEATURES, NETIF_F_HW_VLAN_CTAG_TX"),
+    ]),
     // It announces zero-copy once it also sends so; 6.11 and 6.12 receive only, and answer EOPNOTSUPP to a bind.
     driver("virtio_net", ZeroCopy::Since(6, 13), "drivers/net/virtio_net.c: NETDEV_XDP_ACT_XSK_ZEROCOPY")
         .with(&[quirk(Kind::ZeroCopyHeadroom(12), "virtio_net.c: virtnet_xsk_pool_enable")]),
@@ -109,7 +139,7 @@ const fn driver(name: &'static str, zero_copy: ZeroCopy, source: &'static str) -
 }
 
 const fn quirk(kind: Kind, source: &'static str) -> Quirk {
-    Quirk { kind, source }
+    Quirk { kind, source, until: None }
 }
 
 /// How to bind a socket to an interface of `driver` if nobody says, on a Linux of this version.
@@ -159,17 +189,32 @@ mod tests {
     #[test]
     fn who_is_unknown_or_too_old_gets_copy_mode() {
         let bind = |driver, linux| default_bind(driver, Mode::Native, linux);
-        assert_eq!(bind("ice", (6, 12)), BindMode::ZeroCopy);
+        assert_eq!(bind("gve", (6, 12)), BindMode::ZeroCopy);
+        assert_eq!(bind("mlx5_core", (6, 0)), BindMode::Copy, "it would bind the queues of the lower half");
+        assert_eq!(bind("mlx5_core", (6, 1)), BindMode::ZeroCopy);
         assert_eq!(bind("igc", (5, 13)), BindMode::Copy);
         assert_eq!(bind("igc", (5, 14)), BindMode::ZeroCopy);
         assert_eq!(bind("igc", (7, 0)), BindMode::ZeroCopy);
         assert_eq!(bind("virtio_net", (6, 12)), BindMode::Copy);
         assert_eq!(bind("virtio_net", (6, 13)), BindMode::ZeroCopy);
-        for driver in ["veth", "mvneta", "mvpp2", "ixgbe", "", "nobody"] {
+        for driver in ["veth", "mvneta", "mvpp2", "ixgbe", "bnxt_en", "", "nobody"] {
             assert_eq!(bind(driver, (9, 9)), BindMode::Copy, "{driver}");
         }
-        assert_eq!(default_bind("ice", Mode::Skb, (6, 12)), BindMode::Copy);
+        assert_eq!(default_bind("gve", Mode::Skb, (6, 12)), BindMode::Copy);
         assert_eq!(["virtio_net", "ice", ""].map(zero_copy_headroom), [12, 0, 0]);
+    }
+
+    #[test]
+    fn nobody_gets_a_zero_copy_that_is_known_to_fail() {
+        let fails = |quirk: &&Quirk| {
+            matches!(quirk.kind, Kind::FillBeforeBind | Kind::ZeroCopyWholeKib | Kind::ZeroCopyQueuesAbove)
+        };
+        for driver in DRIVERS {
+            for quirk in driver.quirks.iter().filter(fails) {
+                let last = quirk.until.map_or((99, 0), |(major, minor)| (major, minor - 1));
+                assert_eq!(default_bind(driver.name, Mode::Native, last), BindMode::Copy, "{}", driver.name);
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod queues;
 pub mod quirks;
 pub mod stats;
 mod switch;
+pub(crate) mod sysfs;
 pub(crate) mod tags;
 pub mod users;
 
@@ -202,6 +203,7 @@ mod tests {
             passive,
             mac: None,
             mtu: 1500,
+            max_mtu: None,
             master,
             lower,
             peer: None,

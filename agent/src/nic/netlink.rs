@@ -36,6 +36,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Largest packet without the Ethernet header, bytes.
     pub mtu: u32,
+    /// The largest that it may have, if its driver has set one.
+    pub max_mtu: Option<u32>,
     /// The bridge, bond or DSA conduit's master that it belongs to.
     pub master: Option<u32>,
     /// The device below it, if that is in this network namespace: for a VLAN, the one that carries the tagged frames.
@@ -213,6 +215,7 @@ fn read(message: &LinkMessage) -> Link {
         passive: message.header.flags.contains(LinkFlags::Loopback),
         mac: None,
         mtu: 0,
+        max_mtu: None,
         master: None,
         lower: None,
         peer: None,
@@ -229,6 +232,8 @@ fn read(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            // 0 is the kernel's word for none.
+            LinkAttribute::MaxMtu(most) => link.max_mtu = Some(*most).filter(|most| *most > 0),
             LinkAttribute::LinkInfo(infos) => {
                 pair = infos
                     .iter()

@@ -3,14 +3,18 @@
 //! `umemd run` picks queues by them, refuses what cannot work before it touches the interface, and warns in its
 //! words; `umemd doctor` prints the same.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use super::{
     Link,
     drivers::{self, ZeroCopy},
-    netdev,
+    netdev, sysfs,
 };
-use crate::{ebpf::Mode, sys::ethtool};
+use crate::{
+    config::{BindMode, L2_OVERHEAD},
+    ebpf::Mode,
+    sys::ethtool,
+};
 
 /// Something about a driver, and how it is known.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,8 @@ pub struct Quirk {
     pub kind: Kind,
     /// Where it is known from: a file of the kernel's, or somebody who met it.
     pub source: &'static str,
+    /// The first version of Linux that has it no more.
+    pub until: Option<(u32, u32)>,
 }
 
 /// What a driver does otherwise than one expects.
@@ -64,6 +70,19 @@ pub enum Kind {
     FragmentsBroken,
     /// The program runs on its members. Frames are of their queues then, and a socket that is bound to it gets none.
     RunsOnMembers,
+    /// It is a port of a switch, whose frames come by the conduit: native XDP is there.
+    BehindConduit,
+    /// Its members send and receive in its place: frames come in by each of them.
+    HasMembers,
+    /// Its frames come from its ports, where the outer VLAN tag is taken away.
+    TagsEndAtPorts,
+    /// The other end may leave VLAN tags beside the frame.
+    TagsComeBeside,
+    /// With separate channels for receiving and sending it takes no program.
+    CombinedChannels,
+    /// A program for packets in several buffers cannot take the place of one for packets in one buffer, nor the other
+    /// way round: one has to be detached before the other is attached.
+    VariantsDoNotSwap,
 }
 
 /// What is known of one interface, as far as the table asks.
@@ -71,24 +90,52 @@ pub enum Kind {
 pub struct Facts {
     /// Its driver.
     pub driver: String,
-    /// `compatible` of its node in the device tree; empty without a tree, or where it cannot be seen.
-    pub compatible: Vec<String>,
-    /// Whether its node names a hardware buffer manager.
-    pub buffer_manager: bool,
+    /// The version of Linux.
+    pub linux: (u32, u32),
+    /// Its node in the device tree; `None` where that cannot be seen.
+    pub node: Option<Node>,
     /// Its MTU.
     pub mtu: u32,
     /// Whether its driver says that it runs XDP programs at the moment; `None` if unknown. Asked only of drivers that
-    /// may cease to.
+    /// may not.
     pub runs_programs: Option<bool>,
+    /// Whether it has channels that only receive; `None` if unknown.
+    pub separate_channels: Option<bool>,
     /// Whether the NIC hashes flows; `None` if unknown.
     pub hashes: Option<bool>,
     /// CPUs that there may ever be; `None` if unknown.
     pub possible_cpus: Option<u32>,
 }
 
+/// What the device tree says of an interface: nothing of one that is not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its `compatible`.
+    pub compatible: Vec<String>,
+    /// Whether it names a hardware buffer manager.
+    pub buffer_manager: bool,
+}
+
+/// How an interface is to be used, as far as the table asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose<'a> {
+    /// Where the program runs.
+    pub mode: Mode,
+    /// How sockets are bound.
+    pub bind: BindMode,
+    /// Whether packets may take several frames.
+    pub multi_buffer: bool,
+    /// Bytes of a packet that a frame has room for.
+    pub capacity: u32,
+    /// The queues asked for.
+    pub queues: Option<&'a [u32]>,
+}
+
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
+    /// Nobody can tell whether it is so.
+    Unknown,
     /// Good to know.
     Note,
     /// Something will not be as hoped.
@@ -111,23 +158,17 @@ pub struct Finding {
 impl Facts {
     /// Asks ethtool and, where it shows this very interface, sysfs: the device tree is nowhere else.
     pub fn of(link: &Link) -> Self {
-        let folder = Path::new("/sys/class/net").join(&link.name);
-        let index = fs::read_to_string(folder.join("ifindex")).ok().and_then(|text| text.trim().parse().ok());
-        let node = (index == Some(link.index)).then(|| folder.join("device/of_node"));
-        let compatible = node.as_ref().and_then(|node| fs::read_to_string(node.join("compatible")).ok());
         let driver = ethtool::driver(&link.name).unwrap_or_default();
-        let may_cease = drivers::find(&driver).is_some_and(|known| {
-            known.quirks.iter().any(|quirk| matches!(quirk.kind, Kind::MtuTakesPools(_)))
-        });
-        let features = if may_cease { netdev::features(link.index).ok().flatten() } else { None };
+        let may_refuse =
+            drivers::has(&driver, |kind| matches!(kind, Kind::MtuTakesPools(_) | Kind::NoBufferManager));
+        let features = if may_refuse { netdev::features(link.index).ok().flatten() } else { None };
         Self {
             driver,
-            runs_programs: features.map(|features| features.native),
-            compatible: compatible
-                .map(|list| list.split_terminator('\0').map(str::to_owned).collect())
-                .unwrap_or_default(),
-            buffer_manager: node.is_some_and(|node| node.join("buffer-manager").exists()),
+            linux: drivers::linux_version(),
+            node: sysfs::folder(link).and_then(|folder| Node::read(&folder.join("device/of_node")).ok()),
             mtu: link.mtu,
+            runs_programs: features.map(|features| features.native),
+            separate_channels: ethtool::channels(&link.name).ok().map(|channels| channels.rx > 0),
             hashes: ethtool::offloads(&link.name).ok().map(|offloads| offloads.hash),
             possible_cpus: fs::read_to_string("/sys/devices/system/cpu/possible")
                 .ok()
@@ -135,36 +176,67 @@ impl Facts {
         }
     }
 
-    fn quirks(&self) -> &'static [Quirk] {
-        drivers::find(&self.driver).map_or(&[], |driver| driver.quirks)
+    /// Those that the driver has in this Linux.
+    fn quirks(&self) -> impl Iterator<Item = &'static Quirk> {
+        let all = drivers::find(&self.driver).map_or(&[][..], |driver| driver.quirks);
+        all.iter().filter(|quirk| quirk.until.is_none_or(|until| self.linux < until))
     }
 
-    /// The one queue that all frames arrive on, if there is just one whatever the kernel counts.
+    /// Whether the chip is this one; `None` where that cannot be seen.
+    fn is_chip(&self, chip: &str) -> Option<bool> {
+        Some(self.node.as_ref()?.compatible.iter().any(|have| have == chip))
+    }
+
+    /// The one queue that all frames arrive on, if there is just one, whatever the kernel counts.
     pub fn only_queue(&self) -> Option<u32> {
-        let one = |quirk: &Quirk| matches!(quirk.kind, Kind::OneQueue(chip) if self.compatible.iter().any(|have| have == chip));
-        self.quirks().iter().any(one).then_some(0)
+        let one = |quirk: &Quirk| match quirk.kind {
+            Kind::OneQueue(chip) => self.is_chip(chip) == Some(true),
+            Kind::HashSpreads => self.hashes == Some(false),
+            _ => false,
+        };
+        self.quirks().any(one).then_some(0)
     }
 
-    /// What matters for a program in this mode, which takes packets in several buffers or does not. In `skb` mode the
-    /// driver never sees it.
-    pub fn findings(&self, name: &str, mode: Mode, multi_buffer: bool) -> Vec<Finding> {
-        if mode != Mode::Native {
+    /// Whether packets in several buffers come through as they were sent.
+    pub fn bears_fragments(&self) -> bool {
+        !self.quirks().any(|quirk| quirk.kind == Kind::FragmentsBroken)
+    }
+
+    /// What matters for this purpose. In `skb` mode the driver never sees the program.
+    pub fn findings(&self, name: &str, purpose: Purpose<'_>) -> Vec<Finding> {
+        if purpose.mode != Mode::Native {
             return Vec::new();
         }
         let finding = |quirk: &Quirk| {
-            let (weight, text) = self.judge(quirk.kind, name, multi_buffer)?;
+            let (weight, text) = self.judge(quirk.kind, name, purpose)?;
             Some(Finding { weight, text, source: quirk.source })
         };
-        let zero_copy = drivers::find(&self.driver).filter(|driver| driver.zero_copy == ZeroCopy::Avoid);
-        let harms = zero_copy.map(|driver| Finding {
-            weight: Weight::Note,
-            text: format!("--zerocopy on {} was seen to be slower than copying, or worse", driver.name),
-            source: driver.source,
-        });
-        self.quirks().iter().filter_map(finding).chain(harms).collect()
+        self.quirks().filter_map(finding).chain(self.harm(name, purpose)).collect()
     }
 
-    fn judge(&self, kind: Kind, name: &str, multi_buffer: bool) -> Option<(Weight, String)> {
+    /// What is said to somebody who asked for zero-copy of a driver that has none, or is better off without.
+    fn harm(&self, name: &str, purpose: Purpose<'_>) -> Option<Finding> {
+        let driver = drivers::find(&self.driver).filter(|_| purpose.bind == BindMode::ZeroCopy)?;
+        let (weight, text) = match driver.zero_copy {
+            ZeroCopy::Since(..) => return None,
+            ZeroCopy::Never => (
+                Weight::Refusal,
+                format!(
+                    "{name} has no zero-copy: its driver ({}) cannot; leave --zerocopy away",
+                    driver.name
+                ),
+            ),
+            ZeroCopy::Avoid => (
+                Weight::Warning,
+                format!("--zerocopy on {} was seen to be slower than copying, or worse", driver.name),
+            ),
+        };
+        Some(Finding { weight, text, source: driver.source })
+    }
+
+    fn judge(&self, kind: Kind, name: &str, purpose: Purpose<'_>) -> Option<(Weight, String)> {
+        let Purpose { bind, multi_buffer, capacity, queues, .. } = purpose;
+        let zero_copy = bind == BindMode::ZeroCopy;
         let driver = &self.driver;
         let mtu = self.mtu;
         Some(match kind {
@@ -183,13 +255,17 @@ impl Facts {
             Kind::NoPagePoolCounters => {
                 (Weight::Note, format!("{driver} does not report its page_pool's counters"))
             }
-            Kind::OneQueue(_) => {
-                self.only_queue()?;
-                (
-                    Weight::Note,
-                    format!("all frames of {name} arrive on queue 0: its other queues stay silent"),
-                )
-            }
+            Kind::OneQueue(chip) => match self.is_chip(chip) {
+                Some(true) => one_queue(name, queues, ""),
+                Some(false) => return None,
+                None => (
+                    Weight::Unknown,
+                    format!(
+                        "whether {name} is of the kind whose frames all arrive on queue 0 ({chip}) cannot be seen: \
+                         sysfs does not show its device tree"
+                    ),
+                ),
+            },
             Kind::MtuLimit(limit) if mtu > limit => (
                 Weight::Refusal,
                 format!(
@@ -218,58 +294,85 @@ impl Facts {
                      {driver} gives up the pools that its XDP needs"
                 ),
             ),
-            Kind::CpuLimit(limit) if self.possible_cpus.is_some_and(|cpus| cpus > limit) => (
+            Kind::CpuLimit(limit) => match self.possible_cpus {
+                Some(cpus) if cpus > limit => (
+                    Weight::Refusal,
+                    format!(
+                        "{driver} takes no program on a machine with more than {limit} CPUs: boot with \
+                         possible_cpus={limit}; or pass --mode skb"
+                    ),
+                ),
+                Some(_) => return None,
+                None => (
+                    Weight::Unknown,
+                    format!(
+                        "whether this machine may have more than {limit} CPUs, with which {driver} takes no program, \
+                         sysfs does not tell"
+                    ),
+                ),
+            },
+            Kind::NoBufferManager => match (&self.node, self.runs_programs) {
+                // The driver does without one that is off or fails.
+                (_, Some(true)) => return None,
+                (Some(node), _) if !node.buffer_manager => return None,
+                (Some(_), Some(false)) => (
+                    Weight::Refusal,
+                    format!(
+                        "{driver} takes no program on {name} while its device tree gives it a hardware buffer \
+                         manager: remove `buffer-manager` there; or pass --mode skb"
+                    ),
+                ),
+                (Some(_), None) => (
+                    Weight::Warning,
+                    format!(
+                        "{driver} takes no program on {name} if it uses the hardware buffer manager that its device \
+                         tree gives it"
+                    ),
+                ),
+                (None, _) => (
+                    Weight::Unknown,
+                    format!(
+                        "whether {name} has a hardware buffer manager, with which {driver} takes no program, cannot \
+                         be seen: sysfs does not show its device tree"
+                    ),
+                ),
+            },
+            Kind::HashSpreads if self.hashes == Some(false) => one_queue(
+                name,
+                queues,
+                &format!(" until flows are spread: ethtool -K {name} rxhash on, then ethtool -X {name} equal N"),
+            ),
+            Kind::CombinedChannels if self.separate_channels == Some(true) => (
                 Weight::Refusal,
                 format!(
-                    "{driver} takes no program on a machine with more than {limit} CPUs: boot with possible_cpus={limit}; \
-                     or pass --mode skb"
+                    "{driver} takes no program on {name} while it has channels that only receive: ethtool -L {name} \
+                     rx 0 tx 0 combined N; or pass --mode skb"
                 ),
             ),
-            Kind::NoBufferManager if self.buffer_manager => (
-                Weight::Refusal,
-                format!(
-                    "{driver} takes no program on {name} while its device tree gives it a hardware buffer manager: \
-                     remove `buffer-manager` there; or pass --mode skb"
-                ),
-            ),
-            Kind::HashSpreads if self.hashes == Some(false) => (
-                Weight::Note,
-                format!(
-                    "all frames of {name} arrive on queue 0 until flows are spread: ethtool -K {name} rxhash on, then \
-                     ethtool -X {name} equal N"
-                ),
-            ),
-            Kind::MtuLimit(_)
-            | Kind::MtuLimitOfOneBuffer(_)
-            | Kind::MtuTakesPools(_)
-            | Kind::CpuLimit(_)
-            | Kind::NoBufferManager
-            | Kind::HashSpreads => {
-                return None;
-            }
-            Kind::ZeroCopyHeadroom(bytes) => (
+            Kind::ZeroCopyHeadroom(bytes) if zero_copy => (
                 Weight::Note,
                 format!(
                     "zero-copy on {name} takes {bytes} bytes of headroom, and a device behind an IOMMU \
                      (iommu_platform=on,disable-legacy=on in QEMU)"
                 ),
             ),
-            Kind::ZeroCopyWholeKib => (
-                Weight::Note,
+            Kind::ZeroCopyWholeKib if zero_copy && mtu.saturating_add(L2_OVERHEAD) > whole_kib(capacity) => (
+                Weight::Warning,
                 format!(
-                    "with --zerocopy {driver} fills whole KiB of a frame: packets of more than 1024 bytes are lost \
-                     without --frame-size 4096"
+                    "with --zerocopy {driver} fills whole KiB of a frame: packets of more than {} bytes are lost; \
+                     --frame-size 4096 has room for 3072",
+                    whole_kib(capacity)
                 ),
             ),
-            Kind::ZeroCopyQueuesAbove => (
-                Weight::Note,
+            Kind::ZeroCopyQueuesAbove if zero_copy => (
+                Weight::Warning,
                 format!("with --zerocopy {name} has its queues twice, and the upper half is for zero-copy"),
             ),
             Kind::AttachBeforeBind => {
                 (Weight::Note, format!("{driver} wants the program before the socket, as umemd does it"))
             }
-            Kind::FillBeforeBind => (
-                Weight::Note,
+            Kind::FillBeforeBind if zero_copy => (
+                Weight::Warning,
                 format!(
                     "with --zerocopy a queue of {driver} that finds no frames at first may stop for good"
                 ),
@@ -281,10 +384,61 @@ impl Facts {
                      umemd run --iface with each of them; or pass --mode skb"
                 ),
             ),
-            Kind::FragmentsBroken => {
-                (Weight::Note, format!("{driver} mixes up packets in several buffers: keep the MTU at 1500"))
-            }
+            Kind::BehindConduit => (
+                Weight::Refusal,
+                format!(
+                    "{name} is a port of a switch: native XDP is on its conduit, which `ip link show {name}` names \
+                     behind the @: umemd run --iface with that; or pass --mode skb"
+                ),
+            ),
+            Kind::FragmentsBroken if multi_buffer => (
+                Weight::Warning,
+                format!("{driver} mixes up packets in several buffers: --multi-buffer off, and keep the MTU at 1500"),
+            ),
+            Kind::MtuLimit(_)
+            | Kind::MtuLimitOfOneBuffer(_)
+            | Kind::MtuTakesPools(_)
+            | Kind::HashSpreads
+            | Kind::CombinedChannels
+            | Kind::ZeroCopyHeadroom(_)
+            | Kind::ZeroCopyWholeKib
+            | Kind::ZeroCopyQueuesAbove
+            | Kind::FillBeforeBind
+            | Kind::FragmentsBroken
+            // Others go by these.
+            | Kind::HasMembers
+            | Kind::TagsEndAtPorts
+            | Kind::TagsComeBeside
+            | Kind::VariantsDoNotSwap => return None,
         })
+    }
+}
+
+/// That all frames arrive on queue 0, which matters the more if others were asked for.
+fn one_queue(name: &str, asked: Option<&[u32]>, until: &str) -> (Weight, String) {
+    let in_vain = asked.is_some_and(|queues| queues != [0]);
+    let weight = if in_vain { Weight::Warning } else { Weight::Note };
+    (weight, format!("all frames of {name} arrive on queue 0: its other queues stay silent{until}"))
+}
+
+/// Bytes of whole KiB, of so many.
+fn whole_kib(bytes: u32) -> u32 {
+    bytes & !1023
+}
+
+impl Node {
+    /// As the kernel shows it in sysfs; empty if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    fn read(node: &Path) -> io::Result<Self> {
+        let compatible = match fs::read_to_string(node.join("compatible")) {
+            Ok(list) => list.split_terminator('\0').map(str::to_owned).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { compatible, buffer_manager: node.join("buffer-manager").try_exists()? })
     }
 }
 
@@ -301,8 +455,40 @@ fn count_cpus(list: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
+    const PURPOSE: Purpose<'_> = Purpose {
+        mode: Mode::Native,
+        bind: BindMode::Copy,
+        multi_buffer: false,
+        capacity: 1792,
+        queues: None,
+    };
+    const ZEROCOPY: Purpose<'_> = Purpose { bind: BindMode::ZeroCopy, ..PURPOSE };
+
+    /// On a machine that tells all.
     fn facts(driver: &str, mtu: u32) -> Facts {
-        Facts { driver: driver.into(), mtu, possible_cpus: Some(4), ..Facts::default() }
+        Facts {
+            driver: driver.into(),
+            mtu,
+            linux: (6, 12),
+            node: Some(Node::default()),
+            possible_cpus: Some(4),
+            ..Facts::default()
+        }
+    }
+
+    fn texts(facts: &Facts, purpose: Purpose<'_>, weight: Weight) -> Vec<String> {
+        let findings = facts.findings("eth0", purpose).into_iter();
+        findings.filter(|finding| finding.weight == weight).map(|finding| finding.text).collect()
+    }
+
+    fn refusals(facts: &Facts) -> Vec<String> {
+        texts(facts, PURPOSE, Weight::Refusal)
+    }
+
+    #[track_caller]
+    fn warns(facts: &Facts, purpose: Purpose<'_>, of: &str) {
+        let said = texts(facts, purpose, Weight::Warning);
+        assert!(said.iter().any(|text| text.contains(of)), "{of}: {said:?}");
     }
 
     #[test]
@@ -310,28 +496,26 @@ mod tests {
         let bond = facts("bonding", 1500);
         let [refusal] = &refusals(&bond)[..] else { panic!("one") };
         assert!(refusal.contains("--iface with each of them; or pass --mode skb"), "{refusal}");
-        assert!(bond.findings("bond0", Mode::Skb, false).is_empty());
+        assert!(bond.findings("bond0", Purpose { mode: Mode::Skb, ..PURPOSE }).is_empty());
     }
 
-    fn refusals(facts: &Facts) -> Vec<String> {
-        let findings = facts.findings("eth0", Mode::Native, false).into_iter();
-        findings.filter(|finding| finding.weight == Weight::Refusal).map(|finding| finding.text).collect()
+    #[test]
+    fn a_port_of_a_switch_is_served_by_its_conduit_or_in_skb_mode() {
+        let [refusal] = &refusals(&facts("dsa", 1500))[..] else { panic!("one") };
+        assert!(refusal.contains("on its conduit") && refusal.ends_with("or pass --mode skb"), "{refusal}");
     }
 
     #[test]
     fn an_mtu_is_refused_where_the_driver_refuses_it() {
-        for (driver, most) in [("mvneta", 3520), ("mvpp2", 1640)] {
+        for (driver, most) in [("bnxt_en", 3502), ("mvneta", 3520), ("mvpp2", 1640)] {
             assert_eq!(refusals(&facts(driver, most)), [""; 0], "{driver}");
             let said = refusals(&facts(driver, most + 1));
             assert!(said.len() == 1 && said[0].contains(&format!("ip link set eth0 mtu {most}")), "{said:?}");
         }
-        let findings = |driver, mtu, mode| facts(driver, mtu).findings("eth0", mode, true);
-        assert_eq!(findings("mvpp2", 9000, Mode::Skb), []);
-        assert_eq!(findings("nobody", 9000, Mode::Native), []);
-        assert_eq!(findings("ena", 1500, Mode::Native).len(), 1, "zero-copy, which harms");
-        let refuses = |driver| {
-            findings(driver, 9000, Mode::Native).iter().any(|finding| finding.weight == Weight::Refusal)
-        };
+        assert_eq!(facts("mvpp2", 9000).findings("eth0", Purpose { mode: Mode::Skb, ..PURPOSE }), []);
+        assert_eq!(facts("nobody", 9000).findings("eth0", PURPOSE), []);
+        let several = Purpose { multi_buffer: true, ..PURPOSE };
+        let refuses = |driver| !texts(&facts(driver, 9000), several, Weight::Refusal).is_empty();
         assert!(!refuses("mvneta") && refuses("mvpp2"), "packets in several buffers");
     }
 
@@ -347,18 +531,123 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_manager_is_refused_only_where_the_driver_uses_it() {
+        let mut board = facts("mvneta", 1500);
+        board.node = Some(Node { buffer_manager: true, ..Node::default() });
+        let mut said = |runs_programs| {
+            board.runs_programs = runs_programs;
+            let of = |weight| {
+                texts(&board, PURPOSE, weight).iter().filter(|text| text.contains("manager")).count()
+            };
+            [of(Weight::Refusal), of(Weight::Warning)]
+        };
+        assert_eq!(said(Some(false)), [1, 0]);
+        assert_eq!(said(Some(true)), [0, 0], "it does without");
+        assert_eq!(said(None), [0, 1], "what is unknown is not refused");
+    }
+
+    #[test]
     fn what_the_chip_or_the_tree_decides_is_asked_of_them() {
         let mut board = facts("mvneta", 1500);
         assert_eq!(board.only_queue(), None, "an Armada 38x has eight");
-        board.compatible = vec!["marvell,armada-3700-neta".into()];
+        board.node = Some(Node { compatible: vec!["marvell,armada-3700-neta".into()], ..Node::default() });
         assert_eq!(board.only_queue(), Some(0));
         assert!(refusals(&board).is_empty());
-        board.buffer_manager = true;
-        assert_eq!(refusals(&board).len(), 1);
         let many = Facts { possible_cpus: Some(8), ..facts("mvpp2", 1500) };
         assert_eq!(refusals(&many).len(), 1);
         let unknown = Facts { possible_cpus: None, ..facts("mvpp2", 1500) };
         assert_eq!(refusals(&unknown).len(), 0, "what is unknown is not refused");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_said_to_be_unknown() {
+        let unknown = |facts: &Facts| texts(facts, PURPOSE, Weight::Unknown).len();
+        assert_eq!(unknown(&Facts { node: None, ..facts("mvneta", 1500) }), 2, "queues, buffer manager");
+        assert_eq!(unknown(&Facts { possible_cpus: None, ..facts("mvpp2", 1500) }), 1);
+        assert_eq!(unknown(&facts("mvneta", 1500)) + unknown(&facts("mvpp2", 1500)), 0);
+        assert_eq!(
+            unknown(&Facts { node: None, possible_cpus: None, ..facts("ice", 1500) }),
+            0,
+            "nobody asks"
+        );
+    }
+
+    #[test]
+    fn queues_that_stay_silent_are_warned_of_if_they_were_asked_for() {
+        let mut board = facts("mvneta", 1500);
+        board.node = Some(Node { compatible: vec!["marvell,armada-3700-neta".into()], ..Node::default() });
+        let flat = Facts { hashes: Some(false), ..facts("mvpp2", 1500) };
+        for facts in [&board, &flat] {
+            assert_eq!(facts.only_queue(), Some(0));
+            let silent = |queues, weight| {
+                let purpose = Purpose { queues, ..PURPOSE };
+                let said = texts(facts, purpose, weight);
+                said.iter().filter(|text| text.contains("its other queues stay silent")).count()
+            };
+            for asked in [&[1][..], &[0, 1]] {
+                assert_eq!(silent(Some(asked), Weight::Warning), 1);
+            }
+            for asked in [None, Some(&[0][..])] {
+                assert_eq!((silent(asked, Weight::Warning), silent(asked, Weight::Note)), (0, 1));
+            }
+        }
+        assert_eq!(Facts { hashes: Some(true), ..facts("mvpp2", 1500) }.only_queue(), None);
+    }
+
+    #[test]
+    fn what_zero_copy_breaks_is_told_to_whoever_gets_it() {
+        for (driver, of) in [
+            ("ena", "slower than copying, or worse"),
+            ("i40e", "may stop for good"),
+            ("ice", "may stop for good"),
+            ("igb", "packets of more than 1024 bytes are lost"),
+        ] {
+            let facts = facts(driver, 1500);
+            warns(&facts, ZEROCOPY, of);
+            let about = |finding: Finding| finding.text.contains("zero");
+            assert!(!facts.findings("eth0", PURPOSE).into_iter().any(about), "{driver}: nobody asked");
+        }
+        let none = texts(&facts("mvneta", 1500), ZEROCOPY, Weight::Refusal);
+        assert!(none.len() == 1 && none[0].starts_with("eth0 has no zero-copy"), "{none:?}");
+        let large = Purpose { capacity: 3840, ..ZEROCOPY };
+        let lost =
+            |mtu| texts(&facts("igb", mtu), large, Weight::Warning).iter().any(|text| text.contains("lost"));
+        assert!(!lost(1500) && lost(3055), "3072 bytes");
+    }
+
+    #[test]
+    fn a_quirk_ends_with_the_kernel_that_mends_it() {
+        let mut nic = facts("mlx5_core", 1500);
+        nic.linux = (6, 0);
+        warns(&nic, ZEROCOPY, "its queues twice");
+        nic.linux = (6, 1);
+        assert_eq!(nic.findings("eth0", ZEROCOPY), []);
+    }
+
+    #[test]
+    fn packets_in_several_buffers_are_left_off_where_they_get_mixed_up() {
+        assert!(!facts("i40e", 9000).bears_fragments() && facts("ice", 9000).bears_fragments());
+        warns(&facts("i40e", 9000), Purpose { multi_buffer: true, ..PURPOSE }, "--multi-buffer off");
+        assert_eq!(texts(&facts("i40e", 9000), PURPOSE, Weight::Warning), [""; 0]);
+    }
+
+    #[test]
+    fn channels_that_only_receive_are_refused_where_the_driver_refuses_them() {
+        let nic = |separate_channels| Facts { separate_channels, ..facts("bnxt_en", 1500) };
+        assert_eq!([Some(true), Some(false), None].map(|apart| refusals(&nic(apart)).len()), [1, 0, 0]);
+    }
+
+    #[test]
+    fn nodes_are_read_as_sysfs_shows_them() {
+        let folder = std::env::temp_dir().join(format!("umemd-node-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        assert_eq!(Node::read(&folder).unwrap(), Node::default(), "no device tree");
+        fs::write(folder.join("compatible"), "marvell,armada-3700-neta\0other\0").unwrap();
+        fs::write(folder.join("buffer-manager"), [0; 4]).unwrap();
+        let node = Node::read(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        let compatible = ["marvell,armada-3700-neta", "other"].map(String::from).into();
+        assert_eq!(node.unwrap(), Node { compatible, buffer_manager: true });
     }
 
     #[test]

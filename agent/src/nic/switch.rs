@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::{Link, sysfs};
+
 /// What lies between the MAC addresses and the EtherType of frames from a switch chip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SwitchTag {
@@ -31,19 +33,17 @@ impl SwitchTag {
     }
 }
 
-/// The tag on the frames of this interface, as its `dsa/tagging` in sysfs says.
-///
-/// sysfs shows the network namespace that it was mounted in, so this is for interfaces of that one.
+/// The tag on the frames of this interface, as its `dsa/tagging` in sysfs says; none where sysfs does not show it.
 ///
 /// # Errors
 ///
 /// A tagging that cannot be stripped; what sysfs says is the error's text.
-pub fn tagging(interface: &str) -> io::Result<SwitchTag> {
-    tagging_in(Path::new("/sys/class/net"), interface)
+pub fn tagging(interface: &Link) -> io::Result<SwitchTag> {
+    sysfs::folder(interface).map_or(Ok(SwitchTag::None), |folder| tagging_in(&folder))
 }
 
-fn tagging_in(sysfs: &Path, interface: &str) -> io::Result<SwitchTag> {
-    let tagging = match fs::read_to_string(sysfs.join(interface).join("dsa/tagging")) {
+fn tagging_in(folder: &Path) -> io::Result<SwitchTag> {
+    let tagging = match fs::read_to_string(folder.join("dsa/tagging")) {
         Ok(tagging) => tagging,
         // Not the conduit of a switch.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SwitchTag::None),
@@ -73,9 +73,9 @@ mod tests {
             ("brcm\n", None),
         ] {
             fs::write(dsa.join("tagging"), text).unwrap();
-            assert_eq!(tagging_in(&sysfs, "eth0").ok(), expected, "{text}");
+            assert_eq!(tagging_in(&sysfs.join("eth0")).ok(), expected, "{text}");
         }
-        assert_eq!(tagging_in(&sysfs, "eth1").unwrap(), SwitchTag::None);
+        assert_eq!(tagging_in(&sysfs.join("eth1")).unwrap(), SwitchTag::None);
         fs::remove_dir_all(&sysfs).unwrap();
     }
 }

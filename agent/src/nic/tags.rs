@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Link, link};
+use super::{Link, drivers, link, quirks::Kind};
 use crate::sys::ethtool;
 
 /// Features that put a tag beside the frame: what ethtool(8) calls it, what the kernel does, and of which tags.
@@ -19,18 +19,15 @@ const SENDING: [Offload; 2] = [
 /// Features that are on.
 type Features = BTreeSet<String>;
 
-/// Devices that have their frames from ports; drivers by ethtool's names.
-const ON_TOP: [&str; 3] = ["bonding", "bridge", "team"];
-
 /// What to say to somebody whose rules look for VLAN tags on this interface, if the program may not see them.
 pub(crate) fn kept_away(interface: &Link, driver: &str) -> Option<String> {
-    if driver == "veth" {
+    if drivers::has(driver, |kind| kind == Kind::TagsComeBeside) {
         // Asked again, as it may have gone to another namespace.
         let now = |index| link(index).ok().flatten();
         let peer = now(interface.index).and_then(|end| now(end.peer?));
         let peer = peer.and_then(|peer| Some((ethtool::features(&peer.name).ok()?, peer.name)));
         by_peer(&interface.name, peer.as_ref().map(|(features, name)| (&**name, features)))
-    } else if ON_TOP.contains(&driver) {
+    } else if drivers::has(driver, |kind| kind == Kind::TagsEndAtPorts) {
         Some(on_top(&interface.name))
     } else {
         by_nic(&interface.name, &ethtool::features(&interface.name).ok()?)
