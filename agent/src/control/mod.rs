@@ -5,6 +5,7 @@
 
 mod bell;
 mod bound;
+mod carrier;
 mod crew;
 mod device;
 mod group;

@@ -9,6 +9,7 @@ use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
 use super::{
     bell::Bell,
     bound::{Bound, bind},
+    carrier,
     crew::{self, Crew, Parts, Place},
     device::{self, Attached, Device, Kept},
     group::{Common, Decisions},
@@ -79,6 +80,8 @@ impl Open {
                 return Err(error);
             }
         };
+        // After the sockets were opened: that takes a while, too.
+        carrier::wait_for_bounces(&plans);
         let devices = plans.into_iter().zip(attached).zip(queues);
         let devices = devices.map(|((plan, attached), queues)| Device::new(plan, attached, queues)).collect();
         Ok(Self { devices, workers })
