@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cli::Install;
 use crate::{compile, setup, shell, toolchain};
@@ -21,7 +21,7 @@ const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 /// Debian's prefix of the C tools.
 pub(crate) const TOOLS: &str = "aarch64-linux-gnu-";
 
-/// Sets up, builds umemd (release), and says where it is.
+/// Sets up, builds umemd (release), and says where it is: static and without symbols, unless this is such a machine.
 pub(crate) fn umemd(install: Install) -> Result<PathBuf> {
     setup::cross(install)?;
     if consts::ARCH == ARCH {
@@ -45,7 +45,33 @@ fn build_umemd(profile: &[&str]) -> Result<PathBuf> {
     {
         build.env("UMEMD_REVISION", revision);
     }
-    compile::umemd(&compile::programs(&mut build)?)
+    let built = compile::umemd(&compile::programs(&mut build)?)?;
+    let image = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    ensure!(!has_interpreter(&image), "{} is not static: boards may lack its libraries", built.display());
+    let folder = built.with_file_name("stripped");
+    fs::create_dir_all(&folder)?;
+    let stripped = folder.join(compile::UMEMD);
+    strip(&built, &stripped)?;
+    Ok(stripped)
+}
+
+/// Makes a copy without symbols, which are two thirds of a program.
+pub(crate) fn strip(program: &Path, to: &Path) -> Result<()> {
+    let mut strip = Command::new(format!("{TOOLS}strip"));
+    shell::run_quietly(strip.arg("-o").arg(to).arg(program)).map(drop)
+}
+
+/// Whether an ELF program of 64 bits, little endian, has to be loaded by another one (`PT_INTERP`): a dynamic one has.
+fn has_interpreter(elf: &[u8]) -> bool {
+    const PT_INTERP: u64 = 3;
+    let number = |at: usize, bytes: usize| -> Option<u64> {
+        let bytes = elf.get(at..at + bytes)?;
+        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    // Elf64_Ehdr: e_phoff, e_phentsize, e_phnum; Elf64_Phdr: p_type.
+    let headers = || Some((number(0x20, 8)? as usize, number(0x36, 2)? as usize, number(0x38, 2)? as usize));
+    let (offset, size, count) = headers().unwrap_or_default();
+    (0..count).any(|index| number(offset + index * size, 4) == Some(PT_INTERP))
 }
 
 /// The commit, and whether something was changed since; `None` outside of a repository.
@@ -94,4 +120,24 @@ pub(crate) fn compiler() -> Option<PathBuf> {
 fn has_std(libraries: &Path) -> bool {
     let Ok(entries) = fs::read_dir(libraries) else { return false };
     entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_needs_a_loader_is_told_from_one_that_does_not() {
+        let ours = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(has_interpreter(&ours), "tests are dynamic");
+        let mut elf = vec![0; 64 + 2 * 56];
+        elf[0x20] = 64;
+        elf[0x36] = 56;
+        elf[0x38] = 2;
+        elf[64] = 1;
+        assert!(!has_interpreter(&elf), "PT_LOAD alone");
+        elf[64 + 56] = 3;
+        assert!(has_interpreter(&elf));
+        assert!(!has_interpreter(b"no ELF"));
+    }
 }

@@ -1,8 +1,7 @@
 //! What is built and fetched once for all rigs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -43,7 +42,7 @@ impl Parts {
             packages.with_dependencies("guest", "arm64", &["iproute2", "ethtool", "busybox-static"])?;
 
         setup::cross(install).map_err(|error| Unavailable(format!("{error:#}")))?;
-        let built = if dev { cross::umemd_dev(install) } else { cross::umemd(install) }?;
+        let umemd = if dev { cross::umemd_dev(install) } else { cross::umemd(install) }?;
         let mut build = cross::cargo("build")?;
         let init = compile::find(
             &compile::programs(build.args(["--package", "board", "--bin", "board-guest"]))?,
@@ -53,8 +52,6 @@ impl Parts {
         let mut build = shell::cargo();
         build.args(["build", "--workspace", "--exclude", "xdp-prog", "--bin", "board-device"]);
         let device = compile::find(&compile::programs(&mut build)?, "board-device")?;
-        let umemd = folder.join("umemd");
-        strip(&built, &umemd)?;
         Ok(Self { tools, guest, device, init, umemd, packages, folder })
     }
 
@@ -65,14 +62,8 @@ impl Parts {
         let programs = compile::programs(&mut build)?;
         let test = |Program { path, name, .. }: &Program| {
             let stripped = self.folder.join(format!("test-{name}"));
-            strip(path, &stripped).map(|()| (name.clone(), stripped))
+            cross::strip(path, &stripped).map(|()| (name.clone(), stripped))
         };
         programs.iter().filter(|program| program.test).map(test).collect()
     }
-}
-
-/// A copy without symbols.
-fn strip(program: &Path, to: &Path) -> Result<()> {
-    let mut strip = Command::new(format!("{}strip", cross::TOOLS));
-    shell::run_quietly(strip.arg("-o").arg(to).arg(program)).map(drop)
 }
