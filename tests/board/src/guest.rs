@@ -8,7 +8,7 @@ mod driver;
 mod mvneta;
 mod mvpp2;
 mod pci;
-mod tests;
+mod programs;
 mod verdict;
 
 use std::{
@@ -37,7 +37,7 @@ pub fn init() -> ExitCode {
             "mvpp2" => mvpp2::check(&mut verdicts),
             "igb" => pci::check_igb(&mut verdicts),
             "virtio" => pci::check_virtio(&mut verdicts),
-            "e2e" => tests::check(&mut verdicts),
+            "e2e" => programs::check(&mut verdicts),
             _ => verdicts.fail("the rig is known", &format!("there are no checks for {rig}")),
         },
         None => {}
