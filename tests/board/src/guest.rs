@@ -5,6 +5,7 @@ mod agent;
 mod boot;
 mod cable;
 mod driver;
+mod eavesdropper;
 mod mvneta;
 mod mvpp2;
 mod pci;

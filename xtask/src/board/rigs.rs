@@ -54,7 +54,7 @@ pub(crate) const MVNETA: Rig = Rig {
     name: "mvneta",
     machine: Machine { cpu: "cortex-a53", cpus: 1, memory: 512 },
     hardware: Hardware::Model(Model { kind: "neta", slots: 4, nodes: mvneta_nodes, bars: &MVNETA_BARS }),
-    modules: &["fixed_phy", "mvneta", "xsk_diag"],
+    modules: &["fixed_phy", "mvneta", "8021q", "xsk_diag"],
     kernels: &[Kernel::Trixie],
     patience: 900,
 };

@@ -5,6 +5,7 @@ use std::{fs, time::Duration};
 use e2e::{
     agent::{Agent, AgentCommand, umemd},
     command::ip,
+    wait::wait_until,
     wire::{WINDOW, Wire, any_size},
 };
 
@@ -44,11 +45,13 @@ pub(super) fn reflect(agent: &Agent, cable: &Cable, count: u64) {
 
 /// What neither driver can do is refused with its reason, and leaves nothing attached.
 pub(super) fn check_refusals(verdicts: &mut Verdicts, longest: u32) {
-    verdicts.check("zero-copy is refused: the driver has none", || {
+    verdicts.check("zero-copy is refused: the driver has none, and its link is left alone", || {
+        let before = carrier_changes(NEAR);
         let exit = reflecting(&["--zerocopy"]).run();
         assert_eq!(exit.code, Some(1), "{exit}");
-        assert!(exit.stderr.contains("has no zero-copy (EOPNOTSUPP)"), "{exit}");
+        assert!(exit.stderr.contains("has no zero-copy: its driver"), "{exit}");
         assert!(cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
+        assert_eq!(carrier_changes(NEAR), before, "{exit}");
     });
     verdicts.check("an MTU that the driver takes no program with is refused with its limit", || {
         set_mtu(NEAR, longest + 8);
@@ -119,12 +122,9 @@ pub(super) fn check_doctor_beside(verdicts: &mut Verdicts, driver: &str) {
     });
 }
 
-/// What it takes of a small board: said, not judged.
-pub(super) fn measure(verdicts: &mut Verdicts, cable: &Cable) {
+/// What a running agent takes of a small board: said, not judged.
+pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
     let measured = verdicts.check("the agent's memory is measured", || {
-        let agent = reflecting(&[]).start();
-        cable.wait_for_link();
-        reflect(&agent, cable, WINDOW);
         let metrics = agent.metrics();
         let umem = metrics.total("umemd_pool_capacity_frames") * metrics.total("umemd_umem_frame_size_bytes");
         (kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
@@ -136,6 +136,39 @@ pub(super) fn measure(verdicts: &mut Verdicts, cable: &Cable) {
     verdicts.note(&format!(
         "umemd is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM; the guest has {total} MiB"
     ));
+}
+
+/// Killed, it leaves nothing attached, and the stack has its traffic.
+pub(super) fn check_sigkill(verdicts: &mut Verdicts, agent: Agent, cable: &Cable) {
+    verdicts.check("SIGKILL leaves nothing attached", || {
+        agent.kill();
+        agent.wait();
+        wait_until("no program is attached", PATIENCE, || cable::show(None, NEAR)["xdp"].is_null());
+        cable.wait_for_link();
+        cable.restore_neighbour();
+        cable.wait_for_traffic();
+    });
+}
+
+/// A link that goes down and comes up again under an agent, which serves it on.
+pub(super) fn check_link(verdicts: &mut Verdicts, agent: &Agent, cable: &Cable) {
+    verdicts.check("the link goes down and up under a running agent", || {
+        let program = program_id();
+        for state in ["down", "up"] {
+            ip(&["link", "set", NEAR, state]);
+        }
+        cable.wait_for_link();
+        cable.restore_neighbour();
+        reflect(agent, cable, WINDOW);
+        assert_eq!(program_id(), program, "the same one all the while");
+    });
+}
+
+/// An agent that has started: its interface has its carrier back, and nobody took its absence for a fault.
+pub(super) fn bounce_is_waited_for(agent: &Agent) {
+    assert!(cable::has_carrier_now(NEAR), "it was ready before its link was");
+    let said = agent.stderr();
+    assert!(!said.to_lowercase().contains("warn") && !said.contains("error"), "{said}");
 }
 
 /// A value of such a file of proc's, in KiB.

@@ -138,6 +138,7 @@ pub(super) fn has_carrier_now(dev: &str) -> bool {
     fs::read_to_string(format!("/sys/class/net/{dev}/carrier")).is_ok_and(|text| text.trim() == "1")
 }
 
-fn mac(netns: Option<&str>, dev: &str) -> String {
+/// The hardware address of an interface.
+pub(super) fn mac(netns: Option<&str>, dev: &str) -> String {
     show(netns, dev)["address"].as_str().expect("an Ethernet interface has one").to_owned()
 }

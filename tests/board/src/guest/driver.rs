@@ -13,16 +13,8 @@ pub(super) fn name(dev: &str) -> String {
 
 /// `ethtool -S`: the driver's counters.
 pub(super) fn statistics(dev: &str) -> BTreeMap<String, u64> {
-    read(Command::new("ethtool").args(["-S", dev]))
-}
-
-/// The same in a namespace.
-pub(super) fn statistics_in(netns: &str, dev: &str) -> BTreeMap<String, u64> {
-    read(Command::new("ip").args(["netns", "exec", netns, "ethtool", "-S", dev]))
-}
-
-fn read(ethtool: &mut Command) -> BTreeMap<String, u64> {
-    let text = command::run(ethtool, "").unwrap_or_else(|error| panic!("{error}"));
+    let text =
+        command::run(Command::new("ethtool").args(["-S", dev]), "").unwrap_or_else(|error| panic!("{error}"));
     let pair = |line: &str| {
         let (name, value) = line.trim().rsplit_once(": ")?;
         Some((name.to_owned(), value.parse().ok()?))

@@ -1,19 +1,20 @@
 //! Armada 3720: one queue that receives, page_pool counters in ethtool, copy mode; and the frames of a switch chip.
 
-use std::{process::Command, thread, time::Duration};
+use std::{net::Ipv4Addr, process::Command, thread, time::Duration};
 
 use e2e::{
     agent::AgentCommand,
-    command::run,
+    command::{ip, run},
     metrics::Metrics,
     wait::wait_until,
-    wire::{WINDOW, any_size},
+    wire::{WINDOW, Wire, any_size},
 };
 
 use super::{
     agent::{self, PATIENCE, program_id, reflect, set_mtu},
     cable::{self, Cable, NEAR, OTHER_PORT, PORT, STEER, carrier_changes, has_carrier_now},
     driver,
+    eavesdropper::Eavesdropper,
     verdict::Verdicts,
 };
 
@@ -49,6 +50,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
     let agent = verdicts.check("native attach bounces the link once; copy mode, on the one queue", || {
         let before = carrier_changes(NEAR);
         let agent = agent::reflecting(&[]).start();
+        agent::bounce_is_waited_for(&agent);
         cable.wait_for_link();
         assert_eq!(carrier_changes(NEAR) - before, 2, "down and up");
         assert_eq!(cable::show(None, NEAR)["xdp"]["mode"], 1, "native");
@@ -76,13 +78,8 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         assert!(error.is_err(), "the driver took an MTU of 9000 under a program without fragments");
         reflect(&agent, &cable, WINDOW);
     });
-    verdicts.check("the link goes down and up under a running agent", || {
-        e2e::command::ip(&["link", "set", NEAR, "down"]);
-        e2e::command::ip(&["link", "set", NEAR, "up"]);
-        cable.wait_for_link();
-        cable.restore_neighbour();
-        reflect(&agent, &cable, WINDOW);
-    });
+    agent::check_link(verdicts, &agent, &cable);
+    agent::measure(verdicts, &agent);
     verdicts.check("another program takes its place by link update: no bounce but the new MTU's own", || {
         // What an MTU costs by itself is known from one that needs no other program.
         let set = |mtu: u32| {
@@ -104,29 +101,23 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         cable.restore_neighbour();
         reflect(&agent, &cable, WINDOW);
     });
-    verdicts.check("the agent ends with a summary, and takes its program along", || {
+    set_mtu(NEAR, 1500);
+    agent::check_sigkill(verdicts, agent, &cable);
+    verdicts.check("the next start works, ends with a summary, and takes its program along", || {
+        let agent = agent::reflecting(&[]).start();
+        cable.wait_for_link();
+        reflect(&agent, &cable, WINDOW);
         agent.terminate();
         let exit = agent.wait();
         exit.summary();
         // For whoever reads the console.
         println!("{}", exit.stderr);
-        set_mtu(NEAR, 1500);
         assert!(cable::show(None, NEAR)["xdp"].is_null(), "{exit}");
     });
-    verdicts.check("SIGKILL leaves nothing attached, and the next start works", || {
-        for _ in 0..2 {
-            let agent = agent::reflecting(&[]).start();
-            cable.wait_for_link();
-            reflect(&agent, &cable, WINDOW);
-            agent.kill();
-            agent.wait();
-            wait_until("no program is attached", PATIENCE, || cable::show(None, NEAR)["xdp"].is_null());
-            cable.wait_for_link();
-        }
-        cable.wait_for_traffic();
-    });
-    verdicts.check("frames with a switch's EDSA tag are parsed, steered and sent back", conduit);
-    agent::measure(verdicts, &cable);
+    verdicts.check(
+        "frames with a switch's EDSA tag are parsed, steered and sent back, of VLANs as well",
+        conduit,
+    );
 }
 
 /// In copy mode each frame that is received takes a page of the kernel's pool and a frame of ours, and both go
@@ -168,27 +159,74 @@ fn page_pool(agent: &e2e::agent::Agent, cable: &Cable) {
     assert_eq!(ethtool["rx_pp_recycle_cached"], cached);
 }
 
-/// On the EspressoBIN each frame that reaches the CPU carries a tag of 8 bytes behind its addresses.
+/// A VLAN whose frames come through the switch as well: its id, its interface, and addresses there.
+const VLAN: &str = "5";
+const VLAN_DEV: &str = "vlan5";
+const VLAN_FAR: &str = "10.79.5.2/30";
+const VLAN_NEAR: Ipv4Addr = Ipv4Addr::new(10, 79, 5, 1);
+
+/// On the EspressoBIN each frame that reaches the CPU carries a tag of 8 bytes behind its addresses, in the place of
+/// its VLAN tag if it has one. What comes back has its addresses swapped, and is else what was sent, byte for byte.
 fn conduit() {
     let cable = Cable::between(CONDUIT, LAN, 1);
-    let run = ["--iface", CONDUIT, "--steer", STEER, "--handler", "reflect", "--switch-tag", "edsa"];
-    let agent = AgentCommand::new().args(run).start();
+    let in_vlan = format!("vlan {VLAN} and {STEER}");
+    let run = ["--iface", CONDUIT, "--steer", STEER, "--steer", &in_vlan, "--handler", "reflect"];
+    // All frames arrive on queue 0, whatever somebody asks for.
+    let agent = AgentCommand::new().args(run).args(["--switch-tag", "edsa", "--queues", "0,1"]).start();
+    let said = agent.stderr();
+    assert!(said.contains("all frames of eth2 arrive on queue 0"), "{said}");
     cable.wait_for_link();
-    let received = || driver::statistics_in(cable.far.name(), LAN)["good_frames_received"];
-    let before = received();
-    for (port, count) in [(PORT, COUNT), (OTHER_PORT, WINDOW)] {
-        let wire = cable.wire_to(port);
+    let near_mac = cable::mac(None, CONDUIT);
+    let far = cable.far.name();
+    // What is sent is to have its checksum when it is looked at.
+    ip(&["netns", "exec", far, "ethtool", "-K", LAN, "tx", "off"]);
+    let in_far = |args: &[&str]| ip(&[&["-netns", far], args].concat());
+    in_far(&["link", "add", "link", LAN, "name", VLAN_DEV, "type", "vlan", "id", VLAN]);
+    in_far(&["address", "add", VLAN_FAR, "dev", VLAN_DEV]);
+    in_far(&["link", "set", VLAN_DEV, "up"]);
+    let near = VLAN_NEAR.to_string();
+    in_far(&["neighbour", "replace", &near, "lladdr", &near_mac, "dev", VLAN_DEV, "nud", "permanent"]);
+
+    let (steered, other) = (cable.wire_to(PORT), cable.wire_to(OTHER_PORT));
+    let tagged = Wire::connect(&cable.far, (VLAN_NEAR, PORT).into());
+    let eavesdropper = Eavesdropper::in_namespace(&cable.far);
+    let mut heard = Vec::new();
+    for (wire, count) in [(&steered, COUNT), (&other, WINDOW), (&tagged, WINDOW)] {
         for first in (0..count).step_by(16) {
             wire.send(first..count.min(first + 16), any_size);
             thread::sleep(Duration::from_millis(20));
         }
+        heard.extend(eavesdropper.frames());
     }
+    let taken = COUNT + WINDOW;
     let metrics = agent.metrics_when("the completion of all frames", |metrics| {
-        metrics.total("umemd_tx_completions_total") == COUNT
+        metrics.total("umemd_tx_completions_total") == taken
     });
-    assert_eq!((metrics.total("umemd_rx_packets_total"), metrics.verdicts("unmatched")), (COUNT, WINDOW));
-    // With its addresses swapped, and the tag that the switch takes away again.
-    wait_until("all of them are back", PATIENCE, || received() - before >= COUNT);
+    assert_eq!((metrics.total("umemd_rx_packets_total"), metrics.verdicts("unmatched")), (taken, WINDOW));
+    heard.extend(eavesdropper.frames());
+
+    let (sent, back): (Vec<_>, Vec<_>) =
+        heard.into_iter().partition(|frame| frame[..6] == bytes_of(&near_mac));
+    let (mut expected, mut back) = (comes_back(&sent), back);
+    assert_eq!((expected.len() as u64, back.len() as u64), (COUNT + 2 * WINDOW, COUNT + 2 * WINDOW));
+    expected.sort();
+    back.sort();
+    assert!(expected == back, "what came back is not what was sent with its addresses swapped");
     agent.terminate();
-    assert_eq!(agent.wait().summary()["rx_packets"], COUNT);
+    assert_eq!(agent.wait().summary()["rx_packets"], taken);
+}
+
+/// What comes back of frames that the VLAN's interface or the one below sent: each to the port of the agent, with its
+/// addresses swapped; those of the VLAN are received by both.
+fn comes_back(sent: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let steered = sent.iter().filter(|frame| frame[36..38] == PORT.to_be_bytes());
+    let swapped = |frame: &Vec<u8>| [&frame[6..12], &frame[..6], &frame[12..]].concat();
+    steered
+        .flat_map(|frame| vec![swapped(frame); if frame[30..34] == VLAN_NEAR.octets() { 2 } else { 1 }])
+        .collect()
+}
+
+/// The bytes of a hardware address.
+fn bytes_of(mac: &str) -> Vec<u8> {
+    mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("two digits")).collect()
 }

@@ -2,7 +2,13 @@
 
 use std::process::Command;
 
-use e2e::{agent::umemd, command::run, wait::wait_until, wire::WINDOW};
+use e2e::{
+    agent::umemd,
+    command::run,
+    metrics::Metrics,
+    wait::wait_until,
+    wire::{WINDOW, any_size},
+};
 
 use super::{
     agent::{self, PATIENCE, reflect, set_mtu},
@@ -40,7 +46,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         "the driver runs XDP programs and redirects",
         "the driver has none: copy mode",
         "the driver takes no packets in several buffers",
-        "umemd serves 4 queues, 0 to 3",
+        "umemd serves queue 0",
         "not to be seen: its driver tells neither netlink nor ethtool",
         "sibling ports down and up",
         "does not report its page_pool",
@@ -51,6 +57,14 @@ pub(super) fn check(verdicts: &mut Verdicts) {
     // Each attach and detach, and each MTU beyond the limit, has the driver drain and fill all its pools: seconds,
     // here. So there are few.
     agent::check_refusals(verdicts, 1640);
+    verdicts.check("flows are spread over the queues when the driver is asked for it", || {
+        run(Command::new("ethtool").args(["-K", NEAR, "rxhash", "on"]), "")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let equal = ["-X", NEAR, "equal", "4"];
+        run(Command::new("ethtool").args(equal), "").unwrap_or_else(|error| panic!("{error}"));
+        let told = umemd(&["doctor", "--iface", NEAR]).ok();
+        assert!(told.contains("umemd serves 4 queues") && !told.contains("stay silent"), "{told}");
+    });
     let agent =
         verdicts.check("native attach restarts the sibling port too; copy mode, on all queues", || {
             e2e::command::ip(&["link", "set", SIBLING, "up"]);
@@ -58,6 +72,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
             wait_until("the sibling has a carrier", LINK, || has_carrier(None, SIBLING));
             let before = [NEAR, SIBLING].map(carrier_changes);
             let agent = agent::reflecting(&[]).start();
+            assert!(cable::has_carrier_now(NEAR), "it was ready before its link was");
             cable.wait_for_link();
             wait_until("the sibling has its carrier again", LINK, || has_carrier(None, SIBLING));
             let after = [NEAR, SIBLING].map(carrier_changes);
@@ -79,6 +94,21 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         assert_eq!(driver::statistics(NEAR)["rx_xdp_redirect"] - redirected, COUNT);
         cable.wait_for_traffic();
     });
+    verdicts.check("flows arrive on several queues, and come back from each", || {
+        let received = |metrics: &Metrics| {
+            ["0", "1", "2", "3"].map(|queue| metrics.sum("umemd_rx_packets_total", &[("queue", queue)]))
+        };
+        let before = received(&agent.metrics());
+        for wire in std::iter::repeat_with(|| cable.wire()).take(16) {
+            wire.send(0..4, any_size);
+            wire.expect(0..4, any_size, PATIENCE);
+        }
+        let metrics = agent.metrics_when("64 frames more", |metrics| {
+            received(metrics).iter().sum::<u64>() == before.iter().sum::<u64>() + 64
+        });
+        let busy = received(&metrics).iter().zip(before).filter(|(after, before)| *after > before).count();
+        assert!(busy > 1, "all on one queue\n{metrics}");
+    });
     verdicts.check("of the driver's page_pools there is no number, and the reason is told", || {
         let metrics = agent.metrics();
         assert_eq!(metrics.label_values("umemd_device_info", "page_pool_source"), ["none"]);
@@ -93,31 +123,31 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         let error = run(Command::new("ip").args(["link", "set", NEAR, "mtu", "9000"]), "");
         assert!(error.is_err(), "the driver took an MTU of 9000 under a program");
     });
-    verdicts.check("a sibling's MTU takes the pools away: umemd lets go, says why, and comes back", || {
-        set_mtu(SIBLING, 9000);
-        wait_until("the program is off", PATIENCE, || cable::show(None, NEAR)["xdp"].is_null());
-        let told = umemd(&["doctor", "--iface", NEAR]);
-        assert_eq!(told.code, Some(1), "{told:?}");
-        let reason = "a sibling port of eth0 has an MTU above 1640";
-        assert!(agent.stderr().contains(reason), "{}", agent.stderr());
-        set_mtu(SIBLING, 1500);
-        // Nobody answers at its port while it attaches.
-        wait_until("it is served again", PATIENCE, || agent.stderr().contains("served again"));
-        cable.wait_for_link();
-        cable.restore_neighbour();
-        reflect(&agent, &cable, WINDOW);
-        agent.terminate();
-        agent.wait().summary();
-    });
-    verdicts.check("SIGKILL leaves nothing attached", || {
-        cable.wait_for_link();
-        let agent = agent::reflecting(&[]).start();
-        cable.wait_for_link();
-        reflect(&agent, &cable, WINDOW);
-        agent.kill();
-        agent.wait();
-        wait_until("no program is attached", PATIENCE, || cable::show(None, NEAR)["xdp"].is_null());
-        cable.wait_for_link();
-        cable.wait_for_traffic();
-    });
+    agent::check_link(verdicts, &agent, &cable);
+    // The driver takes both, program or not. Its own port's would have it run the program without pools.
+    for (port, mtu, reason) in [
+        (SIBLING, 9000, "a sibling port of eth0 has an MTU above 1640"),
+        (NEAR, 2000, "takes no program on eth0 with MTU 2000"),
+    ] {
+        let name =
+            format!("MTU {mtu} on {port} takes the pools away: umemd lets go, says why, and comes back");
+        verdicts.check(&name, || {
+            let served = agent.stderr().matches("served again").count();
+            set_mtu(port, mtu);
+            wait_until("the program is off", PATIENCE, || cable::show(None, NEAR)["xdp"].is_null());
+            let told = umemd(&["doctor", "--iface", NEAR]);
+            assert_eq!(told.code, Some(1), "{told:?}");
+            assert!(agent.stderr().contains(reason), "{}", agent.stderr());
+            set_mtu(port, 1500);
+            // Nobody answers at its port while it attaches.
+            wait_until("it is served again", PATIENCE, || {
+                agent.stderr().matches("served again").count() > served
+            });
+            cable.wait_for_link();
+            cable.restore_neighbour();
+            reflect(&agent, &cable, WINDOW);
+        });
+    }
+    agent::measure(verdicts, &agent);
+    agent::check_sigkill(verdicts, agent, &cable);
 }

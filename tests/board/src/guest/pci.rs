@@ -5,13 +5,12 @@ use std::process::Command;
 use e2e::{
     agent::{Told, umemd, umemd_of_nobody},
     command::run,
-    wait::wait_until,
     wire::WINDOW,
 };
 use serde_json::Value;
 
 use super::{
-    agent::{self, PATIENCE, reflect},
+    agent::{self, reflect},
     cable::{self, Cable, NEAR},
     driver,
     verdict::Verdicts,
@@ -145,17 +144,15 @@ fn begin(verdicts: &mut Verdicts, name: &str) -> Option<Cable> {
 }
 
 fn end(verdicts: &mut Verdicts, cable: &Cable) {
-    verdicts.check("SIGKILL leaves nothing attached", || {
+    let agent = verdicts.check("once more, to be killed", || {
         let agent = agent::reflecting(&[]).start();
         cable.wait_for_link();
         reflect(&agent, cable, WINDOW);
-        agent.kill();
-        agent.wait();
-        wait_until("no program is attached", PATIENCE, || cable::show(None, NEAR)["xdp"].is_null());
-        cable.wait_for_link();
-        cable.wait_for_traffic();
+        agent
     });
-    agent::measure(verdicts, cable);
+    let Some(agent) = agent else { return };
+    agent::measure(verdicts, &agent);
+    agent::check_sigkill(verdicts, agent, cable);
 }
 
 /// The driver ties its pools to the interface: each has a number, and counters of its own.
