@@ -4,6 +4,7 @@
 //! what it prints coming here, its HTTP port is forwarded, and it is removed when it has ended. It ends when our end
 //! of its stdin does: by Ctrl-C, by a kill, by a cable that is pulled.
 
+use std::env::consts;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -97,16 +98,33 @@ fn exit_code(status: ExitStatus, board: &str) -> Result<ExitCode> {
     }
 }
 
-/// The umemd for a processor, as `uname -m` calls it.
+/// How umemd is built for a board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Build {
+    /// By the compiler for boards.
+    Cross,
+    /// As for this machine, whose processor the board has.
+    Own,
+}
+
+impl Build {
+    /// For a processor as `uname -m` calls it.
+    fn of(machine: &str) -> Result<Self> {
+        match machine {
+            cross::ARCH => Ok(Self::Cross),
+            own if own == consts::ARCH => Ok(Self::Own),
+            other => {
+                bail!("no umemd is built for {other} here: {} and {} are known", cross::ARCH, consts::ARCH)
+            }
+        }
+    }
+}
+
+/// The umemd for a processor.
 fn build_for(machine: &str, install: Install) -> Result<PathBuf> {
-    match machine {
-        cross::ARCH => cross::umemd(install),
-        own if own == std::env::consts::ARCH => setup::run(install).and_then(|()| compile::release()),
-        other => bail!(
-            "no umemd is built for {other} here: {} and {} are known",
-            cross::ARCH,
-            std::env::consts::ARCH
-        ),
+    match Build::of(machine)? {
+        Build::Cross => cross::umemd(install),
+        Build::Own => setup::run(install).and_then(|()| compile::release()),
     }
 }
 
@@ -243,6 +261,13 @@ mod tests {
     fn sh(line: &str) -> String {
         let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_board_is_built_for_by_its_processor() {
+        assert_eq!(Build::of("aarch64").unwrap(), Build::Cross);
+        assert_eq!(Build::of(consts::ARCH).unwrap() == Build::Own, consts::ARCH != cross::ARCH);
+        assert!(Build::of("riscv64").unwrap_err().to_string().starts_with("no umemd is built for riscv64"));
     }
 
     #[test]

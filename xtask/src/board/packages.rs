@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -18,6 +19,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Where Debian is if the machine's own sources do not say.
 const MIRROR: &str = "http://deb.debian.org/debian";
+
+/// How long the newest kernel is taken for the newest.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Releases that the packages come from; kernels name theirs.
 const SUITES: &str = "bookworm trixie trixie-backports";
@@ -58,15 +62,34 @@ impl Packages {
         })
     }
 
-    /// The folder with the newest kernel of a release, and its version.
+    /// The folder with the newest kernel of a release. Which that is, is asked once a week.
     pub(crate) fn kernel(&mut self, suite: &str, architecture: &str) -> Result<PathBuf> {
         let set = format!("linux-{suite}-{architecture}");
-        self.unpacked(&set, "linux-image", |apt, into| {
-            let packages = apt.kernel_packages(suite, architecture)?;
+        let (folder, stamp) = (self.sets.join(&set), self.stamp(&set));
+        if is_fresh(&stamp, SystemTime::now()) {
+            return Ok(folder);
+        }
+        let packages = match self.update().and_then(|()| self.kernel_packages(suite, architecture)) {
+            Ok(packages) => packages,
+            Err(error) if stamp.is_file() => {
+                eprintln!("xtask: {set} stays as it is: nobody says which kernel is the newest: {error:#}");
+                return Ok(folder);
+            }
+            Err(error) => return Err(Unavailable(format!("{error:#}")).into()),
+        };
+        self.unpacked(&set, &packages.join(" "), |apt, into| {
             let mut download = apt.apt("apt-get", architecture);
             download.arg("download").args(&packages).current_dir(into);
             shell::run_quietly(&mut download).map(drop)
-        })
+        })?;
+        // Asked again a week from now, also if it is still the same.
+        fs::write(&stamp, packages.join(" "))?;
+        Ok(folder)
+    }
+
+    /// Where it is written what a set holds.
+    fn stamp(&self, set: &str) -> PathBuf {
+        self.sets.join(format!("{set}.packages"))
     }
 
     /// The packages that hold the kernel which a release's `linux-image-ARCH` depends on: one up to 6.18, three
@@ -97,7 +120,7 @@ impl Packages {
         download: impl FnOnce(&Self, &Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let folder = self.sets.join(set);
-        let stamp = self.sets.join(format!("{set}.packages"));
+        let stamp = self.stamp(set);
         if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == packages) {
             return Ok(folder);
         }
@@ -179,6 +202,12 @@ impl Packages {
     }
 }
 
+/// Whether it was written within the last week.
+fn is_fresh(stamp: &Path, now: SystemTime) -> bool {
+    let written = fs::metadata(stamp).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age < WEEK))
+}
+
 /// The packages of one kernel among what `apt-cache depends` prints.
 fn kernel_parts(depends: &str) -> Vec<String> {
     let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
@@ -229,5 +258,19 @@ mod tests {
             kernel_parts(split),
             ["linux-binary-7.3.4+deb13-arm64", "linux-modules-7.3.4+deb13-arm64"]
         );
+    }
+
+    #[test]
+    fn the_newest_kernel_is_asked_for_once_a_week() {
+        let stamp = std::env::temp_dir().join(format!("umemd-stamp-{}", std::process::id()));
+        let now = SystemTime::now();
+        assert!(!is_fresh(&stamp, now), "nothing was fetched");
+        fs::write(&stamp, "linux-image-6.12").unwrap();
+        let later = [Duration::ZERO, WEEK / 2, WEEK + Duration::from_secs(60)].map(|age| {
+            // A clock that ticks in between is no reason to fail.
+            is_fresh(&stamp, now + Duration::from_secs(1) + age)
+        });
+        fs::remove_file(&stamp).unwrap();
+        assert_eq!(later, [true, true, false]);
     }
 }

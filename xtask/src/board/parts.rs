@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::outcome::Unavailable;
 use super::packages::Packages;
+use super::qemu;
 use crate::cli::Install;
 use crate::compile::Program;
 use crate::{compile, cross, setup, shell};
@@ -38,6 +39,7 @@ impl Parts {
             "amd64",
             &["qemu-system-arm", "device-tree-compiler", "xz-utils"],
         )?;
+        qemu::check_version(&tools)?;
         let guest =
             packages.with_dependencies("guest", "arm64", &["iproute2", "ethtool", "busybox-static"])?;
 

@@ -7,9 +7,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
+use super::outcome::Unavailable;
 use super::packages;
+use crate::shell;
 
 /// A machine of QEMU's `virt` kind.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,23 @@ impl Machine {
         qemu.args(["-nic", "none", "-nographic", "-no-reboot"]);
         qemu
     }
+}
+
+/// The first version with `vfio-user-pci`.
+const SINCE: (u32, u32) = (10, 1);
+
+/// Refuses a QEMU that is too old.
+pub(super) fn check_version(tools: &Path) -> Result<()> {
+    let text = shell::run_quietly(packages::program(tools, "usr/bin/qemu-system-aarch64").arg("--version"))?;
+    let new_enough = version(&text).is_some_and(|version| version >= SINCE);
+    ensure!(new_enough, Unavailable(format!("vfio-user-pci takes QEMU {}.{}: {text}", SINCE.0, SINCE.1)));
+    Ok(())
+}
+
+/// The first two numbers of what `--version` prints.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split("version ").nth(1)?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// A child that ends with us, and is waited for.
@@ -116,5 +135,18 @@ impl Console {
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) => bail!("the guest did not end in time"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds)\nCopyright"), Some((10, 0)));
+        assert!(version("QEMU emulator version 9.2.0").unwrap() < SINCE);
+        assert!(version("QEMU emulator version 11.1.3 (Debian)").unwrap() > SINCE);
+        assert_eq!(version("no such program"), None);
     }
 }
