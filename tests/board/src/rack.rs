@@ -146,3 +146,115 @@ impl Rack {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        io::Read as _,
+        os::unix::net::UnixStream,
+        rc::Rc,
+        thread,
+    };
+
+    use super::*;
+    use crate::{cable, memory::GuestMemory};
+
+    /// What a test holds of a NIC in the rack: its lines, what it sends, what it received.
+    #[derive(Clone, Default)]
+    struct Wires {
+        lines: Rc<Cell<u64>>,
+        sent: Rc<RefCell<Vec<Vec<u8>>>>,
+        received: Rc<RefCell<Vec<Vec<u8>>>>,
+    }
+
+    impl Nic for Wires {
+        fn bars(&self) -> &'static [u32] {
+            &[16]
+        }
+        fn read(&mut self, _: usize, _: u32) -> u32 {
+            0
+        }
+        fn write(&mut self, _: usize, _: u32, _: u32, _: &GuestMemory) {}
+        fn receive(&mut self, _: usize, frame: &[u8], _: &GuestMemory) {
+            self.received.borrow_mut().push(frame.to_vec());
+        }
+        fn take_sent(&mut self) -> Option<(usize, Vec<u8>)> {
+            Some((0, self.sent.borrow_mut().pop()?))
+        }
+        fn interrupts(&self) -> u64 {
+            self.lines.get()
+        }
+        fn reset(&mut self) {}
+    }
+
+    /// A rack with two NICs on a cable; QEMU's ends, and the wires.
+    fn rack() -> (Rack, [UnixStream; 2], [Wires; 2]) {
+        let wires = [(); 2].map(|()| Wires::default());
+        let pairs = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let slots = pairs.iter().zip(&wires).map(|((_, ours), wires)| Slot {
+            nic: Box::new(wires.clone()),
+            user: User::Here(Box::new(Connection::new(ours.try_clone().unwrap(), &[16]))),
+            asserted: 0,
+        });
+        let cables = Cables::new([((0, 0), (1, 0), cable::Kind::Plain)]);
+        let rack = Rack { slots: slots.collect(), cables };
+        (rack, pairs.map(|(qemu, _)| qemu), wires)
+    }
+
+    /// The interrupts that QEMU was told of: the last word of each message of 36 bytes.
+    fn raised(mut qemu: &UnixStream) -> Vec<u32> {
+        qemu.set_nonblocking(true).unwrap();
+        let mut bytes = Vec::new();
+        let _ = qemu.read_to_end(&mut bytes);
+        assert_eq!(bytes.len() % 36, 0, "whole messages");
+        bytes
+            .as_chunks::<36>()
+            .0
+            .iter()
+            .map(|message| u32::from_le_bytes(*message.last_chunk().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_line_is_raised_when_it_rises_and_not_while_it_stays() {
+        let (mut rack, qemu, wires) = rack();
+        let mut after = |slot: usize, lines| {
+            wires[slot].lines.set(lines);
+            rack.interrupt().unwrap();
+            raised(&qemu[slot])
+        };
+        assert_eq!(after(0, 0b101), [80, 82]);
+        assert_eq!(after(0, 0b101), [0; 0]);
+        assert_eq!(after(0, 0b110), [81], "another one");
+        assert_eq!(after(0, 0), [0; 0]);
+        assert_eq!(after(0, 0b100), [82], "again");
+        assert_eq!(after(1, 0b1), [96], "each slot has lines of its own");
+    }
+
+    #[test]
+    fn frames_go_to_the_other_end_and_get_lost_where_nobody_is() {
+        let (mut rack, _qemu, wires) = rack();
+        wires[0].sent.borrow_mut().push(vec![7; 60]);
+        rack.carry();
+        assert_eq!(*wires[1].received.borrow(), [vec![7; 60]]);
+        rack.slots[1].user = User::Gone;
+        wires[0].sent.borrow_mut().push(vec![8; 60]);
+        rack.carry();
+        assert_eq!((wires[1].received.borrow().len(), wires[0].sent.borrow().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_rack_that_everybody_has_left_ends() {
+        let folder = std::env::temp_dir().join(format!("umemd-rack-{}", std::process::id()));
+        let listener = UnixListener::bind(&folder).unwrap();
+        let nic: Box<dyn Nic> = Box::new(Wires::default());
+        let mut rack = Rack::new([(nic, listener)], Cables::default());
+        let path = folder.clone();
+        let qemu = thread::spawn(move || drop(UnixStream::connect(path).unwrap()));
+        let ended = rack.run();
+        qemu.join().unwrap();
+        std::fs::remove_file(&folder).unwrap();
+        ended.unwrap();
+    }
+}
