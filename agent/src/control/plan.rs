@@ -14,6 +14,7 @@ use crate::{
         guard::{self, InterfaceFacts},
     },
     sys::ethtool,
+    xsk::RingSizes,
 };
 
 /// How one interface is to be opened.
@@ -156,6 +157,7 @@ impl Plan {
             bind: self.bind.0,
             multi_buffer: self.multi_buffer,
             capacity: capacity(config, self.headroom),
+            lent: RingSizes::new(config.layout, config.rings).fill_target,
             queues: config.queues.as_deref(),
         }
     }

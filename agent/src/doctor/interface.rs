@@ -20,6 +20,9 @@ use crate::{
 /// Sizes of frames that `--frame-size` takes; the first one if nobody asks.
 const FRAMES: [u32; 2] = [2048, 4096];
 
+/// How many of them `umemd run` lends the kernel for receiving if nobody says how many there are: half.
+const LENT: u32 = 2048;
+
 /// The first Linux whose AF_XDP sockets take packets in several frames (`XDP_USE_SG`).
 const MULTI_BUFFER: (u32, u32) = (6, 6);
 
@@ -47,6 +50,7 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
         bind: drivers::default_bind(&facts.driver, Mode::Native, facts.linux),
         multi_buffer: needs_several_frames(link) && facts.bears_fragments(),
         capacity: FRAMES[0] - HEADROOM,
+        lent: LENT,
         queues: None,
     };
     findings.extend(facts.findings(name, purpose).into_iter().map(|quirk| {

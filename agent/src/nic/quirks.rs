@@ -99,6 +99,8 @@ pub struct Facts {
     /// Whether its driver says that it runs XDP programs at the moment; `None` if unknown. Asked only of drivers that
     /// may not.
     pub runs_programs: Option<bool>,
+    /// Receive descriptors of a queue of its; `None` if unknown.
+    pub ring: Option<u32>,
     /// Whether it has channels that only receive; `None` if unknown.
     pub separate_channels: Option<bool>,
     /// Whether the NIC hashes flows; `None` if unknown.
@@ -127,6 +129,8 @@ pub struct Purpose<'a> {
     pub multi_buffer: bool,
     /// Bytes of a packet that a frame has room for.
     pub capacity: u32,
+    /// Frames of each queue that the kernel has for receiving.
+    pub lent: u32,
     /// The queues asked for.
     pub queues: Option<&'a [u32]>,
 }
@@ -168,6 +172,7 @@ impl Facts {
             node: sysfs::folder(link).and_then(|folder| Node::read(&folder.join("device/of_node")).ok()),
             mtu: link.mtu,
             runs_programs: features.map(|features| features.native),
+            ring: ethtool::rx_ring(&link.name).ok().map(|ring| ring.now),
             separate_channels: ethtool::channels(&link.name).ok().map(|channels| channels.rx > 0),
             hashes: ethtool::offloads(&link.name).ok().map(|offloads| offloads.hash),
             possible_cpus: fs::read_to_string("/sys/devices/system/cpu/possible")
@@ -211,7 +216,11 @@ impl Facts {
             let (weight, text) = self.judge(quirk.kind, name, purpose)?;
             Some(Finding { weight, text, source: quirk.source })
         };
-        self.quirks().filter_map(finding).chain(self.harm(name, purpose)).collect()
+        self.quirks()
+            .filter_map(finding)
+            .chain(self.harm(name, purpose))
+            .chain(self.short(name, purpose))
+            .collect()
     }
 
     /// What is said to somebody who asked for zero-copy of a driver that has none, or is better off without.
@@ -232,6 +241,25 @@ impl Facts {
             ),
         };
         Some(Finding { weight, text, source: driver.source })
+    }
+
+    /// What is said if the NIC's ring, which holds frames of ours in zero-copy mode, leaves the fill ring too few.
+    fn short(&self, name: &str, purpose: Purpose<'_>) -> Option<Finding> {
+        let ring = self
+            .ring
+            .filter(|ring| purpose.bind == BindMode::ZeroCopy && purpose.lent < ring.saturating_mul(2))?;
+        Some(Finding {
+            weight: Weight::Warning,
+            text: format!(
+                "zero-copy on {name} keeps {ring} frames in the NIC's ring, of {} that umemd lends for receiving: with \
+                 less than twice as many the fill ring may run empty; --frames {}, or ethtool -G {name} rx {}",
+                purpose.lent,
+                // Half of the frames are lent.
+                ring.saturating_mul(4).next_power_of_two(),
+                purpose.lent / 2,
+            ),
+            source: "net/xdp/xsk_buff_pool.c: xp_alloc; XDP_STATISTICS, rx_fill_ring_empty_descs",
+        })
     }
 
     fn judge(&self, kind: Kind, name: &str, purpose: Purpose<'_>) -> Option<(Weight, String)> {
@@ -460,6 +488,7 @@ mod tests {
         bind: BindMode::Copy,
         multi_buffer: false,
         capacity: 1792,
+        lent: 2048,
         queues: None,
     };
     const ZEROCOPY: Purpose<'_> = Purpose { bind: BindMode::ZeroCopy, ..PURPOSE };
@@ -613,6 +642,16 @@ mod tests {
         let lost =
             |mtu| texts(&facts("igb", mtu), large, Weight::Warning).iter().any(|text| text.contains("lost"));
         assert!(!lost(1500) && lost(3055), "3072 bytes");
+    }
+
+    #[test]
+    fn a_ring_that_takes_most_of_the_frames_is_warned_of_in_zero_copy_mode() {
+        let nic = |ring| Facts { ring, ..facts("gve", 1500) };
+        let said = |ring, purpose| texts(&nic(ring), purpose, Weight::Warning);
+        warns(&nic(Some(2048)), ZEROCOPY, "--frames 8192, or ethtool -G eth0 rx 1024");
+        assert_eq!(said(Some(1024), ZEROCOPY), [""; 0]);
+        assert_eq!(said(Some(2048), PURPOSE), [""; 0], "in copy mode it holds pages of the kernel's");
+        assert_eq!(said(None, ZEROCOPY), [""; 0]);
     }
 
     #[test]
