@@ -126,7 +126,10 @@ pub(super) fn check_doctor_beside(verdicts: &mut Verdicts, driver: &str) {
 pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
     let measured = verdicts.check("the agent's memory is measured", || {
         let metrics = agent.metrics();
-        let umem = metrics.total("umemd_pool_capacity_frames") * metrics.total("umemd_umem_frame_size_bytes");
+        // All queues have frames of one size.
+        let queues = metrics.label_values("umemd_umem_frame_size_bytes", "queue").len() as u64;
+        let frame = metrics.total("umemd_umem_frame_size_bytes") / queues;
+        let umem = metrics.total("umemd_pool_capacity_frames") * frame;
         (kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
     });
     let Some((resident, umem)) = measured else { return };
