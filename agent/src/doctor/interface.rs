@@ -179,8 +179,10 @@ fn takes_several(driver_does: Option<bool>, linux: (u32, u32)) -> Option<bool> {
 
 /// Whether packets of full length fit what `umemd run` gives them if nobody says how: a frame, or several.
 fn mtu(link: &Link, takes_several: Option<bool>) -> Finding {
-    let finding =
-        |answer, rest: String| Finding::new(&link.name, "mtu", answer, format!("MTU {}: {rest}", link.mtu));
+    let most = link.max_mtu.map(|most| format!(" of at most {most}")).unwrap_or_default();
+    let finding = |answer, rest: String| {
+        Finding::new(&link.name, "mtu", answer, format!("MTU {}{most}: {rest}", link.mtu))
+    };
     let [usual, larger] = FRAMES;
     let one_larger = link.mtu.saturating_add(L2_OVERHEAD) <= larger - HEADROOM;
     match takes_several {
@@ -451,7 +453,8 @@ mod tests {
     #[test]
     fn packets_that_may_take_several_frames_are_not_said_to_be_dropped() {
         let said = |mtu: u32, takes_several| {
-            let Finding { answer, text, mend, .. } = super::mtu(&Link { mtu, ..link("eth0") }, takes_several);
+            let Finding { answer, text, mend, .. } =
+                super::mtu(&Link { mtu, max_mtu: None, ..link("eth0") }, takes_several);
             (answer, text, mend.unwrap_or_default())
         };
         for takes_several in [Some(true), Some(false), None] {
@@ -465,6 +468,8 @@ mod tests {
         assert_eq!(mend, "ip link set eth0 mtu 3822");
         assert_eq!(said(3822, Some(false)).2, "umemd run --frame-size 4096 ...");
         assert_eq!(said(9000, None).0, Answer::Unknown);
+        let nic = Link { mtu: 1500, max_mtu: Some(9676), ..link("eth0") };
+        assert!(super::mtu(&nic, None).text.starts_with("MTU 1500 of at most 9676: "));
     }
 
     #[test]
