@@ -5,14 +5,17 @@ use std::{fmt, time::Duration};
 use frame_pool::HOLD_BOUNDS;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet, text::encode},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{
+        DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
+        text::encode,
+    },
+    metrics::MetricType,
     registry::Registry,
 };
 
 use super::{
-    series::Value,
-    tree::{self, Kind, Subjects},
+    series::{Sample, Value},
+    tree::{self, Kind, Metric, Subjects},
 };
 use crate::observe::Observation;
 
@@ -47,33 +50,39 @@ impl Collector for Scrape {
                 Kind::Histogram => MetricType::Histogram,
             };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric_type)?;
-            let samples = metric.series(&subjects).samples;
-            if metric.labels().next().is_none() {
-                if let Some(sample) = samples.first() {
-                    encode_value(metric.kind, sample.value, family)?;
-                }
-                continue;
-            }
-            let mut labels: Vec<(&str, &str)> = Vec::new();
-            for sample in &samples {
-                labels.clear();
-                labels.extend(metric.labels().zip(sample.labels()));
-                encode_value(metric.kind, sample.value, family.encode_family(&labels)?)?;
-            }
+            let mut written = Ok(());
+            metric.read(&subjects, &mut |sample| {
+                written = written.and_then(|()| encode_sample(metric, sample, &mut family));
+            });
+            written?;
         }
         Ok(())
     }
 }
 
-fn encode_value(kind: Kind, value: Value, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+fn encode_sample(metric: &Metric, sample: &Sample<'_>, family: &mut MetricEncoder<'_>) -> fmt::Result {
+    if metric.labels().next().is_none() {
+        return encode_value(metric.kind, sample.value, family);
+    }
+    encode_value(metric.kind, sample.value, &mut family.encode_family(&Labels(metric, sample))?)
+}
+
+/// The labels of a sample: names of the metric, values of its own.
+struct Labels<'a>(&'a Metric, &'a Sample<'a>);
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut labels = self.0.labels().zip(self.1.labels());
+        labels.try_for_each(|label| label.encode(encoder.encode_label()))
+    }
+}
+
+fn encode_value(kind: Kind, value: Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
     match (kind, value) {
-        (Kind::Counter, Value::Int(value)) => ConstCounter::new(value).encode(encoder),
-        (Kind::Counter, Value::Float(value)) => ConstCounter::new(value).encode(encoder),
-        // Whole gauges are signed in the crate; ours count frames and bytes, far below 2^63.
-        (Kind::Gauge, Value::Int(value)) => {
-            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
-        }
-        (Kind::Gauge, Value::Float(value)) => ConstGauge::new(value).encode(encoder),
+        (Kind::Counter, Value::Int(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        (Kind::Counter, Value::Float(value)) => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
+        (Kind::Gauge, Value::Int(value)) => encoder.encode_gauge(&value),
+        (Kind::Gauge, Value::Float(value)) => encoder.encode_gauge(&value),
         (_, Value::Histogram(times)) => {
             let bounds = HOLD_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
@@ -122,11 +131,11 @@ mod tests {
             assert!(metric.help.ends_with('.'), "{}", metric.name);
             assert!(!metric.name.ends_with("_total"), "{}: the writer adds that", metric.name);
             let mut seen = BTreeSet::new();
-            for sample in &metric.series(&subjects).samples {
-                let labels: Vec<&str> = sample.labels().collect();
+            metric.read(&subjects, &mut |sample| {
+                let labels: Vec<String> = sample.labels().map(str::to_owned).collect();
                 assert_eq!(labels.len(), metric.labels().count(), "{}: {labels:?}", metric.name);
                 assert!(seen.insert(labels.clone()), "{}: {labels:?} twice", metric.name);
-            }
+            });
         }
     }
 

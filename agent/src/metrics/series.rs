@@ -1,6 +1,4 @@
-//! [`Series`]: the values of one metric, each with its labels.
-
-use std::rc::Rc;
+//! [`Series`]: the values of one metric, each with its labels, on their way into the page.
 
 use frame_pool::HoldTimes;
 
@@ -56,33 +54,33 @@ impl<T: IntoValue> IntoValue for Option<T> {
     }
 }
 
-/// Label values that begin those of many samples: device, queue, pool.
-pub(super) type Prefix = Rc<[String]>;
-
-/// One value and its labels.
+/// One value and its labels, as they are read: whoever wants to keep them copies them.
 #[derive(Debug)]
-pub(super) struct Sample {
-    prefix: Prefix,
-    labels: Vec<String>,
+pub(super) struct Sample<'a> {
+    prefix: &'a [String],
+    labels: &'a [&'a str],
     pub(super) value: Value,
 }
 
-impl Sample {
+impl Sample<'_> {
     /// The values of its labels, in the metric's order.
     pub(super) fn labels(&self) -> impl Iterator<Item = &str> {
-        self.prefix.iter().chain(&self.labels).map(String::as_str)
+        self.prefix.iter().map(String::as_str).chain(self.labels.iter().copied())
     }
 }
 
-/// The samples of one metric while they are gathered.
-#[derive(Debug)]
-pub(super) struct Series {
-    /// What all samples added now begin with.
-    pub(super) prefix: Prefix,
-    pub(super) samples: Vec<Sample>,
+/// Where the samples of one metric about one subject go.
+pub(super) struct Series<'a> {
+    /// What the labels of all of them begin with: device, queue, pool.
+    prefix: &'a [String],
+    take: &'a mut dyn FnMut(&Sample<'_>),
 }
 
-impl Series {
+impl<'a> Series<'a> {
+    pub(super) fn new(prefix: &'a [String], take: &'a mut dyn FnMut(&Sample<'_>)) -> Self {
+        Self { prefix, take }
+    }
+
     /// A sample without further labels.
     pub(super) fn add(&mut self, value: impl IntoValue) {
         self.add_with(&[], value);
@@ -91,8 +89,7 @@ impl Series {
     /// A sample with these values of the labels that come after the prefix.
     pub(super) fn add_with(&mut self, labels: &[&str], value: impl IntoValue) {
         if let Some(value) = value.into_value() {
-            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-            self.samples.push(Sample { prefix: Rc::clone(&self.prefix), labels, value });
+            (self.take)(&Sample { prefix: self.prefix, labels, value });
         }
     }
 }

@@ -10,9 +10,7 @@ mod rules;
 mod socket;
 mod worker;
 
-use std::rc::Rc;
-
-use super::series::{Prefix, Series};
+use super::series::{Sample, Series};
 use crate::{
     observe::{DeviceView, Observation, QueueView},
     page_pool::Pool,
@@ -47,14 +45,14 @@ pub(super) struct Metric {
 #[derive(Debug)]
 enum Read {
     /// Once.
-    Agent(fn(&Observation, &mut Series)),
+    Agent(fn(&Observation, &mut Series<'_>)),
     /// For each device; begins with label `device`.
-    Device(fn(&DeviceView, &mut Series)),
+    Device(fn(&DeviceView, &mut Series<'_>)),
     /// For each queue; begins with labels `device` and `queue`.
-    Queue(fn(&QueueView, &mut Series)),
+    Queue(fn(&QueueView, &mut Series<'_>)),
     /// For each of the kernel's page_pools; begins with labels `device` and `pool`. Those of interfaces that are gone
     /// are the loopback's, as the kernel has it.
-    Pool(fn(&Pool, &mut Series)),
+    Pool(fn(&Pool, &mut Series<'_>)),
 }
 
 /// Rows of one kind: `Kind "name" "help" |view| value;`, or with labels `Kind "name" [labels] "help" |view, out| ..;`.
@@ -123,32 +121,33 @@ impl Metric {
         }
     }
 
-    /// Its samples.
-    pub(super) fn series(&self, subjects: &Subjects<'_>) -> Series {
-        fn each<T>(subjects: &[(Prefix, &T)], read: fn(&T, &mut Series), out: &mut Series) {
-            for (prefix, subject) in subjects {
-                out.prefix = Rc::clone(prefix);
-                read(subject, out);
-            }
-        }
-        let mut out = Series { prefix: Rc::default(), samples: Vec::new() };
+    /// Hands on each of its samples.
+    pub(super) fn read(&self, subjects: &Subjects<'_>, take: &mut dyn FnMut(&Sample<'_>)) {
         match self.read {
-            Read::Agent(read) => read(subjects.agent, &mut out),
-            Read::Device(read) => each(&subjects.devices, read, &mut out),
-            Read::Queue(read) => each(&subjects.queues, read, &mut out),
-            Read::Pool(read) => each(&subjects.pools, read, &mut out),
+            Read::Agent(read) => read(subjects.agent, &mut Series::new(&[], take)),
+            Read::Device(read) => each(&subjects.devices, read, take),
+            Read::Queue(read) => each(&subjects.queues, read, take),
+            Read::Pool(read) => each(&subjects.pools, read, take),
         }
-        out
     }
 }
+
+fn each<T>(subjects: &[Subject<'_, T>], read: fn(&T, &mut Series<'_>), take: &mut dyn FnMut(&Sample<'_>)) {
+    for (prefix, subject) in subjects {
+        read(subject, &mut Series::new(prefix, take));
+    }
+}
+
+/// What a metric is read of, with the values of the labels that its samples begin with.
+type Subject<'a, T> = (Vec<String>, &'a T);
 
 /// All that metrics are read of, each with the labels that its samples begin with: made once for all metrics.
 #[derive(Debug)]
 pub(super) struct Subjects<'a> {
     agent: &'a Observation,
-    devices: Vec<(Prefix, &'a DeviceView)>,
-    queues: Vec<(Prefix, &'a QueueView)>,
-    pools: Vec<(Prefix, &'a Pool)>,
+    devices: Vec<Subject<'a, DeviceView>>,
+    queues: Vec<Subject<'a, QueueView>>,
+    pools: Vec<Subject<'a, Pool>>,
 }
 
 impl<'a> Subjects<'a> {
@@ -156,16 +155,16 @@ impl<'a> Subjects<'a> {
         let mut subjects = Self { agent, devices: Vec::new(), queues: Vec::new(), pools: Vec::new() };
         for device in &agent.devices {
             let name = &device.info.name;
-            subjects.devices.push(([name.clone()].into(), device));
+            subjects.devices.push((vec![name.clone()], device));
             for queue in &device.queues {
-                subjects.queues.push(([name.clone(), queue.queue.to_string()].into(), queue));
+                subjects.queues.push((vec![name.clone(), queue.queue.to_string()], queue));
             }
             for pool in device.kernel.iter().flat_map(|kernel| &kernel.page_pool.pools) {
-                subjects.pools.push(([name.clone(), pool.label()].into(), pool));
+                subjects.pools.push((vec![name.clone(), pool.label()], pool));
             }
         }
         for pool in &agent.orphans {
-            subjects.pools.push((["lo".to_owned(), pool.label()].into(), pool));
+            subjects.pools.push((vec!["lo".to_owned(), pool.label()], pool));
         }
         subjects
     }
