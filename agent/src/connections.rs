@@ -16,14 +16,39 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is room again.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Since when all of a connection's request is there: said by whoever serves it.
+/// What is known of a connection: since when all of its last request is there, which whoever serves it says; and whether
+/// others wait for its place.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Rc<Cell<Option<Instant>>>);
+pub(crate) struct Heard(Rc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    since: Cell<Option<Instant>>,
+    is_wanted: Cell<bool>,
+}
 
 impl Heard {
     /// Since now.
     pub(crate) fn set(&self) {
-        self.0.set(Some(Instant::now()));
+        self.0.since.set(Some(Instant::now()));
+    }
+
+    /// Whether its next answer has to be its last one.
+    pub(crate) fn is_last(&self) -> bool {
+        self.0.is_wanted.get()
+    }
+
+    /// Ends when nothing was asked for so long.
+    pub(crate) async fn silence(&self, long: Duration) {
+        let begun = Instant::now();
+        // Looked at when it is over and not set at each request: that would be a timer to move each time.
+        loop {
+            let left = long.saturating_sub(self.0.since.get().unwrap_or(begun).elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
     }
 }
 
@@ -36,12 +61,13 @@ struct Open {
 impl Open {
     /// It dawdles: with its request, or with taking the answer.
     fn may_be_closed(&self, patience: Duration) -> bool {
-        self.heard.0.get().is_none_or(|since| since.elapsed() > patience)
+        self.heard.0.since.get().is_none_or(|since| since.elapsed() > patience)
     }
 }
 
 /// Serves for ever what `accept` brings, at most `limit` at once: of too many the oldest is closed that dawdles; if
-/// none does, the next one waits. Whoever has asked dawdles after `patience`. `what` is what is accepted, for messages.
+/// none does, the next one waits, and all are told that their next answer is the last. Whoever has asked dawdles after
+/// `patience`. `what` is what is accepted, for messages.
 ///
 /// Runs inside a `LocalSet`: what is asked for belongs to the control thread.
 pub(crate) async fn serve_each<S, F>(
@@ -84,6 +110,7 @@ async fn make_room(open: &mut VecDeque<Open>, limit: usize, patience: Duration) 
             open.remove(place).into_iter().for_each(|connection| connection.task.abort());
             return;
         }
+        open.iter().for_each(|connection| connection.heard.0.is_wanted.set(true));
         tokio::time::sleep(LOOK).await;
     }
 }

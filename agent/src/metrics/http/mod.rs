@@ -1,10 +1,11 @@
 //! The HTTP listener: a few fixed pages, to be read only.
 //!
 //! Nobody who connects can harm the agent: a request fits 8 KiB and comes within five seconds, its answer is
-//! taken within ten, then the connection is closed; there is one request per connection. Of too many connections
-//! the oldest that dawdles is closed, so that those who are slow on purpose keep nobody else out. Pages are made on
-//! this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that cost
-//! something one after the other, and once for all who ask meanwhile.
+//! taken within ten, or the connection is closed. Of too many connections the oldest that dawdles is closed, so that
+//! those who are slow on purpose keep nobody else out; and who asks again and again, on one connection as Prometheus
+//! and browsers do, gives way after an answer. Pages are made on this one thread, at once but for the wait for
+//! workers, and take no lock that a worker takes; those that cost something one after the other, and once for all who
+//! ask meanwhile.
 
 mod flight;
 mod host;
@@ -19,7 +20,7 @@ use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Bytes, Incoming},
     header::{
-        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
+        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
         X_CONTENT_TYPE_OPTIONS,
     },
     server::conn::http1,
@@ -31,10 +32,10 @@ use tokio::net::TcpListener;
 
 use crate::connections::{self, Heard, PATIENCE};
 
-/// For a request's first bytes to its last.
+/// For a request to come: from the beginning of the connection, or the end of the answer before.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// For a connection, from its beginning to its end.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// For an answer to be taken, and the next request to come.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Bytes of a request; the least that hyper can be told.
 const REQUEST_BYTES: usize = 8192;
 /// Headers of a request.
@@ -73,12 +74,17 @@ pub async fn serve(
     let accept = async || listener.accept().await.map(|(stream, _)| stream);
     let serve = |stream, heard: Heard| {
         let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
+        let asked = heard.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            heard.set();
+            asked.set();
             let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
+            let asked = asked.clone();
             async move {
-                let response = respond(&request, &hosts, &*page).await;
+                let mut response = respond(&request, &hosts, &*page).await;
                 requests.count(request.uri().path(), response.status());
+                if asked.is_last() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(response)
             }
         });
@@ -87,12 +93,16 @@ pub async fn serve(
             .header_read_timeout(REQUEST_TIME)
             .max_buf_size(REQUEST_BYTES)
             .max_headers(REQUEST_HEADERS)
-            .keep_alive(false)
             // Who says that he asks nothing more still wants his answer.
             .half_close(true)
             .serve_connection(TokioIo::new(stream), service);
         // A client that breaks the protocol, dawdles or goes away is its own problem.
-        async { drop(tokio::time::timeout(CONNECTION_TIME, connection).await) }
+        async move {
+            tokio::select! {
+                _ = connection => {}
+                () = heard.silence(ANSWER_TIME) => {}
+            }
+        }
     };
     connections::serve_each("an HTTP connection", CONNECTIONS, PATIENCE, accept, serve).await;
 }

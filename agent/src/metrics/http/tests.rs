@@ -51,7 +51,7 @@ fn send(address: SocketAddr, bytes: &[u8]) -> String {
 }
 
 fn get(address: SocketAddr, path: &str) -> String {
-    send(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
+    send(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
 fn assert_serves(address: SocketAddr) {
@@ -72,7 +72,8 @@ fn a_page_comes_with_headers_that_keep_browsers_to_it() {
 
 #[test]
 fn only_what_names_us_is_answered() {
-    let ask = |head: &str| send(server(), format!("GET /metrics {head}\r\n\r\n").as_bytes());
+    let ask =
+        |head: &str| send(server(), format!("GET /metrics {head}\r\nConnection: close\r\n\r\n").as_bytes());
     assert!(ask("HTTP/1.1\r\nHost: localhost:80").starts_with("HTTP/1.1 200"));
     assert!(ask("HTTP/1.0").contains(" 200 OK"), "a health check of old needs no name");
     assert!(ask("HTTP/1.1").starts_with("HTTP/1.1 400"));
@@ -94,7 +95,9 @@ fn who_has_nothing_more_to_ask_gets_his_answer_also_if_it_takes_a_while() {
 #[test]
 fn only_get_is_answered() {
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        let request = format!("{method} /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
+        let request = format!(
+            "{method} /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
         let answer = send(server(), request.as_bytes()).to_ascii_lowercase();
         assert!(answer.starts_with("http/1.1 405") && answer.contains("allow: get, head"), "{answer}");
     }
@@ -111,10 +114,64 @@ fn requests_without_end_are_refused() {
     assert_serves(server());
 }
 
+/// Asks on this connection, and waits for the answer's last byte.
+fn ask_on(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")?;
+    let (mut answer, mut byte) = (String::new(), [0]);
+    while !answer.ends_with("frames 7\n") {
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0].into());
+    }
+    Ok(answer)
+}
+
 #[test]
-fn one_connection_is_one_request() {
-    let twice = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".repeat(2);
-    assert_eq!(send(server(), twice.as_bytes()).matches("frames 7").count(), 1);
+fn a_connection_brings_one_request_after_another_and_ends_when_none_comes() {
+    let mut stream = TcpStream::connect(server()).unwrap();
+    stream.set_read_timeout(Some(REQUEST_TIME * 2)).unwrap();
+    for _ in 0..3 {
+        assert!(ask_on(&mut stream).unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+    assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0, "the end");
+}
+
+#[test]
+fn who_takes_no_answer_is_not_waited_for() {
+    let mut stream = TcpStream::connect(server()).unwrap();
+    stream.write_all(b"GET /long HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+    thread::sleep(ANSWER_TIME + Duration::from_secs(1));
+    let mut answer = Vec::new();
+    // What lay in the sockets' buffers is all that comes.
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.len() < 8 << 20, "{} bytes", answer.len());
+}
+
+/// A server of its own: all its places are taken.
+#[test]
+fn who_asks_again_and_again_keeps_nobody_out() {
+    let address = start();
+    let busy = Arc::new(());
+    let askers: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let busy = Arc::clone(&busy);
+            thread::spawn(move || {
+                while Arc::strong_count(&busy) > CONNECTIONS {
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    while Arc::strong_count(&busy) > CONNECTIONS && ask_on(&mut stream).is_ok() {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                }
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(100));
+    for _ in 0..20 {
+        let start = Instant::now();
+        assert_serves(address);
+        assert!(start.elapsed() < PATIENCE, "it waits for its place: {:?}", start.elapsed());
+    }
+    drop(busy);
+    askers.into_iter().for_each(|asker| asker.join().unwrap());
 }
 
 #[test]
