@@ -27,7 +27,7 @@ mod worker;
 
 use std::{
     cell::{Cell, RefCell},
-    io,
+    io, panic,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -172,7 +172,11 @@ fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome>
         }
         log::info!("listening on {endpoint}");
         let reporter = Reporter::new(out, agent.common.config().json, start);
-        agent.serve(signals, &endpoint, reporter).await
+        // A task like the others: what is waited for here is polled again whenever one of them has something to do.
+        let serving = async move { agent.serve(signals, &endpoint, reporter).await };
+        tokio::task::spawn_local(serving)
+            .await
+            .unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     }));
     drop(local);
     // A file that is read for ever, for a reload, holds up nothing.
