@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, io};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, Stats64},
+    link::Stats64,
+    stats::{StatsAttribute, StatsFilterMask, StatsMessage},
 };
 
 use super::netlink::dump;
@@ -20,21 +21,23 @@ pub struct NicStats {
     pub driver: Statistics,
 }
 
-/// `IFLA_STATS64` of every interface, by index.
+/// `struct rtnl_link_stats64` of every interface, by index (`RTM_GETSTATS`, which tells nothing else of them).
 ///
 /// # Errors
 ///
 /// Those of the kernel.
 pub fn link_stats() -> io::Result<BTreeMap<u32, Vec<(&'static str, u64)>>> {
+    let mut request = StatsMessage::default();
+    request.header.filter_mask = StatsFilterMask::Link64;
     let mut all = BTreeMap::new();
-    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
-        if let RouteNetlinkMessage::NewLink(message) = message
+    dump(RouteNetlinkMessage::GetStats(request), |message| {
+        if let RouteNetlinkMessage::NewStats(message) = message
             && let Some(stats) = message.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::Stats64(stats) => Some(losses(stats)),
+                StatsAttribute::Link64(stats) => Some(losses(stats)),
                 _ => None,
             })
         {
-            all.insert(message.header.index, stats);
+            all.insert(message.header.ifindex, stats);
         }
     })?;
     Ok(all)
