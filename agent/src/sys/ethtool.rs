@@ -28,20 +28,22 @@ pub struct Channels {
 
 /// `ETHTOOL_GCHANNELS`. Errors with `EOPNOTSUPP` if the driver does not report them.
 pub fn channels(interface: &str) -> io::Result<Channels> {
+    let interface = Interface::new(interface)?;
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
     // struct ethtool_channels: cmd, then max and current of rx, tx, other, combined.
     let mut words = [ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
-    ioctl(interface, &mut words)?;
+    interface.ioctl(&mut words)?;
     Ok(Channels { rx: words[5], tx: words[6], combined: words[8] })
 }
 
 /// Name of the interface's driver (`ETHTOOL_GDRVINFO`), for people.
 pub fn driver(interface: &str) -> io::Result<String> {
+    let interface = Interface::new(interface)?;
     const ETHTOOL_GDRVINFO: u32 = 0x03;
     // struct ethtool_drvinfo is 196 bytes: cmd, then driver[32], version[32], ...
     let mut words = [0_u32; 49];
     words[0] = ETHTOOL_GDRVINFO;
-    ioctl(interface, &mut words)?;
+    interface.ioctl(&mut words)?;
     let bytes: Vec<u8> = words[1..9].iter().flat_map(|word| word.to_ne_bytes()).collect();
     Ok(bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
 }
@@ -57,22 +59,24 @@ pub struct RxRing {
 
 /// `ETHTOOL_GRINGPARAM`. Errors with `EOPNOTSUPP` if the driver does not report it.
 pub fn rx_ring(interface: &str) -> io::Result<RxRing> {
+    let interface = Interface::new(interface)?;
     const ETHTOOL_GRINGPARAM: u32 = 0x10;
     // struct ethtool_ringparam: cmd, most of rx, mini, jumbo, tx; then as many as there are of each.
     let mut words = [ETHTOOL_GRINGPARAM, 0, 0, 0, 0, 0, 0, 0, 0];
-    ioctl(interface, &mut words)?;
+    interface.ioctl(&mut words)?;
     Ok(RxRing { now: words[5], most: words[1] })
 }
 
 /// The table by which the NIC spreads flows over queues (RSS, `ETHTOOL_GRXFHINDIR`): queue numbers. Errors with
 /// `EOPNOTSUPP` if the driver has none.
 pub fn rss_table(interface: &str) -> io::Result<Vec<u32>> {
+    let interface = Interface::new(interface)?;
     const ETHTOOL_GRXFHINDIR: u32 = 0x38;
     // struct ethtool_rxfh_indir: cmd, size, and a table of that size; with size 0 only that is told.
     let mut words = [ETHTOOL_GRXFHINDIR, 0];
-    ioctl(interface, &mut words)?;
+    interface.ioctl(&mut words)?;
     let size = words[1];
-    let table = read_array(interface, &[ETHTOOL_GRXFHINDIR, size], 1, size, size_of::<u32>())?;
+    let table = interface.read_array(&[ETHTOOL_GRXFHINDIR, size], 1, size, size_of::<u32>())?;
     Ok(table.as_chunks::<4>().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect())
 }
 
@@ -87,10 +91,11 @@ pub struct Offloads {
 
 /// `ETHTOOL_GFLAGS`.
 pub fn offloads(interface: &str) -> io::Result<Offloads> {
+    let interface = Interface::new(interface)?;
     const ETHTOOL_GFLAGS: u32 = 0x25;
     // struct ethtool_value: cmd, data.
     let mut words = [ETHTOOL_GFLAGS, 0];
-    ioctl(interface, &mut words)?;
+    interface.ioctl(&mut words)?;
     let has = |bit: u32| words[1] & 1 << bit != 0;
     Ok(Offloads { lro: has(15), hash: has(28) })
 }
@@ -102,16 +107,17 @@ pub fn offloads(interface: &str) -> io::Result<Offloads> {
 ///
 /// `ENODEV` if there is no such interface.
 pub fn features(interface: &str) -> io::Result<BTreeSet<String>> {
+    let interface = Interface::new(interface)?;
     const ETHTOOL_GFEATURES: u32 = 0x3a;
     const ETH_SS_FEATURES: u32 = 4;
     // struct ethtool_gfeatures: cmd, size, and for each 32 features: available, requested, active, never_changed.
     const BLOCK: usize = 4 * size_of::<u32>();
-    let names = names(interface, ETH_SS_FEATURES)?;
+    let names = names(&interface, ETH_SS_FEATURES)?;
     let blocks = u32::try_from(names.len().div_ceil(32)).unwrap_or(0);
     if blocks == 0 {
         return Ok(BTreeSet::new());
     }
-    let blocks = read_array(interface, &[ETHTOOL_GFEATURES, blocks], 1, blocks, BLOCK)?;
+    let blocks = interface.read_array(&[ETHTOOL_GFEATURES, blocks], 1, blocks, BLOCK)?;
     Ok(active(names, &blocks))
 }
 
@@ -134,14 +140,15 @@ pub type Statistics = Vec<(String, u64)>;
 ///
 /// `ENODEV` if there is no such interface; `EAGAIN` if the driver changed its set between the calls.
 pub fn statistics(interface: &str) -> io::Result<Statistics> {
+    let interface = Interface::new(interface)?;
     const ETHTOOL_GSTATS: u32 = 0x1d;
     const ETH_SS_STATS: u32 = 1;
-    let names = names(interface, ETH_SS_STATS)?;
+    let names = names(&interface, ETH_SS_STATS)?;
     let count = u32::try_from(names.len()).unwrap_or(0);
     if count == 0 {
         return Ok(Vec::new());
     }
-    let values = read_array(interface, &[ETHTOOL_GSTATS, count], 1, count, size_of::<u64>())?;
+    let values = interface.read_array(&[ETHTOOL_GSTATS, count], 1, count, size_of::<u64>())?;
     Ok(pair_up(names, &values))
 }
 
@@ -153,7 +160,7 @@ fn pair_up(names: Vec<String>, values: &[u8]) -> Statistics {
 /// The strings of a set (`enum ethtool_stringset`); none if the driver has no such set.
 ///
 /// `ETHTOOL_GSSET_INFO` says how many there are, `ETHTOOL_GSTRINGS` which.
-fn names(interface: &str, set: u32) -> io::Result<Vec<String>> {
+fn names(interface: &Interface<'_>, set: u32) -> io::Result<Vec<String>> {
     const ETHTOOL_GSSET_INFO: u32 = 0x37;
     const ETHTOOL_GSTRINGS: u32 = 0x1b;
 
@@ -162,7 +169,7 @@ fn names(interface: &str, set: u32) -> io::Result<Vec<String>> {
     let mask = (1_u64 << set).to_ne_bytes();
     words[2] = u32::from_ne_bytes([mask[0], mask[1], mask[2], mask[3]]);
     words[3] = u32::from_ne_bytes([mask[4], mask[5], mask[6], mask[7]]);
-    match ioctl(interface, &mut words) {
+    match interface.ioctl(&mut words) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
         Err(error) => return Err(error),
@@ -171,7 +178,7 @@ fn names(interface: &str, set: u32) -> io::Result<Vec<String>> {
     if count == 0 {
         return Ok(Vec::new());
     }
-    Ok(split(&read_array(interface, &[ETHTOOL_GSTRINGS, set, count], 2, count, NAME)?))
+    Ok(split(&interface.read_array(&[ETHTOOL_GSTRINGS, set, count], 2, count, NAME)?))
 }
 
 /// `ETH_GSTRING_LEN`: bytes of a string of a set.
@@ -186,52 +193,64 @@ fn split(names: &[u8]) -> Vec<String> {
     names.as_chunks::<NAME>().0.iter().map(name).collect()
 }
 
-/// A command whose struct is a few words and an array of `count` elements of `size` bytes; word `told` is how many
-/// elements the kernel wrote.
-fn read_array(interface: &str, head: &[u32], told: usize, count: u32, size: usize) -> io::Result<Vec<u8>> {
-    let offset = size_of_val(head);
-    let length = offset + count as usize * size;
-    let mut memory = Guarded::new(length)?;
-    for (to, word) in memory.bytes_mut().as_chunks_mut::<4>().0.iter_mut().zip(head) {
-        *to = word.to_ne_bytes();
-    }
-    let data = memory.as_mut_ptr().cast();
-    // SAFETY: the struct lies in memory that the kernel cannot write past the end of, whatever number of elements
-    // it finds.
-    unsafe { raw_ioctl(interface, data) }?;
-    let written = memory.bytes().as_chunks::<4>().0.get(told).map(|bytes| u32::from_ne_bytes(*bytes));
-    if written != Some(count) {
-        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
-    }
-    Ok(memory.bytes()[offset..length].to_vec())
+/// An interface that is asked something, or several things one after the other.
+struct Interface<'a> {
+    socket: OwnedFd,
+    name: &'a str,
 }
 
-/// One `SIOCETHTOOL` with a command struct that starts with its number and has no pointers in it.
-fn ioctl<const N: usize>(interface: &str, command: &mut [u32; N]) -> io::Result<()> {
-    // SAFETY: the callers above give arrays of the size of the struct that belongs to the command's number, and
-    // the kernel writes no further than that.
-    unsafe { raw_ioctl(interface, ptr::from_mut(command).cast()) }
-}
+impl<'a> Interface<'a> {
+    fn new(name: &'a str) -> io::Result<Self> {
+        Ok(Self { socket: rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?, name })
+    }
 
-/// # Safety
-///
-/// `command` points to the struct of an ethtool command, which the kernel may write in full.
-unsafe fn raw_ioctl(interface: &str, command: *mut libc::c_char) -> io::Result<()> {
-    let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    // SAFETY: ifreq is plain old data; all zeroes is a valid value.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    if interface.len() >= request.ifr_name.len() {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    /// A command whose struct is a few words and an array of `count` elements of `size` bytes; word `told` is how many
+    /// elements the kernel wrote.
+    fn read_array(&self, head: &[u32], told: usize, count: u32, size: usize) -> io::Result<Vec<u8>> {
+        let offset = size_of_val(head);
+        let length = offset + count as usize * size;
+        let mut memory = Guarded::new(length)?;
+        for (to, word) in memory.bytes_mut().as_chunks_mut::<4>().0.iter_mut().zip(head) {
+            *to = word.to_ne_bytes();
+        }
+        let data = memory.as_mut_ptr().cast();
+        // SAFETY: the struct lies in memory that the kernel cannot write past the end of, whatever number of elements
+        // it finds.
+        unsafe { self.raw_ioctl(data) }?;
+        let written = memory.bytes().as_chunks::<4>().0.get(told).map(|bytes| u32::from_ne_bytes(*bytes));
+        if written != Some(count) {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        Ok(memory.bytes()[offset..length].to_vec())
     }
-    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = from as libc::c_char;
+
+    /// One `SIOCETHTOOL` with a command struct that starts with its number and has no pointers in it.
+    fn ioctl<const N: usize>(&self, command: &mut [u32; N]) -> io::Result<()> {
+        // SAFETY: the callers above give arrays of the size of the struct that belongs to the command's number, and
+        // the kernel writes no further than that.
+        unsafe { self.raw_ioctl(ptr::from_mut(command).cast()) }
     }
-    request.ifr_ifru.ifru_data = command;
-    // SAFETY:
-    // - `request` outlives the call and names the interface with a terminating zero (checked above).
-    // - `ifru_data` points to what the caller promised.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+
+    /// # Safety
+    ///
+    /// `command` points to the struct of an ethtool command, which the kernel may write in full.
+    unsafe fn raw_ioctl(&self, command: *mut libc::c_char) -> io::Result<()> {
+        // SAFETY: ifreq is plain old data; all zeroes is a valid value.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        if self.name.len() >= request.ifr_name.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(self.name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = command;
+        // SAFETY:
+        // - `request` outlives the call and names the interface with a terminating zero (checked above).
+        // - `ifru_data` points to what the caller promised.
+        let result =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]
