@@ -1,12 +1,16 @@
 //! What this process takes of the machine, under the names that every client library of Prometheus uses.
 
 use std::{
-    fs,
+    fs::File,
+    io::Read as _,
     time::{Duration, SystemTime},
 };
 
-use procfs::process::{LimitValue, Process};
-use rustix::{process::Pid, thread::CapabilitySet};
+use procfs::process::Process;
+use rustix::{
+    process::{Pid, Resource, getrlimit},
+    thread::CapabilitySet,
+};
 
 use crate::page_pool::boottime;
 
@@ -34,7 +38,6 @@ pub(super) fn read() -> Option<ProcessView> {
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
     let ticks = procfs::ticks_per_second() as f64;
-    let max = process.limits().ok()?.max_open_files.soft_limit;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     Some(ProcessView {
         cpu_s: (stat.utime + stat.stime) as f64 / ticks,
@@ -42,10 +45,7 @@ pub(super) fn read() -> Option<ProcessView> {
         virtual_bytes: stat.vsize,
         threads: u64::try_from(stat.num_threads).unwrap_or(0),
         open_fds: process.fd_count().ok()? as u64,
-        max_fds: match max {
-            LimitValue::Unlimited => None,
-            LimitValue::Value(max) => Some(max),
-        },
+        max_fds: getrlimit(Resource::Nofile).current,
         // The start is told in ticks since the machine's.
         started_s: now.saturating_sub(boottime()) as f64 + stat.starttime as f64 / ticks,
     })
@@ -53,8 +53,11 @@ pub(super) fn read() -> Option<ProcessView> {
 
 /// CPU time of a thread of this process, seconds (proc_pid_schedstat(5): its first number, nanoseconds).
 pub(crate) fn thread_cpu_s(thread: Pid) -> Option<f64> {
-    let text = fs::read_to_string(format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero())).ok()?;
-    let nanos: u64 = text.split(' ').next()?.parse().ok()?;
+    let mut file = File::open(format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero())).ok()?;
+    // Three numbers of 64 bits, which the kernel makes at one read.
+    let mut text = [0; 64];
+    let length = file.read(&mut text).ok()?;
+    let nanos: u64 = str::from_utf8(&text[..length]).ok()?.split(' ').next()?.parse().ok()?;
     Some(Duration::from_nanos(nanos).as_secs_f64())
 }
 

@@ -141,7 +141,7 @@ pub(super) const SELF: &[Metric] = metrics! { Agent
         |observation| observation.process.map(|p| p.virtual_bytes);
     Gauge "process_open_fds" "Open file descriptors (/proc/self/fd)."
         |observation| observation.process.map(|p| p.open_fds);
-    Gauge "process_max_fds" "How many there may be (/proc/self/limits); absent without a limit."
+    Gauge "process_max_fds" "How many there may be (RLIMIT_NOFILE); absent without a limit."
         |observation| observation.process.and_then(|p| p.max_fds);
     Gauge "process_start_time_seconds" "When the process started."
         |observation| observation.process.map(|p| worker::millis(p.started_s));
