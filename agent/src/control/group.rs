@@ -9,7 +9,7 @@
 use std::{cell::RefCell, mem, rc::Rc, sync::Arc, time::Instant};
 
 use anyhow::Result;
-use umemd_common::Decision;
+pub(super) use umemd_common::maps::Decisions;
 
 use super::{
     crew::Hire,
@@ -26,9 +26,6 @@ use crate::{
     nic::{self, interrupts},
     observe::{DeviceInfo, DeviceView},
 };
-
-/// How often a program took each [`Decision`].
-pub(super) type Decisions = [u64; Decision::COUNT];
 
 /// What groups need of the agent that they are of.
 pub(super) struct Common {
