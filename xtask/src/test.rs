@@ -63,11 +63,11 @@ fn turns() -> Result<()> {
 
 /// Threads under loom, which needs a build of its own: its atomics are not the standard ones.
 fn interleavings(test_args: &[OsString]) -> Result<()> {
-    for (package, tests, part) in
-        [("frame-pool", ["--test", "loom"], None), ("datapath", ["--lib", "-q"], Some("seqlock"))]
-    {
+    let models: [(_, _, &[&str]); 2] =
+        [("frame-pool", ["--test", "loom"], &[]), ("datapath", ["--lib", "-q"], &["seqlock", "notice"])];
+    for (package, tests, parts) in models {
         let mut cargo = shell::cargo();
-        cargo.args(["test", "--package", package]).args(tests).arg("--").args(part).args(test_args);
+        cargo.args(["test", "--package", package]).args(tests).arg("--").args(parts).args(test_args);
         cargo.env("CARGO_TARGET_DIR", shell::workspace().join("target/loom"));
         // One preemption more takes five times as long, and no mutant needs it.
         cargo.env("RUSTFLAGS", "--cfg frame_pool_loom --cfg datapath_loom").env("LOOM_MAX_PREEMPTIONS", "3");

@@ -5,11 +5,10 @@
 //! once in a millisecond, and a reader who wants to see all that happened before he asked can wait for it, and see to
 //! it that there is another turn if the worker sleeps.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::seqlock::{SeqLock, SeqWriter};
+pub use crate::notice::Pending;
+use crate::notice::{Notice, NoticeWriter};
 use crate::snapshot::Snapshot;
 
 /// Calls the macro `$with` with the path and type of every number in a [`Snapshot`], in the order in
@@ -84,37 +83,21 @@ impl Word for Duration {
 
 /// The reading side. Clone it for as many readers as there are.
 #[derive(Clone, Debug)]
-pub struct Published {
-    words: Arc<SeqLock<WORDS>>,
-    /// Whether turns have ended since that were not published.
-    behind: Arc<AtomicBool>,
-}
-
-/// The publication that shows all turns which have ended by some moment: see [`Published::pending`].
-#[derive(Clone, Copy, Debug)]
-pub struct Pending {
-    /// The version of the one before it.
-    after: u64,
-}
+pub struct Published(Notice<WORDS>);
 
 /// The writing side: there is one.
 #[derive(Debug)]
-pub struct Publisher {
-    words: SeqWriter<WORDS>,
-    behind: Arc<AtomicBool>,
-    /// What is stored there: readers' cache lines are written to only when it changes.
-    is_behind: bool,
-}
+pub struct Publisher(NoticeWriter<WORDS>);
 
 impl Publisher {
     /// A block that holds an empty snapshot.
     pub fn new() -> Self {
-        Publisher { words: SeqWriter::new(), behind: Arc::default(), is_behind: false }
+        Publisher(NoticeWriter::new())
     }
 
     /// A reading side of this block.
     pub fn reader(&self) -> Published {
-        Published { words: Arc::clone(self.words.lock()), behind: Arc::clone(&self.behind) }
+        Published(self.0.reader())
     }
 
     /// Shows `snapshot` to the readers: one Relaxed store per word.
@@ -122,22 +105,13 @@ impl Publisher {
         macro_rules! words_of_each {
             ($($($field:ident).+ : $type:ty,)+) => { [$(snapshot.$($field).+.into_word()),+] };
         }
-        self.words.write(&every_number_of_a_snapshot!(words_of_each));
-        self.set_behind(false);
+        self.0.write(&every_number_of_a_snapshot!(words_of_each));
     }
 
     /// Tells the readers that there is more than was published.
     #[inline]
     pub fn fall_behind(&mut self) {
-        if !self.is_behind {
-            self.set_behind(true);
-        }
-    }
-
-    fn set_behind(&mut self, is_behind: bool) {
-        self.is_behind = is_behind;
-        // Who sees that all is published sees it published.
-        self.behind.store(is_behind, Ordering::Release);
+        self.0.fall_behind();
     }
 }
 
@@ -165,21 +139,17 @@ impl Published {
     /// A worker at work shows where it is once in a millisecond, one that sleeps in the first turn after it is
     /// woken, or the second.
     pub fn pending(&self) -> Option<Pending> {
-        // First: a publication between the two looks is then not waited for.
-        let after = self.words.version();
-        self.behind.load(Ordering::Acquire).then_some(Pending { after })
+        self.0.pending()
     }
 
     /// Whether that has been published.
     pub fn has_come(&self, pending: Pending) -> bool {
-        // An odd version is of words that are being written: those that are waited for, or, if it was odd when
-        // the waiting began, those before them.
-        self.words.version() > pending.after | 1
+        self.0.has_come(pending)
     }
 
     /// One look. `None` if the worker was publishing meanwhile.
     pub fn try_read(&self) -> Option<Snapshot> {
-        let words = self.words.read()?;
+        let words = self.0.read()?;
         let mut snapshot = Snapshot::default();
         let mut words = words.into_iter();
         macro_rules! load_each {
@@ -246,20 +216,6 @@ mod tests {
         assert!(!reader.has_come(pending));
         publisher.publish(&snapshot(Some(2)));
         assert!(reader.has_come(pending) && reader.pending().is_none());
-    }
-
-    #[test]
-    fn what_is_being_written_has_not_come() {
-        let mut publisher = Publisher::new();
-        let reader = publisher.reader();
-        publisher.fall_behind();
-        let version = reader.words.version();
-        // Begun before the writing of other words, of these, and while others were being written.
-        for (after, now, has_come) in [(2, 3, false), (2, 4, true), (3, 3, false), (3, 4, true), (3, 5, true)]
-        {
-            reader.words.set_version(version + now);
-            assert_eq!(reader.has_come(Pending { after: version + after }), has_come, "{after} {now}");
-        }
     }
 
     #[test]

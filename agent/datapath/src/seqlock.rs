@@ -19,11 +19,7 @@
 
 use std::sync::Arc;
 
-// loom's under a cfg of our own, because other crates react to `cfg(loom)`.
-#[cfg(datapath_loom)]
-use loom::sync::atomic::{AtomicU64, Ordering, fence};
-#[cfg(not(datapath_loom))]
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The words, on cache lines of their own: 128 bytes, because x86 fetches lines in pairs.
 #[derive(Debug)]
