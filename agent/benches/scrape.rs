@@ -17,6 +17,7 @@ use umemd::{
     ebpf::RuleCount,
     metrics,
     nic::stats::NicStats,
+    numa::Nodes,
     observe::{
         DeviceInfo, DeviceView, HolderView, HoldsView, KernelView, Observation, QueueView, Reloads,
         Swallowed, Totals,
@@ -97,7 +98,10 @@ fn observation() -> Observation {
         failed_open: 0,
         swallowed: Swallowed::default(),
         huge_pages: false,
+        nodes: Nodes::default(),
         multi_buffer: false,
+        need_wakeup: true,
+        spin: false,
         rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
         cpu_s: Some(1e6),
     };

@@ -36,6 +36,7 @@ pub mod ebpf;
 pub mod logged;
 pub mod metrics;
 pub mod nic;
+pub mod numa;
 pub mod observe;
 pub mod outlet;
 pub mod page_pool;

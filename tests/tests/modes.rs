@@ -52,7 +52,7 @@ fn workers_are_pinned_each_to_its_cpu() {
     let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
     let agent = lab.agent(&["--steer", STEER, "--frames", "64"]).start();
     let cpus = ["near0/0", "near0/1"].map(|worker| thread::cpus(agent.pid(), worker));
-    assert_eq!(agent.metrics().label_values("umemd_socket_info", "cpu"), cpus);
+    assert_eq!(agent.metrics().label_values("umemd_worker_info", "cpu"), cpus);
     let machine = std::thread::available_parallelism().expect("a count").get();
     assert_eq!(cpus[0] != cpus[1], machine > 1, "{cpus:?}");
 
@@ -201,7 +201,13 @@ fn huge_pages_are_used_or_said_to_be_missing() {
     for there in [false, true] {
         let _pages = e2e::huge::Pages::set(if there { 4 } else { 0 });
         let agent = lab.agent(&[&REFLECT[..], &["--huge-pages"]].concat()).start();
-        assert_eq!(agent.metrics().total("umemd_umem_huge_pages"), u64::from(there), "{}", agent.stderr());
+        let backing = if there { "hugetlb" } else { "base" };
+        assert_eq!(
+            agent.metrics().label_values("umemd_umem_info", "backing"),
+            [backing],
+            "{}",
+            agent.stderr()
+        );
         let said = agent.stderr().contains("no huge pages");
         assert_eq!(said, !there, "{}", agent.stderr());
 

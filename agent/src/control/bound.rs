@@ -7,6 +7,7 @@ use frame_pool::FrameLayout;
 use super::plan::Plan;
 use crate::{
     config::{BindMode, RunConfig},
+    numa::Nodes,
     xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
 };
 
@@ -14,6 +15,8 @@ use crate::{
 pub(super) struct Bound {
     pub(super) sockets: Vec<(XskPort, SocketHandle)>,
     pub(super) huge_pages: bool,
+    /// Where that UMEM lies.
+    pub(super) nodes: Nodes,
     /// Whether packets may take several frames.
     pub(super) multi_buffer: bool,
     pub(super) rings: RingSizes,
@@ -67,7 +70,7 @@ fn bind_as(
         multi_buffer = several;
         sockets.push(socket);
     }
-    Ok(Bound { sockets, huge_pages, multi_buffer, rings })
+    Ok(Bound { sockets, huge_pages, nodes: Nodes::of(frames.address()), multi_buffer, rings })
 }
 
 /// Opens a socket for packets in several frames, if those are wanted; or without them, said aloud, where the kernel

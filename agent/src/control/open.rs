@@ -101,7 +101,8 @@ impl Open {
         for index in 0..plans[0].queues.len() {
             let cpu = cpus.get(index % cpus.len().max(1)).copied().unwrap_or(0);
             let numbers: Vec<u32> = plans.iter().map(|plan| plan.queues[index]).collect();
-            let Bound { sockets, huge_pages, multi_buffer, rings } = bind(config, plans, &numbers, first)?;
+            let bound = bind(config, plans, &numbers, first)?;
+            let Bound { sockets, huge_pages, nodes, multi_buffer, rings } = bound;
             let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
             let (crew, pools) = Self::hire(common, plans, index, ports, rings);
             let bell = Arc::new(Bell::new().context("cannot make an eventfd to wake a worker by")?);
@@ -112,7 +113,9 @@ impl Open {
                     cpu,
                     frame_size: config.layout.chunk_size(),
                     huge_pages,
+                    nodes,
                     multi_buffer,
+                    spin: config.spin,
                     rings,
                     epoch: common.epoch,
                     leak_after: config.leak_after,

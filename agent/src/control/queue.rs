@@ -12,8 +12,9 @@ use rustix::{net::xdp::XdpStatistics, process::Pid};
 
 use super::{bell::Bell, standstill::Standstill};
 use crate::{
+    numa::Nodes,
     observe::{HoldsView, QueueView, Swallowed, process::thread_cpu_s},
-    xsk::{RingSizes, SocketHandle},
+    xsk::{NEED_WAKEUP, RingSizes, SocketHandle},
 };
 
 /// How often a block is looked at while its worker writes it. A worker that was stopped in the middle of that
@@ -27,7 +28,9 @@ pub(super) struct Fixed {
     pub(super) cpu: usize,
     pub(super) frame_size: u32,
     pub(super) huge_pages: bool,
+    pub(super) nodes: Nodes,
     pub(super) multi_buffer: bool,
+    pub(super) spin: bool,
     pub(super) rings: RingSizes,
     /// Time zero of its worker's turns.
     pub(super) epoch: Instant,
@@ -196,15 +199,28 @@ impl Queue {
 
     fn view(&self, snapshot: Snapshot, xsk: Option<XdpStatistics>) -> QueueView {
         let watch = self.watch.get();
-        let Fixed { number, cpu, frame_size, huge_pages, multi_buffer, rings, epoch, leak_after } =
-            self.fixed;
+        let Fixed {
+            number,
+            cpu,
+            frame_size,
+            huge_pages,
+            nodes,
+            multi_buffer,
+            spin,
+            rings,
+            epoch,
+            leak_after,
+        } = self.fixed;
         QueueView {
             device: Arc::clone(&self.device),
             queue: number,
             cpu,
             frame_size,
             huge_pages,
+            nodes,
             multi_buffer,
+            need_wakeup: NEED_WAKEUP,
+            spin,
             rings,
             cpu_s: None,
             snapshot,

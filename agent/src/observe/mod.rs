@@ -25,6 +25,7 @@ use crate::{
     capture::Written,
     ebpf::{RedirectErrors, RuleCount},
     nic::netdev::Features,
+    numa::Nodes,
     page_pool::Pool,
     steer::RuleSet,
     xsk::RingSizes,
@@ -146,8 +147,14 @@ pub struct QueueView {
     pub frame_size: u32,
     /// Whether the frames are in huge pages.
     pub huge_pages: bool,
+    /// The NUMA nodes that they lie on.
+    pub nodes: Nodes,
     /// Whether packets may take several frames.
     pub multi_buffer: bool,
+    /// Whether the kernel says when it wants to be woken for the rings (`XDP_USE_NEED_WAKEUP`).
+    pub need_wakeup: bool,
+    /// Whether its worker never sleeps.
+    pub spin: bool,
     /// Entries of the socket's rings.
     pub rings: RingSizes,
     /// CPU time of the worker's thread, seconds, while it runs; of two queues of one worker the first one has it.
@@ -248,7 +255,10 @@ pub(crate) fn fixture() -> Observation {
         cpu: 1,
         frame_size: 2048,
         huge_pages: false,
+        nodes: Nodes::default(),
         multi_buffer: false,
+        need_wakeup: true,
+        spin: false,
         rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
         cpu_s: Some(0.25),
         snapshot: Snapshot {

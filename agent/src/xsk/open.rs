@@ -23,6 +23,10 @@ use crate::config::BindMode;
 /// (`xdp_umem_reg()`). Before, one byte for the packet was enough.
 const KEPT: u32 = 256 + 128 + 320;
 
+/// Whether sockets are bound with `XDP_USE_NEED_WAKEUP`: the kernel says when it wants a system call, and no other is
+/// made.
+pub const NEED_WAKEUP: bool = true;
+
 /// Which memory is to be registered.
 #[derive(Clone, Copy, Debug)]
 pub struct UmemRequest<'a> {
@@ -278,11 +282,11 @@ pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> 
     let failed = |source| OpenError::Bind { interface: interface.to_owned(), queue, source };
     let refused = |reason: &'static str| failed(io::Error::new(io::ErrorKind::InvalidInput, reason));
 
-    let mut flags = BindFlags::XDP_USE_NEED_WAKEUP;
-    flags |= match bind {
+    let mut flags = match bind {
         BindMode::Copy => BindFlags::XDP_COPY,
         BindMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
     };
+    flags.set(BindFlags::XDP_USE_NEED_WAKEUP, NEED_WAKEUP);
     flags.set(BindFlags::XDP_USE_SG, multi_buffer);
     let config = SocketConfig::builder()
         .rx_queue_size(entries(rings.rx).ok_or_else(|| refused(POWERS))?)

@@ -68,6 +68,11 @@ impl UmemFrames {
         self.layout
     }
 
+    /// Where its first frame lies.
+    pub fn address(&self) -> usize {
+        self.start.addr()
+    }
+
     /// The UMEM, to bind sockets to.
     pub fn umem(&self) -> &Umem {
         &self.umem

@@ -51,15 +51,15 @@ pub(super) const IDENTITY: &[Metric] = &[
     Metric {
         name: "umemd_socket_info",
         kind: Kind::Gauge,
-        labels: &["device", "queue", "mode", "multi_buffer", "cpu"],
-        help: "How the AF_XDP socket was bound (XDP_OPTIONS) and where its worker runs.",
+        labels: &["device", "queue", "mode", "multi_buffer", "need_wakeup"],
+        help: "How the AF_XDP socket was bound (mode by XDP_OPTIONS).",
         read: Read::Agent(|observation, out| {
             for device in &observation.devices {
                 let mode = if device.info.zero_copy { "zerocopy" } else { "copy" };
                 for queue in &device.queues {
-                    let (number, cpu) = (queue.queue.to_string(), queue.cpu.to_string());
-                    let several = queue.multi_buffer.to_string();
-                    out.add_with(&[&device.info.name, &number, mode, &several, &cpu], true);
+                    let (number, several) = (queue.queue.to_string(), queue.multi_buffer.to_string());
+                    let wakeup = queue.need_wakeup.to_string();
+                    out.add_with(&[&device.info.name, &number, mode, &several, &wakeup], true);
                 }
             }
         }),

@@ -86,8 +86,8 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q| q.holds.times;
     Gauge "umemd_umem_frame_size_bytes" "Size of one frame."
         |q| q.frame_size;
-    Gauge "umemd_umem_huge_pages" "1 if the frames are in huge pages, as asked for."
-        |q| q.huge_pages;
+    Gauge "umemd_umem_info" ["backing", "node"] "Which pages the frames are in, hugetlb or base ones, and on which NUMA nodes (numa_maps); two queues that are joined have one UMEM."
+        |q, out| out.add_with(&[if q.huge_pages { "hugetlb" } else { "base" }, &q.nodes.to_string()], true);
     Gauge "umemd_umem_size_bytes" "Size of the queue's UMEM."
         |q| u64::from(q.frame_size) * u64::from(q.snapshot.total);
 };

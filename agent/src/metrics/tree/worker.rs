@@ -41,6 +41,8 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
             out.add_with(&["down"], q.snapshot.traffic.kicks_down);
             out.add_with(&["failed"], q.snapshot.traffic.kicks_failed);
         };
+    Gauge "umemd_worker_info" ["cpu", "policy"] "Where the queue's worker is pinned, and whether it sleeps in poll or never does, as with --spin."
+        |q, out| out.add_with(&[&q.cpu.to_string(), if q.spin { "spin" } else { "poll" }], true);
     Counter "umemd_worker_polls" ["result"] "Turns of the queue's worker."
         |q, out| {
             out.add_with(&["busy"], q.snapshot.turns_busy);
@@ -48,7 +50,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         };
     Counter "umemd_worker_cpu_seconds" "CPU time of the queue's thread (schedstat); of two queues that one thread serves, the first one's."
         |q| q.cpu_s;
-    Gauge "umemd_ring_entries" ["ring"] "Entries of the socket's rings; how many are in use is umemd_pool_frames by state."
+    Gauge "umemd_ring_entries" ["ring"] "Entries of the socket's rings. How deep they are is umemd_pool_frames: states fill, rx, tx and completion."
         |q, out| {
             for (ring, entries) in
                 [("fill", q.rings.fill), ("completion", q.rings.completion), ("rx", q.rings.rx), ("tx", q.rings.tx)]
