@@ -1,6 +1,6 @@
 //! Asks umemd over HTTP, as its users do.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +41,39 @@ pub(crate) fn get(address: &str, path: &str) -> Option<String> {
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     (head.split_whitespace().nth(1) == Some("200")).then(|| body.to_owned())
+}
+
+/// A connection that is kept from one scrape to the next, as Prometheus keeps it (`config/http_config.go` of its common
+/// library: keep-alive, unless that is switched off, and for five minutes without a request).
+#[derive(Debug)]
+pub(crate) struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    /// Connects.
+    pub(crate) fn to(address: &str) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        Some(Self(BufReader::new(stream)))
+    }
+
+    /// The body of a 200.
+    pub(crate) fn get(&mut self, path: &str) -> Option<String> {
+        let address = self.0.get_ref().peer_addr().ok()?;
+        write!(self.0.get_ref(), "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").ok()?;
+        let (mut head, mut length) = (String::new(), 0);
+        while !head.ends_with("\r\n\r\n") {
+            let start = head.len();
+            self.0.read_line(&mut head).ok().filter(|read| *read > 0)?;
+            if let Some((name, value)) = head[start..].split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).ok()?;
+        (head.split_whitespace().nth(1) == Some("200")).then(|| String::from_utf8(body).ok())?
+    }
 }
 
 /// The sum of a metric's samples; `None` if it has none.
