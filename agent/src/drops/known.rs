@@ -56,8 +56,9 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 /// Fields of `struct rtnl_link_stats64`. Drivers that repeat one of them in `ethtool -S` are not counted twice.
-const LINK: [&str; 11] = [
+const LINK: [&str; 12] = [
     "rx_dropped",
+    "rx_errors",
     "rx_missed_errors",
     "rx_over_errors",
     "rx_fifo_errors",
@@ -94,6 +95,8 @@ const XDP_SEND: &str = "XDP_TX and redirected frames found no room to be sent; u
 static KNOWN: &[Known] = known! {
     Nic Loss "rx_dropped": "received by the device and not passed on, by driver or stack",
         "the driver's own counters below may say why; without them it is the stack, for want of a listener or of memory";
+    Nic Loss "rx_errors": "bad frames, and what the driver dropped after it had received it; may contain the rows below",
+        "the rows below may say why; without them look at dmesg, and at cable and MTU of both ends";
     Nic Loss "rx_missed_errors": "the device had no receive buffer when the frame came", TOO_SLOW;
     Nic Loss "rx_over_errors": "the receive ring overflowed", TOO_SLOW;
     Nic Loss "rx_fifo_errors": "the device's own memory overflowed", TOO_SLOW;
@@ -111,6 +114,11 @@ static KNOWN: &[Known] = known! {
     Nic Loss "refill_errors": "mvneta: no page for the receive ring", BUFFERS;
     Nic Loss "skb_alloc_errors": "mvneta: no memory for a socket buffer", BUFFERS;
     Nic Loss "bad_crc_event": "mvneta: bad checksum on the wire", CABLE;
+    Nic Loss "undersize_received": "mvneta: frames shorter than Ethernet's", CABLE;
+    Nic Loss "fragments_received": "mvneta: pieces of frames", CABLE;
+    Nic Loss "oversize_received": "mvneta: frames longer than the port takes", "compare the MTU of both ends";
+    Nic Loss "jabber_received": "mvneta: frames too long, and with a bad checksum", CABLE;
+    Nic Loss "mac_receive_error": "mvneta: the MAC could not receive a frame", CABLE;
     // mvpp2
     Nic Loss "rx_fifo_or_parser_overrun_drops": "mvpp2: FIFO or parser overflowed", TOO_SLOW;
     Nic Loss "rx_classifier_drops": "mvpp2: dropped by the hardware's classifier",
@@ -220,6 +228,21 @@ mod tests {
         ];
         let statistics: Vec<_> = statistics.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
         assert_eq!(driver_counters(&statistics), [("rx_queue_*_drops", 11)]);
+    }
+
+    #[test]
+    fn what_mvneta_counts_of_bad_frames_is_a_loss() {
+        for cause in [
+            "rx_errors",
+            "bad_crc_event",
+            "undersize_received",
+            "fragments_received",
+            "oversize_received",
+            "jabber_received",
+            "mac_receive_error",
+        ] {
+            assert_eq!(explain("nic", cause).map(|known| known.kind), Some(Kind::Loss), "{cause}");
+        }
     }
 
     #[test]
