@@ -113,7 +113,6 @@ fn observation() -> Observation {
             link: vec![("rx_dropped", LONG)],
             driver: (0..1000).map(|n| (format!("rx{n}_xdp_drops"), LONG)).collect(),
         },
-        boottime: 1,
     };
     let expressions: Vec<String> = (0..RULES).map(|n| format!("udp dst port {}", n + 1)).collect();
     let names = (1..=RULES).map(|n| format!("rule{n}"));

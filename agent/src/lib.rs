@@ -23,6 +23,7 @@
 //! | `top` | shows it live in a terminal (feature `tui`) |
 //! | [`sys`] | the few system calls that no library has |
 
+pub mod boot;
 pub mod capture;
 pub mod cli;
 pub mod client;

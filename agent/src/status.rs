@@ -155,6 +155,7 @@ pub struct DropStatus {
 impl Status {
     /// The status that an observation shows.
     pub fn of(observation: &Observation) -> Self {
+        let boottime = observation.boottime;
         Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -167,13 +168,9 @@ impl Status {
             },
             conserved: observation.conserved(),
             leak_after_s: seconds(observation.leak_after),
-            devices: observation.devices.iter().map(DeviceStatus::of).collect(),
+            devices: observation.devices.iter().map(|device| DeviceStatus::of(device, boottime)).collect(),
             leaving: observation.leaving.iter().map(LeavingStatus::of).collect(),
-            orphans: observation
-                .orphans
-                .iter()
-                .map(|pool| PoolJson::new(pool, observation.boottime))
-                .collect(),
+            orphans: observation.orphans.iter().map(|pool| PoolJson::new(pool, boottime)).collect(),
         }
     }
 
@@ -207,7 +204,7 @@ impl Status {
 }
 
 impl DeviceStatus {
-    fn of(device: &DeviceView) -> Self {
+    fn of(device: &DeviceView, boottime: u64) -> Self {
         let drops = drops::rows(device).into_iter().map(|row| DropStatus {
             lost: drops::explain(row.layer.name(), &row.cause)
                 .is_none_or(|known| known.kind == drops::Kind::Loss),
@@ -229,7 +226,7 @@ impl DeviceStatus {
                 .collect(),
             queues: device.queues.iter().map(QueueStatus::of).collect(),
             away: device.away.clone(),
-            page_pool: kernel.map(|kernel| DeviceJson::new(&kernel.page_pool, kernel.boottime)),
+            page_pool: kernel.map(|kernel| DeviceJson::new(&kernel.page_pool, boottime)),
             drops: drops.collect(),
             no_redirect_errors: device.redirect_errors.as_ref().err().cloned(),
         }

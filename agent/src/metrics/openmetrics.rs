@@ -190,6 +190,13 @@ mod tests {
         let detached = series(&text, "umemd_kernel_page_pool_detach_timestamp_seconds");
         assert_eq!(detached.len(), 1, "{detached:?}");
         assert!(detached[0].contains("pool=\"9\""), "{detached:?}");
+        std::thread::sleep(Duration::from_millis(600));
+        let later = render(fixture_with_kernel()).unwrap();
+        assert_eq!(
+            detached,
+            series(&later, "umemd_kernel_page_pool_detach_timestamp_seconds"),
+            "that was once"
+        );
     }
 
     #[test]

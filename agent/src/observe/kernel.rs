@@ -13,6 +13,7 @@ use super::{
     process::{self, ProcessView},
 };
 use crate::{
+    boot::boottime,
     nic::stats::{self, NicStats},
     page_pool::{self, DevicePools, Pool},
     sys::ethtool::{self, Statistics},
@@ -25,8 +26,6 @@ pub struct KernelView {
     pub page_pool: DevicePools,
     /// Its counters.
     pub nic: NicStats,
-    /// `CLOCK_BOOTTIME` when it was asked, seconds: what the age of a detached pool is counted from.
-    pub boottime: u64,
 }
 
 /// How asking one source went.
@@ -85,7 +84,6 @@ pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
     let process = process::read();
     timed("process", start, process.is_some());
 
-    let boottime = page_pool::boottime();
     let mut driver: BTreeMap<u32, Statistics> =
         driver.into_iter().filter_map(|(index, statistics)| Some((index, statistics.ok()?))).collect();
     let view = |(index, page_pool)| {
@@ -93,10 +91,10 @@ pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
             link: link.remove(&index).unwrap_or_default(),
             driver: driver.remove(&index).unwrap_or_default(),
         };
-        (index, KernelView { page_pool, nic, boottime })
+        (index, KernelView { page_pool, nic })
     };
     let views = pools.into_iter().map(view).collect();
-    Asked { views, orphans, boottime, collectors, process }
+    Asked { views, orphans, boottime: boottime(), collectors, process }
 }
 
 #[cfg(test)]

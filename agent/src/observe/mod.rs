@@ -328,7 +328,6 @@ pub(crate) fn fixture_with_kernel() -> Observation {
             link: vec![("rx_dropped", 2), ("rx_missed_errors", 0)],
             driver: driver.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         },
-        boottime: 1200,
     });
     observation.rules = Arc::new(crate::steer::compile(&["udp port 53", "arp"]).expect("rules"));
     let count = |packets| umemd_common::maps::Count { packets, bytes: 60 * packets };

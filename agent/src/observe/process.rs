@@ -1,10 +1,6 @@
 //! What this process takes of the machine, under the names that every client library of Prometheus uses.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    time::{Duration, SystemTime},
-};
+use std::{fs::File, io::Read as _, time::Duration};
 
 use procfs::process::Process;
 use rustix::{
@@ -12,7 +8,7 @@ use rustix::{
     thread::CapabilitySet,
 };
 
-use crate::page_pool::boottime;
+use crate::boot::booted_at;
 
 /// This process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -38,7 +34,6 @@ pub(super) fn read() -> Option<ProcessView> {
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
     let ticks = procfs::ticks_per_second() as f64;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     Some(ProcessView {
         cpu_s: (stat.utime + stat.stime) as f64 / ticks,
         resident_bytes: stat.rss * procfs::page_size(),
@@ -47,7 +42,7 @@ pub(super) fn read() -> Option<ProcessView> {
         open_fds: process.fd_count().ok()? as u64,
         max_fds: getrlimit(Resource::Nofile).current,
         // The start is told in ticks since the machine's.
-        started_s: now.saturating_sub(boottime()) as f64 + stat.starttime as f64 / ticks,
+        started_s: booted_at() + stat.starttime as f64 / ticks,
     })
 }
 
@@ -77,7 +72,7 @@ pub(crate) fn capabilities() -> impl Iterator<Item = (&'static str, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Instant, SystemTime};
 
     use super::*;
 
@@ -112,5 +107,7 @@ mod tests {
         assert!(view.open_fds > 2 && view.max_fds.is_none_or(|max| max >= view.open_fds), "{view:?}");
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         assert!(view.started_s < now + 2.0 && view.started_s > now - 3600.0, "{view:?}");
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(read().unwrap().started_s, view.started_s, "it started once");
     }
 }

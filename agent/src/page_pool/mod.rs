@@ -324,11 +324,6 @@ fn device(
     DevicePools { source: Source::None(reason), pools }
 }
 
-/// Seconds since the machine started, sleep included: the clock of [`Pool::detached_at`].
-pub fn boottime() -> u64 {
-    u64::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec).unwrap_or(0)
-}
-
 /// Pools as tests want them.
 #[cfg(test)]
 pub(crate) mod fixture {

@@ -9,8 +9,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::{DevicePools, Pool, Reason, Since, Source, boottime, json::DeviceJson};
+use super::{DevicePools, Pool, Reason, Since, Source, json::DeviceJson};
 use crate::{
+    boot::boottime,
     nic::{self, NicError},
     report::numbers::{binary, known, percent, thousands, wrap},
     sys::ethtool,

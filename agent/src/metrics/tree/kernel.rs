@@ -1,12 +1,7 @@
 //! The kernel's side: its page_pools under the same names as ours, and the drop table.
 
-use std::time::SystemTime;
-
-use super::{
-    Kind, Metric, Read, metrics,
-    worker::{millis, unix},
-};
-use crate::{drops, page_pool::boottime};
+use super::{Kind, Metric, Read, metrics};
+use crate::{boot::booted_at, drops};
 
 pub(super) const DROPS: &[Metric] = metrics! { Device
     Counter "umemd_drops" ["layer", "cause", "lost"] "The rows of `umemd drops` that only grow, from the wire to the handler; lost is false for those that are no losses. They overlap: not to be added up."
@@ -57,8 +52,7 @@ pub(super) const POOL_INFO: &[Metric] = &[
         labels: &[],
         help: "When the driver was done with a pool that cannot end, as somebody keeps its pages; absent for pools in use. Device lo has those of interfaces that are gone.",
         read: Read::Pool(|pool, out| {
-            let now = unix(SystemTime::now());
-            out.add(pool.detached_s(boottime()).map(|age| millis(now - age as f64).round()));
+            out.add(pool.detached_at.map(|seconds| (booted_at() + seconds as f64).round()));
         }),
     },
     Metric {
