@@ -82,13 +82,14 @@ fn encode_value(kind: Kind, value: Value, encoder: &mut MetricEncoder<'_>) -> fm
         (Kind::Counter, Value::Int(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
         (Kind::Counter, Value::Float(value)) => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
         (Kind::Gauge, Value::Int(value)) => encoder.encode_gauge(&value),
+        (Kind::Gauge, Value::Signed(value)) => encoder.encode_gauge(&value),
         (Kind::Gauge, Value::Float(value)) => encoder.encode_gauge(&value),
         (_, Value::Histogram(times)) => {
             let bounds = HOLD_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
             encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), times.count(), &buckets, None)
         }
-        (Kind::Histogram, Value::Int(_) | Value::Float(_)) => Err(fmt::Error),
+        (Kind::Counter, Value::Signed(_)) | (Kind::Histogram, _) => Err(fmt::Error),
     }
 }
 
@@ -154,6 +155,15 @@ mod tests {
         let frames: u64 = series(&text, "umemd_pool_frames").iter().map(value).sum();
         let capacity: u64 = series(&text, "umemd_pool_capacity_frames").iter().map(value).sum();
         assert_eq!((frames, capacity), (8192, 8192));
+    }
+
+    /// By page_pool's own rule it is a bug (`net/core/page_pool.c: page_pool_inflight`), which 0 would hide.
+    #[test]
+    fn fewer_frames_in_flight_than_none_are_seen() {
+        let mut observation = fixture();
+        observation.devices[0].queues[0].snapshot.inflight = -3;
+        let text = render(observation).unwrap();
+        assert!(series(&text, "umemd_pool_inflight_frames")[0].ends_with(" -3"), "{text}");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use frame_pool::HoldTimes;
 pub(super) enum Value {
     /// Frames, packets, bytes, or 1.
     Int(u64),
+    /// Frames, where less than none would be a bug that is to be seen.
+    Signed(i64),
     /// Seconds.
     Float(f64),
     /// How long frames were kept.
@@ -27,6 +29,12 @@ impl IntoValue for u64 {
 impl IntoValue for u32 {
     fn into_value(self) -> Option<Value> {
         Some(Value::Int(self.into()))
+    }
+}
+
+impl IntoValue for i32 {
+    fn into_value(self) -> Option<Value> {
+        Some(Value::Signed(self.into()))
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
     Gauge "umemd_pool_release_frames" "Frames ever given back to the free list, modulo 2^32 (pages_state_release_cnt)."
         |q| q.snapshot.release;
     Gauge "umemd_pool_inflight_frames" "Hold count minus release count, as page_pool's inflight: idle frames of the pool included."
-        |q| u64::try_from(q.snapshot.inflight).unwrap_or(0);
+        |q| q.snapshot.inflight;
     Gauge "umemd_pool_frames" ["state"] "Frames by place; the sum over state is umemd_pool_capacity_frames."
         |q, out| {
             for (place, frames) in q.snapshot.places.iter() {
