@@ -91,8 +91,11 @@ pub fn rows(device: &DeviceView) -> Vec<Row> {
         add(Layer::Socket, Cow::Borrowed(name), count);
     }
     let queues = || device.queues.iter().map(|queue| &queue.snapshot);
-    add(Layer::Pool, Cow::Borrowed("alloc_failed"), queues().map(|s| s.pool.extras.alloc_fail).sum());
-    add(Layer::Pool, Cow::Borrowed("held_refused"), queues().map(|s| s.pool.extras.held_refused).sum());
+    // Nobody counts for a device that is away: that is not 0.
+    if !device.queues.is_empty() {
+        add(Layer::Pool, Cow::Borrowed("alloc_failed"), queues().map(|s| s.pool.extras.alloc_fail).sum());
+        add(Layer::Pool, Cow::Borrowed("held_refused"), queues().map(|s| s.pool.extras.held_refused).sum());
+    }
     let mut handler = crate::counts::Counts::default();
     for (cause, count) in queues().flat_map(|snapshot| snapshot.traffic.drops()) {
         handler.add(cause, count);
@@ -103,10 +106,11 @@ pub fn rows(device: &DeviceView) -> Vec<Row> {
     rows
 }
 
-/// The six of `struct xdp_statistics`; those that the kernel does not tell are not there.
+/// The six of `struct xdp_statistics`; those that the kernel does not tell of every queue are not there: a sum that
+/// lacks one for a moment looks as if it had begun anew.
 fn socket(device: &DeviceView) -> Vec<(&'static str, u64)> {
     let sum = |field: fn(&rustix::net::xdp::XdpStatistics) -> Option<u64>| {
-        device.queues.iter().filter_map(|queue| field(queue.xsk.as_ref()?)).reduce(|a, b| a + b)
+        device.queues.iter().map(|queue| field(queue.xsk.as_ref()?)).reduce(|a, b| Some(a? + b?)).flatten()
     };
     [
         ("rx_dropped", sum(|x| Some(x.rx_dropped))),
@@ -175,6 +179,18 @@ mod tests {
         assert_eq!(count(&rows(device), Layer::Redirect, "unaccounted"), Some(3));
         device.queues[1].xsk = None;
         assert_eq!(count(&rows(device), Layer::Redirect, "unaccounted"), None);
+    }
+
+    #[test]
+    fn what_nobody_counts_is_no_row() {
+        let mut observation = fixture();
+        let device = &mut observation.devices[0];
+        assert_eq!(count(&rows(device), Layer::Socket, "rx_dropped"), Some(0));
+        device.queues[1].xsk = None;
+        assert_eq!(count(&rows(device), Layer::Socket, "rx_dropped"), None, "one of two sockets is no sum");
+        device.queues.clear();
+        let rows = rows(device);
+        assert_eq!(rows.iter().find(|row| row.layer > Layer::Redirect), None, "{rows:?}");
     }
 
     #[test]
