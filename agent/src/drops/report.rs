@@ -18,8 +18,13 @@ pub fn text(status: &Status, all: bool) -> String {
         let seconds = thousands(status.at_s as u64);
         let before = shown.iter().any(|row| row.layer == Layer::Nic.name());
         let nic = if before { "; nic: since its driver was loaded" } else { "" };
-        let _ = writeln!(text, "{}, {seconds} s since the start{nic}", device.device);
-        if shown.is_empty() {
+        if let Some(why) = &device.away {
+            let _ = writeln!(text, "{} is away{nic}", device.device);
+            wrapped(&mut text, "", why);
+        } else {
+            let _ = writeln!(text, "{}, since its queues were opened; up {seconds} s{nic}", device.device);
+        }
+        if shown.is_empty() && device.away.is_none() {
             text.push_str("  nothing was lost\n");
         }
         for row in shown {
@@ -136,7 +141,12 @@ mod tests {
                rx_fill_ring_empty_descs
 ";
         assert!(text.contains(expected), "{text}");
-        assert!(text.starts_with("eth0, 1 s since the start; nic: since its driver was loaded\n"), "{text}");
+        assert!(
+            text.starts_with(
+                "eth0, since its queues were opened; up 1 s; nic: since its driver was loaded\n"
+            ),
+            "{text}"
+        );
         assert!(
             text.contains("  xdp       unmatched                                        3  (not lost)\n"),
             "{text}"
@@ -178,6 +188,18 @@ mod tests {
         let mut status = Status::of(&fixture_with_kernel());
         status.devices[0].drops.iter_mut().for_each(|row| row.count = 0);
         status.devices[0].queues[0].holders[1].leaked = 0;
-        assert_eq!(text(&status, false), "eth0, 1 s since the start\n  nothing was lost\n");
+        assert_eq!(text(&status, false), "eth0, since its queues were opened; up 1 s\n  nothing was lost\n");
+    }
+
+    #[test]
+    fn of_an_interface_that_is_away_it_is_said() {
+        let mut observation = fixture_with_kernel();
+        let device = &mut observation.devices[0];
+        device.away = Some("eth0 was removed".into());
+        device.queues.clear();
+        (device.decisions, device.kernel) = (None, None);
+        device.redirect_errors = Ok(Vec::new());
+        let text = text(&Status::of(&observation), false);
+        assert_eq!(text, "eth0 is away\n            eth0 was removed\n");
     }
 }
