@@ -232,6 +232,13 @@ impl DeviceStatus {
         }
     }
 
+    /// Packets lost between the program and the worker's end: what the NIC lost may be another's, and may have been lost
+    /// before us.
+    pub fn lost(&self) -> u64 {
+        let ours = self.drops.iter().filter(|row| row.lost && row.layer != drops::Layer::Nic.name());
+        ours.map(|row| row.count).sum()
+    }
+
     /// Frames of all queues by place.
     pub fn frames(&self) -> Counts {
         sum(self.queues.iter().map(|queue| &queue.frames))

@@ -114,8 +114,7 @@ fn add_device(text: &mut String, device: &DeviceStatus) {
     text.push_str(&wrap("  frames", nonzero(&device.frames())));
     let decided = wrap("  decided", nonzero(&device.decisions));
     text.push_str(if decided.trim() == "decided" { "  decided nothing yet\n" } else { &decided });
-    let lost: u64 =
-        device.drops.iter().filter(|row| row.lost && row.layer != "nic").map(|row| row.count).sum();
+    let lost = device.lost();
     if lost > 0 {
         let _ = writeln!(text, "  lost {}; `umemd drops` says where", thousands(lost));
     }
