@@ -37,6 +37,9 @@ pub fn status(status: &Status, listing: Option<&RuleListing>) -> String {
         text.push('\n');
         add_device(&mut text, device);
     }
+    for (device, queue, holder) in status.holders().filter(|(.., holder)| holder.leaked > 0) {
+        let _ = write!(text, "\n{}\n", holder.told(device, queue));
+    }
     if let Some(orphans) = status.orphans_told() {
         let _ = write!(text, "\n{orphans}\n");
     }
@@ -118,6 +121,12 @@ fn add_device(text: &mut String, device: &DeviceStatus) {
     if lost > 0 {
         let _ = writeln!(text, "  lost {}; `umemd drops` says where", thousands(lost));
     }
+    let pools = device.page_pool.iter().flat_map(|pools| &pools.pools);
+    for pool in pools.filter(|pool| pool.stalled) {
+        let pages = pool.inflight_pages.map(|pages| format!(", {} pages in flight", thousands(pages)));
+        let pages = pages.unwrap_or_default();
+        let _ = writeln!(text, "  kernel page_pool {} is STALLED{pages} (umemd pagepool)", pool.pool);
+    }
 }
 
 fn nonzero(counts: &Counts) -> impl Iterator<Item = (&str, u64)> {
@@ -185,6 +194,12 @@ eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
         let text = status(&Status::of(&observation), None);
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
         assert!(text.contains("  ITS TRAFFIC GOES TO THE STACK: "), "{text}");
-        assert!(text.ends_with("\neth0 (mvneta) is away: eth0 was removed\n"), "{text}");
+        assert!(
+            text.contains("\n  kernel page_pool 9 is STALLED, 6 pages in flight (umemd pagepool)\n"),
+            "{text}"
+        );
+        let leak = "\nthe capture keeps 3 frames of eth0 queue 0, the oldest for 75.0 s: 1 LEAKED\n";
+        assert!(text.contains(leak), "{text}");
+        assert!(text.contains("\neth0 (mvneta) is away: eth0 was removed\n"), "{text}");
     }
 }
