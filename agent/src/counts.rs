@@ -40,6 +40,11 @@ impl Counts {
         }
     }
 
+    /// Whether one of the counts is lower than in `earlier`.
+    pub fn fell(&self, earlier: &Self) -> bool {
+        self.iter().any(|(name, count)| count < earlier.get(name))
+    }
+
     /// What was counted since `earlier`; nothing, where a count is lower than then.
     pub fn minus(&self, earlier: &Self) -> Self {
         let difference = |(name, count): &(Cow<'static, str>, u64)| {
@@ -107,5 +112,6 @@ mod tests {
         assert_eq!((counts.get("b"), counts.get("c"), counts.sum()), (4, 0, 6));
         let earlier = [("b", 1)].into_iter().collect();
         assert_eq!(counts.minus(&earlier).iter().collect::<Vec<_>>(), [("b", 3), ("a", 2)]);
+        assert!(earlier.fell(&counts) && !counts.fell(&earlier));
     }
 }

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, time::Instant};
 use crate::{
     client::ClientError,
     counts::Counts,
-    status::{DeviceStatus, QueueStatus, Status, recycle_ratio},
+    page_pool::DeviceJson,
+    status::{DeviceStatus, DropStatus, QueueStatus, Status, recycle_ratio},
 };
 
 /// Seconds that the sparklines remember; more than a terminal is wide.
@@ -16,7 +17,8 @@ const KEEP: usize = 240;
 pub struct Model {
     url: String,
     now: Status,
-    before: Option<Status>,
+    /// What was counted between the status before and that, and the seconds between.
+    growth: Option<(Status, f64)>,
     /// Since when it does not answer, and why not.
     error: Option<(Instant, String)>,
     /// 0: everything; from 1 on: a queue.
@@ -54,7 +56,7 @@ impl Model {
         Self {
             url: url.to_owned(),
             now: first,
-            before: None,
+            growth: None,
             error: None,
             chosen: 0,
             paused: false,
@@ -73,12 +75,13 @@ impl Model {
             Ok(status) => {
                 self.error = None;
                 // An agent that was started anew counts from 0 again.
-                let anew = status.at_s < self.now.at_s;
-                let before = std::mem::replace(&mut self.now, status);
-                self.before = (!anew).then_some(before);
+                let anew = status.at_s < self.now.at_s || status.pid != self.now.pid;
+                let seconds = status.at_s - self.now.at_s;
+                self.growth = (!anew && seconds > 0.0).then(|| (growth(&status, &self.now), seconds));
+                self.now = status;
                 self.chosen = self.chosen.min(self.queues());
-                let received = self.per_second(|status| Some(view(status, 0).traffic.get("rx_packets")));
-                let lost = self.per_second(|status| Some(lost(status)));
+                let received = self.per_second(|grown| Some(view(grown, 0).traffic.get("rx_packets")));
+                let lost = self.per_second(|grown| Some(grown.devices.iter().map(DeviceStatus::lost).sum()));
                 remember(&mut self.received, received);
                 remember(&mut self.lost, lost);
             }
@@ -140,27 +143,21 @@ impl Model {
         view(&self.now, self.chosen)
     }
 
-    /// What `count` grew by in a second; 0 until there are two statuses that have it.
-    pub(super) fn per_second(&self, count: impl Fn(&Status) -> Option<u64>) -> u64 {
-        let counts = self.before.as_ref().and_then(|before| {
-            Some((self.now.at_s - before.at_s, count(&self.now)?.saturating_sub(count(before)?)))
-        });
-        match counts {
-            Some((seconds, grown)) if seconds > 0.0 => (grown as f64 / seconds).round() as u64,
-            _ => 0,
-        }
+    /// As much of what `count` reads in what was counted as came in a second; 0 until there are two statuses.
+    fn per_second(&self, count: impl Fn(&Status) -> Option<u64>) -> u64 {
+        let grown = self.growth.as_ref().and_then(|(grown, seconds)| Some(count(grown)? as f64 / seconds));
+        grown.map_or(0, |grown| grown.round() as u64)
     }
 
     /// The same for what is shown.
     pub(super) fn rate(&self, count: impl Fn(&View) -> Option<u64>) -> u64 {
-        self.per_second(|status| count(&view(status, self.chosen)))
+        self.per_second(|grown| count(&view(grown, self.chosen)))
     }
 
     /// How much of what was allocated in the last second had been recycled.
     pub(super) fn recycled(&self, side: impl Fn(&View) -> Option<Counts>) -> Option<f64> {
-        let before = self.before.as_ref()?;
-        let now = side(&view(&self.now, self.chosen))?;
-        recycle_ratio(&now.minus(&side(&view(before, self.chosen))?))
+        let (grown, _) = self.growth.as_ref()?;
+        recycle_ratio(&side(&view(grown, self.chosen))?)
     }
 
     pub(super) fn received(&self) -> impl DoubleEndedIterator<Item = u64> {
@@ -183,12 +180,53 @@ fn remember(history: &mut VecDeque<u64>, value: u64) {
     history.push_back(value);
 }
 
-/// Packets lost between the program and the worker's end; what lies before is the NIC's, and may be another's.
-pub(super) fn lost(status: &Status) -> u64 {
-    let rows = status.devices.iter().flat_map(|device| &device.drops);
-    rows.filter(|row| row.lost && ["redirect", "socket", "handler"].contains(&row.layer.as_str()))
-        .map(|row| row.count)
-        .sum()
+/// A status that says what was counted since `then`. Each queue and each pool by itself: one that began anew, is new or is
+/// gone says nothing about the others. The live page does the same.
+fn growth(now: &Status, then: &Status) -> Status {
+    let mut grown = now.clone();
+    for device in &mut grown.devices {
+        let was = then.devices.iter().find(|was| was.device == device.device);
+        for queue in &mut device.queues {
+            let was = was.and_then(|was| was.queues.iter().find(|was| was.queue == queue.queue));
+            if let Some(was) = was {
+                grow_queue(queue, was);
+            }
+        }
+        if let Some(pools) = &mut device.page_pool {
+            grow_pools(pools, was.and_then(|was| was.page_pool.as_ref()));
+        }
+        let was: &[DropStatus] = was.map_or(&[], |was| &was.drops);
+        for row in &mut device.drops {
+            let old = was.iter().find(|old| old.layer == row.layer && old.cause == row.cause);
+            // A row sums over queues: of one that fell nobody knows what was lost. And the first row of a layer that
+            // was not told of before may have been counted for days.
+            let known = old.is_some() || was.iter().any(|old| old.layer == row.layer);
+            row.count = if known { row.count.saturating_sub(old.map_or(0, |old| old.count)) } else { 0 };
+        }
+    }
+    grown
+}
+
+/// If one of a queue's counts fell, all of them began anew: then they are what was counted.
+fn grow_queue(queue: &mut QueueStatus, was: &QueueStatus) {
+    if !queue.counters.fell(&was.counters) && !queue.traffic.fell(&was.traffic) {
+        queue.counters = queue.counters.minus(&was.counters);
+        queue.traffic = queue.traffic.minus(&was.traffic);
+    }
+}
+
+/// The same for each of a device's pools. If nothing was told of the device before, neither they nor their counts need be
+/// new.
+fn grow_pools(pools: &mut DeviceJson, was: Option<&DeviceJson>) {
+    let was = was.filter(|was| was.source == pools.source);
+    for pool in &mut pools.pools {
+        let old = was.and_then(|was| was.pools.iter().find(|old| old.pool == pool.pool));
+        pool.counters = match (pool.counters, was, old.map(|old| old.counters)) {
+            (Some(now), Some(_), None) => Some(now),
+            (Some(now), Some(_), Some(Some(then))) => Some(now.since(&then).counters),
+            _ => None,
+        };
+    }
 }
 
 fn view(status: &Status, chosen: usize) -> View {

@@ -8,7 +8,7 @@ use ratatui::{Terminal, backend::TestBackend};
 use super::*;
 use crate::{
     observe::{Observation, fixture, fixture_with_kernel},
-    page_pool::{DevicePools, Reason, Source},
+    page_pool::{self, DevicePools, PoolJson, Reason, Source},
 };
 
 fn draw(model: &Model, palette: Palette, (width, height): (u16, u16)) -> Terminal<TestBackend> {
@@ -243,4 +243,45 @@ fn an_agent_started_anew_has_no_rates_yet() {
     assert_eq!(model.rate(|view| Some(view.traffic.get("rx_packets"))), 100_000);
     model.see(Ok(Status::of(&fixture_with_kernel())));
     assert_eq!(model.rate(|view| Some(view.traffic.get("rx_packets"))), 0);
+
+    let mut status = model.status().clone();
+    (status.at_s, status.pid) = (status.at_s + 1.0, status.pid + 1);
+    status.devices[0].queues[0].traffic.add("rx_packets", 1_000);
+    model.see(Ok(status));
+    assert_eq!(model.rate(|view| Some(view.traffic.get("rx_packets"))), 0, "one that lives for longer");
+}
+
+#[test]
+fn a_queue_or_a_pool_that_began_anew_says_nothing_about_the_others() {
+    let mut model = model(fixture_with_kernel);
+    let mut status = model.status().clone();
+    status.at_s += 1.0;
+    let device = &mut status.devices[0];
+    device.queues[0].traffic = [("rx_packets", 7)].into_iter().collect();
+    device.queues[1].traffic.add("rx_packets", 30_000);
+    let pools = device.page_pool.as_mut().unwrap();
+    let mut busy = pools.pools[0].counters.unwrap();
+    busy.recycle_ring = busy.recycle_ring.map(|count| count + 100);
+    pools.pools[0].counters = Some(busy);
+    // Of the one that was there only what came since; of a new one all.
+    pools.pools[1] = PoolJson {
+        pool: "10".into(),
+        counters: Some(page_pool::fixture::counters()),
+        ..pools.pools[1].clone()
+    };
+    model.see(Ok(status));
+    assert_eq!(model.rate(|view| Some(view.traffic.get("rx_packets"))), 30_007);
+    assert_eq!(model.rate(|view| Some(view.kernel.as_ref()?.get("recycle_ring"))), 100 + 250);
+}
+
+#[test]
+fn what_the_default_drops_is_lost() {
+    let mut model = model(fixture_with_kernel);
+    let mut status = model.status().clone();
+    status.at_s += 1.0;
+    let row = status.devices[0].drops.iter_mut().find(|row| row.cause == "unmatched_dropped").unwrap();
+    row.count += 55;
+    assert_eq!(status.devices[0].lost() - model.status().devices[0].lost(), 55);
+    model.see(Ok(status));
+    assert_eq!(model.lost().next_back(), Some(55));
 }
