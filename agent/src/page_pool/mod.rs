@@ -239,9 +239,10 @@ pub enum Reason {
     /// Also on kernels whose drivers would report.
     #[error("this kernel was built without CONFIG_PAGE_POOL_STATS; one built with it is needed")]
     KernelWithoutStats,
-    /// The kernel could, the driver does not.
+    /// The kernel could, the driver does not; or it has no pools at the moment: many have them only while they are up.
     #[error(
-        "its driver tells neither netlink nor ethtool; tracepoints (page_pool:*) are the only way to see its pools"
+        "netlink lists no pool of it: it is down, or its driver tells neither netlink nor ethtool; tracepoints \
+         (page_pool:*) are then the only way to see its pools"
     )]
     DriverSilent,
     /// Neither can be told apart.

@@ -330,8 +330,8 @@ eth1 (mvneta): counters by ethtool
     alloc    fast 900  slow 10  slow_high_order 0  empty 11  refill 90  waive 1
     recycle  cached 700  cache_full 3  ring 250  ring_full 5  released_refcnt 7
     recycled 95.0 % of 1,000 allocations
-lo: not available: its driver tells neither netlink nor ethtool; tracepoints (page_pool:*) are the only \
-way to see its pools
+lo: not available: netlink lists no pool of it: it is down, or its driver tells neither netlink nor ethtool; \
+tracepoints (page_pool:*) are then the only way to see its pools
 eth2 (mvpp2): not available: this kernel was built without CONFIG_PAGE_POOL_STATS; one built with it is needed
 ";
         assert_eq!(report().text(), expected);
@@ -385,7 +385,7 @@ eth2 (mvpp2): not available: this kernel was built without CONFIG_PAGE_POOL_STAT
         let why =
             "eth0 (mlx5_core), eth2 (mvpp2): no rates: this kernel was built without CONFIG_PAGE_POOL_STATS";
         assert_eq!(text.matches(why).count(), 1, "{text}");
-        assert!(text.contains("lo: no rates: its driver tells neither"), "{text}");
+        assert!(text.contains("lo: no rates: netlink lists no pool of it"), "{text}");
         let shown = |text: &str| {
             let lines = words(text);
             assert!(lines.contains(&vec!["eth0", "17", "-", "-", "-", "-", "-", "-", "256"]), "{text}");

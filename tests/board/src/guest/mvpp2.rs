@@ -47,7 +47,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         "the driver has none: copy mode",
         "the driver takes no packets in several buffers",
         "umemd serves queue 0",
-        "not to be seen: its driver tells neither netlink nor ethtool",
+        "its driver tells neither netlink nor ethtool",
         "sibling ports down and up",
         "does not report its page_pool",
         "until flows are spread",
