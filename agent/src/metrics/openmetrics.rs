@@ -182,6 +182,24 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_a_queue_that_was_closed_are_leaked_with_those_of_the_one_that_took_its_place() {
+        let mut observation = fixture_with_kernel();
+        let closed = observation.devices[0].queues[0].clone();
+        observation.leaving = vec![closed.clone(), closed];
+        observation.devices[0].queues[0].holds.holders[1].oldest = Some(Duration::from_secs(5));
+        let text = render(observation).unwrap();
+        let capture = "{device=\"eth0\",queue=\"0\",holder=\"capture\"}";
+        for (name, value) in [
+            ("leaked_frames", "3"),
+            ("oldest_hold_seconds", "75.0"),
+            ("leaving_frames", "6"),
+            ("held_frames", "3"),
+        ] {
+            assert!(text.contains(&format!("umemd_{name}{capture} {value}\n")), "{name}: {text}");
+        }
+    }
+
+    #[test]
     fn what_the_kernel_does_not_tell_has_no_series() {
         let mut observation = fixture();
         observation.devices[0].queues[0].xsk = None;

@@ -1,7 +1,5 @@
 //! Who runs, on what, and how the scrape itself went.
 
-use std::collections::BTreeMap;
-
 use super::{Kind, Metric, Read, metrics, worker};
 use crate::nic::netdev::Features;
 use crate::observe::process;
@@ -83,18 +81,6 @@ pub(super) const IDENTITY: &[Metric] = &[
 pub(super) const SELF: &[Metric] = metrics! { Agent
     Gauge "umemd_leak_after_seconds" "How long a frame may be kept before it is taken for leaked (--leak-after)."
         |observation| observation.leak_after.as_secs_f64();
-    Gauge "umemd_leaving_frames" ["device", "queue", "holder"] "Frames that somebody still keeps of queues that were closed; their UMEM waits for them."
-        |observation, out| {
-            let mut sums: BTreeMap<(&str, u32, &str), u64> = BTreeMap::new();
-            for queue in &observation.leaving {
-                for holder in &queue.holds.holders {
-                    *sums.entry((&queue.device, queue.queue, holder.name)).or_default() += u64::from(holder.frames);
-                }
-            }
-            for ((device, queue, holder), frames) in sums {
-                out.add_with(&[device, &queue.to_string(), holder], frames);
-            }
-        };
     Counter "umemd_capture_packets" "Packets written to the capture."
         |observation| observation.capture.map(|capture| capture.packets);
     Counter "umemd_capture_bytes" "Bytes written to the capture."

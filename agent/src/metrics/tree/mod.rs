@@ -86,6 +86,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
     [
         agent::IDENTITY,
         pool::TREE,
+        pool::LEAKS,
         socket::TREE,
         worker::TREE,
         worker::STEERING,

@@ -1,6 +1,9 @@
 //! Our pool: page_pool's eleven, what page_pool lacks, and where the frames are.
 
+use std::collections::BTreeMap;
+
 use super::{Metric, metrics};
+use crate::observe::{HolderView, QueueView};
 
 pub(super) const TREE: &[Metric] = metrics! { Queue
     Counter "umemd_pool_alloc_fast" "Allocations served from the queue's own cache."
@@ -70,18 +73,6 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
                 out.add_with(&[holder.name], holder.frames);
             }
         };
-    Gauge "umemd_leaked_frames" ["holder"] "Frames of umemd_held_frames that are kept for longer than umemd_leak_after_seconds: somebody forgot them."
-        |q, out| {
-            for holder in &q.holds.holders {
-                out.add_with(&[holder.name], holder.leaked);
-            }
-        };
-    Gauge "umemd_oldest_hold_seconds" ["holder"] "For how long the oldest of umemd_held_frames has been kept; 0 if there are none."
-        |q, out| {
-            for holder in &q.holds.holders {
-                out.add_with(&[holder.name], holder.oldest.unwrap_or_default().as_secs_f64());
-            }
-        };
     Histogram "umemd_frame_hold_seconds" "How long frames were kept that came back, from the turn that they were given away in."
         |q| q.holds.times;
     Gauge "umemd_umem_frame_size_bytes" "Size of one frame."
@@ -91,3 +82,41 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
     Gauge "umemd_umem_size_bytes" "Size of the queue's UMEM."
         |q| u64::from(q.frame_size) * u64::from(q.snapshot.total);
 };
+
+pub(super) const LEAKS: &[Metric] = metrics! { Agent
+    Gauge "umemd_leaked_frames" ["device", "queue", "holder"] "Frames that are kept for longer than umemd_leak_after_seconds, those of queues that were closed too: somebody forgot them."
+        |observation, out| {
+            for ((device, queue, holder), kept) in kept(observation.queues()) {
+                out.add_with(&[device, &queue.to_string(), holder], kept.leaked);
+            }
+        };
+    Gauge "umemd_oldest_hold_seconds" ["device", "queue", "holder"] "For how long the oldest frame has been kept, of queues that were closed too; 0 if none is."
+        |observation, out| {
+            for ((device, queue, holder), kept) in kept(observation.queues()) {
+                out.add_with(&[device, &queue.to_string(), holder], kept.oldest.unwrap_or_default().as_secs_f64());
+            }
+        };
+    Gauge "umemd_leaving_frames" ["device", "queue", "holder"] "Frames that somebody still keeps of queues that were closed; their UMEM waits for them."
+        |observation, out| {
+            for ((device, queue, holder), kept) in kept(observation.leaving.iter()) {
+                out.add_with(&[device, &queue.to_string(), holder], kept.frames);
+            }
+        };
+};
+
+/// What each holder keeps of each queue. A queue may have been closed, more than once, and opened again.
+fn kept<'a>(
+    queues: impl Iterator<Item = &'a QueueView>,
+) -> BTreeMap<(&'a str, u32, &'static str), HolderView> {
+    let mut all = BTreeMap::new();
+    for (queue, holder) in
+        queues.flat_map(|queue| queue.holds.holders.iter().map(move |holder| (queue, holder)))
+    {
+        let none = HolderView { frames: 0, oldest: None, leaked: 0, ..*holder };
+        let sum = all.entry((&*queue.device, queue.queue, holder.name)).or_insert(none);
+        sum.frames += holder.frames;
+        sum.leaked += holder.leaked;
+        sum.oldest = sum.oldest.max(holder.oldest);
+    }
+    all
+}
