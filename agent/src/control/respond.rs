@@ -1,7 +1,10 @@
 //! What is answered on the control socket.
 
+use hyper::StatusCode;
+
 use super::{Agent, socket::Respond};
 use crate::{
+    metrics::Answer,
     protocol::{Request, answer},
     status::Status,
 };
@@ -9,7 +12,13 @@ use crate::{
 impl Respond for Agent {
     async fn respond(&self, request: Request) -> String {
         match request {
-            Request::Status => answer(Ok(Status::of(&self.observe_all().await))),
+            Request::Status => {
+                // In turn with the pages: of what costs something one is made at a time, whoever asks.
+                let told =
+                    async || Answer::text(StatusCode::OK, answer(Ok(Status::of(&self.observe_all().await))));
+                let Answer { body, .. } = self.flight.page("the control socket's status", told).await;
+                String::from_utf8_lossy(&body).into_owned()
+            }
             Request::RuleList => answer(Ok(self.list_rules())),
             Request::RuleAdd { rules, at, force } => answer(self.add_rules(rules, at, force)),
             Request::RuleDel { names, force } => answer(self.delete_rules(&names, force)),
