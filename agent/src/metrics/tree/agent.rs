@@ -1,8 +1,14 @@
 //! Who runs, on what, and how the scrape itself went.
 
+use std::sync::LazyLock;
+
 use super::{Kind, Metric, Read, metrics, worker};
 use crate::nic::netdev::Features;
 use crate::observe::process;
+
+/// The kernel's release, which stays what it is while anybody runs on it.
+static KERNEL: LazyLock<String> =
+    LazyLock::new(|| rustix::system::uname().release().to_string_lossy().into_owned());
 
 pub(super) const IDENTITY: &[Metric] = &[
     Metric {
@@ -11,11 +17,10 @@ pub(super) const IDENTITY: &[Metric] = &[
         labels: &["version", "revision", "rustc", "target", "kernel"],
         help: "The running agent: its version, the commit that it was built from (known of what was built for another machine), compiler and machine; and the kernel under it.",
         read: Read::Agent(|_, out| {
-            let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
             let revision = option_env!("UMEMD_REVISION").unwrap_or("unknown");
             let [version, rustc, target] =
                 [env!("CARGO_PKG_VERSION"), env!("UMEMD_RUSTC"), env!("UMEMD_TARGET")];
-            out.add_with(&[version, revision, rustc, target, &kernel], true);
+            out.add_with(&[version, revision, rustc, target, &*KERNEL], true);
         }),
     },
     Metric {
