@@ -1,5 +1,7 @@
 //! Every row that can be in the table: what it means, and what to do about it.
 
+use std::sync::LazyLock;
+
 use super::Layer;
 
 /// Whether a row is about packets that are gone.
@@ -37,22 +39,37 @@ pub fn explain(layer: &str, cause: &str) -> Option<&'static Known> {
 pub(super) fn driver_counters(statistics: &[(String, u64)]) -> Vec<(&'static str, u64)> {
     let mut sums: Vec<(&'static str, u64)> = Vec::new();
     for (name, count) in statistics {
-        let mut drivers =
-            KNOWN.iter().filter(|known| known.layer == Layer::Nic && !LINK.contains(&known.cause));
-        let Some(known) = drivers.find(|known| fits(known.cause, name)) else { continue };
-        match sums.iter_mut().find(|(cause, _)| *cause == known.cause) {
+        let Some(Pattern { cause, .. }) = DRIVERS.iter().find(|pattern| pattern.fits(name)) else { continue };
+        match sums.iter_mut().find(|(known, _)| known == cause) {
             Some((_, sum)) => *sum = sum.saturating_add(*count),
-            None => sums.push((known.cause, *count)),
+            None => sums.push((*cause, *count)),
         }
     }
     sums
 }
 
-/// Whether `name` is `pattern` with one number for its `*`.
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((before, after)) = pattern.split_once('*') else { return pattern == name };
-    let number = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+/// The rows of drivers, taken apart once: there may be hundreds of counters at each scrape.
+static DRIVERS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
+    let drivers = KNOWN.iter().filter(|known| known.layer == Layer::Nic && !LINK.contains(&known.cause));
+    drivers.map(|known| Pattern::new(known.cause)).collect()
+});
+
+/// A name, or with a `*` in it any that has a number there.
+struct Pattern {
+    cause: &'static str,
+    around: Option<(&'static str, &'static str)>,
+}
+
+impl Pattern {
+    fn new(cause: &'static str) -> Self {
+        Self { cause, around: cause.split_once('*') }
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        let Some((before, after)) = self.around else { return self.cause == name };
+        let number = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    }
 }
 
 /// Fields of `struct rtnl_link_stats64`. Drivers that repeat one of them in `ethtool -S` are not counted twice.
@@ -212,6 +229,7 @@ mod tests {
 
     #[test]
     fn a_star_is_one_number() {
+        let fits = |pattern, name| Pattern::new(pattern).fits(name);
         assert!(fits("rx*_drops", "rx0_drops") && fits("rx*_drops", "rx17_drops"));
         assert!(!fits("rx*_drops", "rx_drops") && !fits("rx*_drops", "rx0_xdp_drops"));
         assert!(fits("rx_discard", "rx_discard") && !fits("rx_discard", "rx_discards"));
