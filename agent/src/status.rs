@@ -336,6 +336,8 @@ fn seconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::observe::{fixture, fixture_with_kernel};
 
@@ -345,6 +347,38 @@ mod tests {
             let status = Status::of(&observation);
             assert_eq!(serde_json::from_str::<Status>(&status.json()).unwrap(), status);
         }
+    }
+
+    /// Names in objects; those of counts are told elsewhere.
+    fn fields(value: &serde_json::Value, into: &mut BTreeSet<String>) {
+        const COUNTS: [&str; 4] = ["decisions", "frames", "counters", "traffic"];
+        match value {
+            serde_json::Value::Object(object) => {
+                for (name, value) in object {
+                    into.insert(name.clone());
+                    if !COUNTS.contains(&name.as_str()) {
+                        fields(value, into);
+                    }
+                }
+            }
+            serde_json::Value::Array(all) => all.iter().for_each(|value| fields(value, into)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let mut observation = fixture_with_kernel();
+        let mut away = fixture().devices.remove(0);
+        away.away = Some("eth0 was removed".into());
+        observation.devices.push(away);
+        observation.leaving.push(observation.devices[0].queues[0].clone());
+        observation.orphans = observation.devices[0].kernel.as_ref().unwrap().page_pool.pools.clone();
+        let mut names = BTreeSet::from(["reason".to_owned()]);
+        fields(&serde_json::from_str(&Status::of(&observation).json()).unwrap(), &mut names);
+        let page = include_str!("protocol/PROTOCOL.md");
+        let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+        assert_eq!(missing, [""; 0], "see the table of `status`");
     }
 
     #[test]
