@@ -141,8 +141,16 @@ impl Plan {
             nic::refuse_mute_queues(&link, &queues)?;
         }
         let switch_tag = switch_tag(config, &link)?;
-        let plan =
-            Self { link, driver, queues, multi_buffer, does_without_multi_buffer, bind, headroom, switch_tag };
+        let plan = Self {
+            link,
+            driver,
+            queues,
+            multi_buffer,
+            does_without_multi_buffer,
+            bind,
+            headroom,
+            switch_tag,
+        };
         let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
         match facts.findings(&plan.link.name, plan.purpose(config)).into_iter().find(refusal) {
             Some(finding) => Err(NicError::Quirk { finding }.into()),

@@ -174,6 +174,6 @@ pub struct Fragile {
 impl PacketHandler for Fragile {
     fn handle(&mut self, packet: &mut [u8]) -> Verdict {
         self.left = self.left.checked_sub(1).expect("it breaks here");
-        if packet[1] % 2 == 0 { Verdict::Transmit } else { Verdict::Drop }
+        if packet[1].is_multiple_of(2) { Verdict::Transmit } else { Verdict::Drop }
     }
 }
