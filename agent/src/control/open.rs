@@ -80,8 +80,10 @@ impl Open {
                 return Err(error);
             }
         };
-        // After the sockets were opened: that takes a while, too.
-        carrier::wait_for_bounces(&plans);
+        // After the sockets were opened: that takes a while, too. Later this thread has others to serve.
+        if first {
+            carrier::wait_for_bounces(&plans);
+        }
         let devices = plans.into_iter().zip(attached).zip(queues);
         let devices = devices.map(|((plan, attached), queues)| Device::new(plan, attached, queues)).collect();
         Ok(Self { devices, workers })
