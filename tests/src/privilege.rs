@@ -21,6 +21,9 @@ pub struct Feature {
 /// The agent attaches by nothing else.
 const BPF_LINK_XDP: Feature = Feature { name: "a bpf_link for XDP", since: (5, 9) };
 
+/// Which queues are active, from netdev's netlink family.
+pub const QUEUE_GET: Feature = Feature { name: "queue-get", since: (6, 8) };
+
 /// Packets in several frames.
 pub const XDP_USE_SG: Feature = Feature { name: "XDP_USE_SG", since: (6, 6) };
 

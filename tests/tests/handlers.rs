@@ -311,10 +311,12 @@ fn a_loop_without_accounting_carries_as_many() {
         let wire = Wire::connect(&lab.far, to.port(ECHO));
         let stack = Wire::listen(&lab.near, here.near.port(ECHO));
         let beyond = Wire::listen(lab.beyond.as_ref().expect("a third namespace"), there.far.port(ECHO));
+        // What was sent counts also if the other end had no room for it.
         let counted = |direction: &str| {
             let shown = ip(&["-netns", lab.near.name(), "-stats", "-json", "link", "show", "dev", "near0"]);
             let shown: serde_json::Value = serde_json::from_str(&shown).expect("`ip -json` prints JSON");
-            shown[0]["stats64"][direction]["packets"].as_u64().expect("a count")
+            let count = |what: &str| shown[0]["stats64"][direction][what].as_u64().expect("a count");
+            count("packets") + if direction == "tx" { count("dropped") } else { 0 }
         };
         match handler {
             "generate" => {

@@ -7,6 +7,7 @@ use e2e::{
     command::ip,
     exit::assert_conserved,
     lab::{Lab, LabConfig, PORT, STEER},
+    privilege::{QUEUE_GET, kernel_has},
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
 };
@@ -180,6 +181,9 @@ fn a_changed_number_of_queues_is_served() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn max_queues_are_not_active_queues() {
+    if !kernel_has(&QUEUE_GET) {
+        return;
+    }
     let Some(lab) = Lab::new() else { return };
     if !Path::new("/dev/net/tun").exists() {
         eprintln!("skipped: this machine has no /dev/net/tun");

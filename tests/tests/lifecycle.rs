@@ -283,7 +283,7 @@ fn a_queue_that_is_released_soon_is_waited_for() {
     let agent = lab.agent(&["--steer", STEER, "--frames", "64"]).under(prefix).start_unready();
     // Attached first; it waits for a second, of which `ip` would take too much to look.
     wait_until("the program is attached", PATIENCE, || !agent.xdp_links().is_empty());
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(100));
     drop(foreign);
     wait_until("it runs", PATIENCE, || !agent.objects().is_empty());
     agent.terminate();

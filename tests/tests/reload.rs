@@ -22,6 +22,7 @@ use rustix::fs::OFlags;
 
 /// The rule for [`OTHER_PORT`].
 const OTHER: &str = "udp dst port 7008";
+
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_file_is_read_again_at_a_command_and_at_sighup() {

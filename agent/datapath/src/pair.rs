@@ -182,9 +182,9 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
     }
 }
 
-/// What a caller has to heed: that the kernel wants to be woken again, now or later, before that an interface is down.
+/// What a caller has to heed: that the kernel is to be woken again, now or later, before that an interface is down.
 fn more_urgent(a: Kick, b: Kick) -> Kick {
-    [Kick::Again, Kick::Busy, Kick::Down, Kick::Done]
+    [Kick::Again, Kick::Busy, Kick::Failed, Kick::Down, Kick::Done]
         .into_iter()
         .find(|kick| a == *kick || b == *kick)
         .unwrap_or_default()

@@ -67,6 +67,7 @@ impl Right for Frame {
         addr_of: impl Fn(&D) -> FrameAddr,
         rights: &mut Vec<Self>,
     ) {
+        debug_assert!(entries.len() <= rights.capacity() - rights.len(), "what has no room would stay lent");
         let (mut rest, mut before) = (entries, rights.len());
         while ledger.settle_bulk(Lent::Tx, rest, &addr_of, rights).is_err() {
             // Behind the one that was refused.

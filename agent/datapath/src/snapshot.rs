@@ -121,6 +121,11 @@ impl Traffic {
         .into_iter()
     }
 
+    /// How often the kernel was woken to send, whatever it said.
+    pub fn kicks(&self) -> u64 {
+        self.kicks_done + self.kicks_again + self.kicks_busy + self.kicks_down + self.kicks_failed
+    }
+
     pub(crate) fn count_kick(&mut self, kick: Kick) {
         match kick {
             Kick::NotNeeded => {}

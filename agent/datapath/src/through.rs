@@ -28,6 +28,9 @@ struct Hands<'a, H, O: Observer> {
     bytes_sent: u64,
     /// Packets that were to be sent and have no bytes, which no kernel takes.
     empty: u64,
+    /// How many waited to be sent before.
+    waiting: usize,
+    rx_frames: &'a mut u64,
     traffic: &'a mut Traffic,
     out: &'a mut Outbox<O::Sent>,
 }
@@ -35,6 +38,7 @@ struct Hands<'a, H, O: Observer> {
 impl<H, O: Observer> Drop for Hands<'_, H, O> {
     #[inline]
     fn drop(&mut self) {
+        *self.rx_frames += (self.home.len() + self.sent.len() - self.waiting) as u64;
         self.traffic.rx_bytes += self.bytes_home + self.bytes_sent;
         self.traffic.handler_dropped += self.home.len() as u64 - self.empty;
         self.out.invalid += self.empty;
@@ -74,7 +78,7 @@ impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
 impl<P: QueuePort> Side<P> {
     /// Takes packets off the RX ring; every one goes through the handler and past the observer, and from there
     /// home or into the outbox.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn receive<H: PacketHandler, O: Observer>(
         &mut self,
         now: Duration,
@@ -83,6 +87,7 @@ impl<P: QueuePort> Side<P> {
         observer: &mut O,
         out: &mut Outbox<O::Sent>,
     ) -> usize {
+        let (waiting, unfinished) = (out.backlog.len(), self.received.len());
         let mut hands = Hands::<H, O> {
             handler: &mut *handler,
             home: &mut self.done,
@@ -90,13 +95,15 @@ impl<P: QueuePort> Side<P> {
             sent: mem::take(&mut out.backlog),
             bytes_sent: 0,
             empty: 0,
+            waiting,
+            rx_frames: &mut self.rx_frames,
             traffic: &mut self.traffic,
             out: &mut *out,
         };
         let count = self.port.receive(&mut self.received, self.batch, &mut hands);
         drop(hands);
-        self.rx_frames += count as u64;
         if !self.received.is_empty() {
+            self.rx_frames += (self.received.len() - unfinished) as u64;
             self.handle_rest(now, side, handler, observer, out);
         }
         self.pool.put_direct_bulk(&mut self.done);

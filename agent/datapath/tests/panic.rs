@@ -9,7 +9,7 @@ use common::{Fragile, LONGEST, numbered, turn, worker};
 use datapath::WorkerConfig;
 use datapath::sim::SimConfig;
 
-/// The turn's other frames are dropped, sent, or received as if nothing had been.
+/// The packets before it were dropped or sent; frames behind it come home with those that the kernel has.
 #[test]
 fn it_loses_the_frame_that_it_had_before_it_and_no_other() {
     let batch = 16;
@@ -26,6 +26,7 @@ fn it_loses_the_frame_that_it_had_before_it_and_no_other() {
 
         let traffic = worker.snapshot().traffic;
         assert_eq!(traffic.handler_dropped as usize, breaks_at / 2, "every other one before it");
+        assert_eq!(traffic.rx_packets as usize, breaks_at);
         worker.drain_once(Duration::ZERO);
         worker.port_mut().complete_sent(batch);
         worker.drain_once(Duration::ZERO);

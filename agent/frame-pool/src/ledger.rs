@@ -336,6 +336,7 @@ impl Ledger {
         slots: &mut [S],
         mut each: impl FnMut(&mut S, FrameId),
     ) {
+        // A ring's second half, mostly.
         if slots.is_empty() {
             return;
         }

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// By how much two readings of clocks may be apart because somebody else had the processor.
+const SLEPT: Duration = Duration::from_millis(100);
+
 /// Turns are timed by a clock that nobody sets (`CLOCK_MONOTONIC`), packets of a capture by the one on the wall. That one
 /// is 1970 on a board without a battery until NTP sets it, and may be set again; the other one stands still while the
 /// machine is suspended. So where the two stand is looked at again and again.
@@ -25,8 +28,12 @@ impl Clock {
         self.set(self.epoch.elapsed(), SystemTime::now());
     }
 
+    /// Two readings of which the thread may have slept in between: what they differ by is that, unless it is much.
     fn set(&mut self, turn: Duration, wall: SystemTime) {
-        self.zero = wall.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(turn);
+        let zero = wall.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(turn);
+        if zero.abs_diff(self.zero) > SLEPT {
+            self.zero = zero;
+        }
     }
 
     /// The time of a turn, since 1970.
@@ -49,6 +56,8 @@ mod tests {
         // Suspended for an hour.
         clock.set(seconds(10), UNIX_EPOCH + seconds(1_700_003_610));
         assert_eq!(clock.at(seconds(10)), seconds(1_700_003_610));
+        clock.set(seconds(10), UNIX_EPOCH + seconds(1_700_003_610) + Duration::from_millis(99));
+        assert_eq!(clock.at(seconds(10)), seconds(1_700_003_610), "packets do not go back in time");
         // It has no time before 1970, and may be set to just then.
         clock.set(seconds(11), UNIX_EPOCH);
         assert_eq!(clock.at(seconds(11)), seconds(11));

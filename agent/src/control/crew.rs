@@ -91,7 +91,7 @@ fn generator(config: &config::Generate, place: Place<'_>) -> Generate {
 fn share(rate: Option<u64>, count: Option<u64>, index: u64, of: u64) -> Pace {
     let of = rate.map_or(of, |rate| rate.clamp(1, of));
     if index >= of {
-        return Pace { rate: Some(0), count: Some(0) };
+        return Pace { rate: Some(0), count: count.map(|_| 0) };
     }
     let share = |all: u64| all / of + u64::from(index < all % of);
     Pace { rate: rate.map(share), count: count.map(share) }
@@ -220,6 +220,8 @@ mod tests {
                 }
                 let ends = |pace: Pace| pace.count == Some(0) || pace.rate != Some(0);
                 assert!(shares().all(ends), "{rate:?} of {of}: {:?}", shares().collect::<Vec<_>>());
+                let endless = |index| share(rate, None, index, of).count.is_none();
+                assert!((0..of).all(endless), "a worker that is through has no turns to show");
             }
         }
     }

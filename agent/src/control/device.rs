@@ -269,16 +269,21 @@ impl Device {
         }
     }
 
-    /// Notes on a view of a queue which of its frames the kernel keeps, of so many completions of the queue and the one
-    /// that it is joined with.
-    pub(super) fn find_swallowed(&self, index: usize, view: &mut QueueView, completions: u64) {
+    /// Whether frames can move at a queue: its link is there, and its worker makes turns.
+    pub(super) fn can_move(&self, index: usize) -> bool {
         let (queue, link) = (&self.queues[index], &self.plan.link);
+        link.up && link.carrier && !queue.has_ended() && queue.watch.get().steered
+    }
+
+    /// Notes on a view of a queue which of its frames the kernel keeps, although they can move: `sent` grows as long as
+    /// those do that were sent, wherever.
+    pub(super) fn find_swallowed(&self, index: usize, view: &mut QueueView, can_move: bool, sent: u64) {
+        let queue = &self.queues[index];
         let mut standstill = queue.standstill.get();
         view.swallowed = standstill.look(Look {
-            // While the interface is down everything stays where it is.
-            places: if link.up { view.snapshot.places } else { Places::default() },
+            places: if can_move { view.snapshot.places } else { Places::default() },
             traffic: view.snapshot.traffic,
-            completions,
+            sent,
             zero_copy: self.info.zero_copy,
             patience: queue.leak_after(),
             now: Instant::now(),
@@ -288,7 +293,8 @@ impl Device {
 
     /// Queues whose worker makes no turns.
     pub(super) fn stalled_queues(&self) -> impl Iterator<Item = u32> {
-        self.queues.iter().filter(|queue| queue.watch.get().since.elapsed() > UNHEALTHY).map(Queue::number)
+        let stalled = |queue: &&Queue| !queue.has_ended() && queue.watch.get().since.elapsed() > UNHEALTHY;
+        self.queues.iter().filter(stalled).map(Queue::number)
     }
 
     /// Queues whose traffic goes to the stack.

@@ -259,11 +259,15 @@ impl Open {
         let mut views: Vec<DeviceView> =
             self.devices.iter().map(|device| device.observe(decided(device))).collect();
         for index in 0..self.workers.len() {
-            // What came in on the one side may be completed on the other one.
-            let completions = |view: &DeviceView| view.queues[index].snapshot.traffic.completions;
-            let completions = views.iter().map(completions).sum();
+            // What came in on the one side is sent, and may stay, on the other one.
+            let can_move = self.devices.iter().all(|device| device.can_move(index));
+            let sent = |view: &DeviceView| {
+                let traffic = view.queues[index].snapshot.traffic;
+                traffic.completions + traffic.kicks()
+            };
+            let sent = views.iter().map(sent).sum();
             for (device, view) in self.devices.iter().zip(&mut views) {
-                device.find_swallowed(index, &mut view.queues[index], completions);
+                device.find_swallowed(index, &mut view.queues[index], can_move, sent);
             }
         }
         views

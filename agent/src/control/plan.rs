@@ -240,7 +240,7 @@ pub(super) fn narrow_way(a: &Link, b: &Link) -> Option<String> {
     let (wide, narrow) = if a.mtu > b.mtu { (a, b) } else { (b, a) };
     (wide.mtu > narrow.mtu).then(|| {
         format!(
-            "{} has MTU {} and {} has MTU {}: longer packets are given to {2} to send, which drops them, and count as \
+            "{} has MTU {} and {} has MTU {}: longer packets are given to {2} to send, which may drop them, and count as \
              sent; equal MTUs let all of them cross",
             wide.name, wide.mtu, narrow.name, narrow.mtu,
         )

@@ -173,9 +173,9 @@ impl Queue {
         self.watch.set(Watch { steered: false, ..self.watch.get() });
     }
 
-    /// Whether the worker is no more.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.get()
+    /// Whether the worker is through, or no more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.socket.borrow().is_none()
     }
 
     /// CPU time of its thread, seconds, if it has one of its own.

@@ -16,8 +16,9 @@ use crate::observe::Swallowed;
 pub(super) struct Look {
     pub(super) places: Places,
     pub(super) traffic: Traffic,
-    /// Frames that the kernel was through with, wherever they were sent.
-    pub(super) completions: u64,
+    /// Grows with each frame that the kernel was through with, wherever it was sent, and each time that the kernel was
+    /// woken, as it is only while it has not taken all that it was given.
+    pub(super) sent: u64,
     /// A NIC in zero-copy mode has its ring full of frames, whether packets come or not.
     pub(super) zero_copy: bool,
     /// After how long a frame that does not come back is lost.
@@ -46,12 +47,12 @@ impl Standstill {
 
     /// What has been swallowed by now.
     pub(super) fn look(&mut self, look: Look) -> Swallowed {
-        let Look { places, traffic, completions, zero_copy, .. } = look;
+        let Look { places, traffic, sent, zero_copy, .. } = look;
         let received = traffic.rx_packets + traffic.rx_fragments;
         let kernel = if zero_copy { 0 } else { places.kernel };
         Swallowed {
             kernel: self.receiving.keeps(kernel, received, look),
-            tx: self.sending.keeps(places.tx, completions, look),
+            tx: self.sending.keeps(places.tx, sent, look),
         }
     }
 }
@@ -83,7 +84,7 @@ mod tests {
                 second += 1;
                 let places = Places { kernel: 1, tx: 2, ..Places::default() };
                 let (traffic, now) = (Traffic::default(), start + Duration::from_secs(second.into()));
-                let idle = Look { places, traffic, completions: 0, zero_copy: false, patience: MINUTE, now };
+                let idle = Look { places, traffic, sent: 0, zero_copy: false, patience: MINUTE, now };
                 last = standstill.look(look(second, idle));
             }
             last
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn what_moves_is_on_its_way() {
         let moves = |second: u32, look: Look| Look {
-            completions: second.into(),
+            sent: second.into(),
             traffic: Traffic { rx_packets: second.into(), ..Traffic::default() },
             ..look
         };

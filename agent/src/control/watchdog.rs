@@ -21,7 +21,7 @@ enum Step {
 
 /// Looks at every queue of a device.
 pub(super) fn check(device: &Device, now: Instant) {
-    for queue in device.queues.iter().filter(|queue| !queue.has_failed()) {
+    for queue in device.queues.iter().filter(|queue| !queue.has_ended()) {
         let snapshot = queue.snapshot();
         let turns = snapshot.turns_busy + snapshot.turns_idle;
         // Each time: the next look may come late, and must not find a worker that nobody woke since.

@@ -118,6 +118,11 @@ fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post) -> End {
     // worker is where it was, and the kernel's frames can be taken home.
     let worked = catch_unwind(AssertUnwindSafe(|| work(&mut *crew, bell, post)));
     let why = worked.unwrap_or(Why::Panicked);
+    // Nothing is taken in any more, and no handler asked. What was sent is waited for.
+    let deadline = Instant::now() + DRAIN;
+    while crew.drain_once(now()).left > 0 && Instant::now() < deadline {
+        thread::sleep(SENDING);
+    }
     let statistics: Vec<_> = {
         let (first, second) = crew.ports();
         [Some(first), second].into_iter().flatten().map(XskPort::statistics).collect()
@@ -125,7 +130,7 @@ fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post) -> End {
     End { why, sides: crew.finish(now()).into_iter().zip(statistics).collect() }
 }
 
-/// Turns until asked to stop, or done; then drains.
+/// Turns until asked to stop, or done; then takes in what has come by then.
 fn work(crew: &mut dyn Crew, bell: &Bell, post: &Post) -> Why {
     let now = || post.epoch.elapsed();
     let why = loop {
@@ -147,10 +152,6 @@ fn work(crew: &mut dyn Crew, bell: &Bell, post: &Post) -> Why {
     // The program is detached: what is on the RX ring now is all that there will be. It is still handled.
     let deadline = Instant::now() + DRAIN;
     while why == Why::Asked && !crew.poll_once(now()).is_idle() && Instant::now() < deadline {}
-    // Then nothing is taken in any more, and what was sent is waited for.
-    while crew.drain_once(now()).left > 0 && Instant::now() < deadline {
-        thread::sleep(SENDING);
-    }
     why
 }
 

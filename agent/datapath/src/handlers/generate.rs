@@ -74,14 +74,17 @@ impl Generate {
 
     /// Lets time pass; how many packets the bucket holds, and when it holds the next one.
     fn fill(&mut self, rate: u64, now: Duration) -> (u64, Option<Duration>) {
+        if rate == 0 {
+            return (0, None);
+        }
         let passed = now.saturating_sub(self.last.unwrap_or(now)).as_nanos();
         let first = if self.last.is_none() { SECOND } else { 0 };
         let full = BURST.as_nanos() * u128::from(rate) + SECOND;
         self.last = Some(now);
         self.credit = (self.credit + first + passed * u128::from(rate)).min(full);
         let missing = SECOND - self.credit % SECOND;
-        let next = (rate > 0).then(|| now + Duration::from_nanos(missing.div_ceil(rate.into()) as u64));
-        ((self.credit / SECOND) as u64, next)
+        let next = now + Duration::from_nanos(missing.div_ceil(rate.into()) as u64);
+        ((self.credit / SECOND) as u64, Some(next))
     }
 }
 
