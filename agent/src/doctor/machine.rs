@@ -96,9 +96,7 @@ fn rights() -> Vec<Finding> {
 
 /// What these capabilities are good for on a Linux of this version.
 fn rights_with(have: CapabilitySet, linux: (u32, u32)) -> Vec<Finding> {
-    let perfmon = ("CAP_PERFMON", ebpf::PERFMON, "load an XDP program on a Linux before 6.17");
-    let perfmon = ebpf::loading_takes_perfmon(linux).then_some(perfmon);
-    let needed = CAPABILITIES.into_iter().chain(perfmon).map(|(name, any_of, what)| {
+    let needed = CAPABILITIES.into_iter().map(|(name, any_of, what)| {
         if have.intersects(any_of) {
             Finding::new(ABOUT, name, Answer::Ok, format!("may {what}"))
         } else {
@@ -109,7 +107,22 @@ fn rights_with(have: CapabilitySet, linux: (u32, u32)) -> Vec<Finding> {
         let may = if have.intersects(any_of) { "may" } else { "may not" };
         Finding::new(ABOUT, name, Answer::Note, format!("{may} {what}"))
     });
-    needed.chain(for_flags).collect()
+    needed.chain(for_the_verifier(have, linux)).chain(for_flags).collect()
+}
+
+/// Whether the verifier takes the program. Its version alone does not tell: a distribution may have brought back what
+/// mends it, and `mitigations=off` does without.
+fn for_the_verifier(have: CapabilitySet, linux: (u32, u32)) -> Option<Finding> {
+    let finding = |answer, text| Finding::new(ABOUT, "CAP_PERFMON", answer, text);
+    ebpf::loading_takes_perfmon(linux).then(|| match have.intersects(ebpf::PERFMON) {
+        true => finding(Answer::Ok, "may load an XDP program on a Linux before 6.17"),
+        false => finding(
+            Answer::Warning,
+            "may not load an XDP program on a Linux before 6.17, unless its distribution brought back what mends it, \
+             or it was booted with mitigations=off",
+        )
+        .mended_by("sudo umemd ..."),
+    })
 }
 
 fn memlock() -> Finding {
@@ -182,14 +195,17 @@ mod tests {
     fn the_right_that_loading_takes_on_an_older_kernel_is_asked_for_there() {
         let all = CAPABILITIES.iter().fold(CapabilitySet::empty(), |all, (_, any_of, _)| all | *any_of);
         let without = all - CapabilitySet::SYS_ADMIN;
-        let bad = |have, linux| {
+        let told = |have, linux, answer| {
             let findings = rights_with(have, linux).into_iter();
             findings
-                .filter(|finding| finding.answer == Answer::No)
+                .filter(|finding| finding.answer == answer)
                 .map(|finding| finding.asked)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(bad(without, (6, 12)), ["CAP_PERFMON"]);
+        let bad =
+            |have, linux| [Answer::No, Answer::Warning].map(|answer| told(have, linux, answer)).concat();
+        assert_eq!(told(without, (6, 12), Answer::Warning), ["CAP_PERFMON"], "that kernel may do without");
+        assert_eq!(told(without, (6, 12), Answer::No), [""; 0]);
         assert_eq!(bad(without, (6, 17)), [""; 0]);
         assert_eq!(bad(without | CapabilitySet::PERFMON, (6, 12)), [""; 0]);
         assert_eq!(bad(all, (6, 12)), [""; 0], "CAP_SYS_ADMIN stands for it");
