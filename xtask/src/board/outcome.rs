@@ -20,17 +20,17 @@ impl std::error::Error for Unavailable {}
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     failed: Vec<String>,
-    unavailable: Vec<String>,
+    /// With the reasons.
+    unavailable: Vec<(String, String)>,
 }
 
 impl Outcome {
-    /// Adds what became of a rig, and says so if it did not pass.
+    /// Adds what became of a rig, and says so if it failed.
     pub(super) fn add(&mut self, rig: String, result: Result<()>) {
         match result {
             Ok(()) => {}
             Err(error) if error.is::<Unavailable>() => {
-                eprintln!("skipped: board {rig}: {error:#}");
-                self.unavailable.push(rig);
+                self.unavailable.push((rig, format!("{error:#}")));
             }
             Err(error) => {
                 eprintln!("xtask: {rig}: {error:#}");
@@ -39,12 +39,20 @@ impl Outcome {
         }
     }
 
-    /// An error if a rig failed; or if one cannot be had, unless that is no failure.
+    /// An error if a rig failed; or if one cannot be had, unless that is no failure. Says why of each that cannot.
     pub(super) fn verdict(self, skips: bool) -> Result<()> {
-        let Self { failed, unavailable } = self;
+        self.missed(skips).for_each(|line| eprintln!("{line}"));
+        let failed = self.failed;
+        let unavailable: Vec<_> = self.unavailable.into_iter().map(|(rig, _)| rig).collect();
         ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
         ensure!(skips || unavailable.is_empty(), "cannot be had: {}", unavailable.join(", "));
         Ok(())
+    }
+
+    /// A line for each that cannot be had: only what is no failure is skipped.
+    fn missed(&self, skips: bool) -> impl Iterator<Item = String> {
+        let by = if skips { "skipped: board" } else { "xtask:" };
+        self.unavailable.iter().map(move |(rig, why)| format!("{by} {rig}: {why}"))
     }
 }
 
@@ -78,6 +86,9 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_a_failure_unless_it_may_be_skipped() {
         let some = || outcome([("a", unavailable()), ("b", Ok(())), ("c", unavailable())]);
+        let said = |skips| some().missed(skips).next().unwrap();
+        assert_eq!(said(true), "skipped: board a: the board rig cannot be had: no network");
+        assert_eq!(said(false), "xtask: a: the board rig cannot be had: no network");
         assert!(some().verdict(true).is_ok());
         assert_eq!(some().verdict(false).unwrap_err().to_string(), "cannot be had: a, c");
         assert!(outcome([("a", Ok(()))]).verdict(false).is_ok());
