@@ -112,7 +112,8 @@ impl Packages {
         Ok(found)
     }
 
-    /// The folder of a set, downloaded and unpacked if it is not there yet or holds other packages.
+    /// The folder of a set, downloaded and unpacked if it is not there yet or holds other packages. The old one stays
+    /// until then: whoever is offline the next time has it still.
     fn unpacked(
         &mut self,
         set: &str,
@@ -127,8 +128,9 @@ impl Packages {
         let what = format!("fetch {set} ({packages}) into {}", self.sets.display());
         let fetched = shell::step(&what, || {
             self.update()?;
-            let debs = self.sets.join(format!("{set}.debs"));
-            for old in [&folder, &debs] {
+            let beside = |what| self.sets.join(format!("{set}.{what}"));
+            let (debs, fresh) = (beside("debs"), beside("fresh"));
+            for old in [&debs, &fresh] {
                 if old.exists() {
                     fs::remove_dir_all(old)?;
                 }
@@ -138,12 +140,10 @@ impl Packages {
             let archives = files_ending(&debs, ".deb")?;
             ensure!(!archives.is_empty(), "apt downloaded nothing");
             for archive in archives {
-                shell::run_quietly(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&folder))?;
+                shell::run_quietly(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&fresh))?;
             }
             fs::remove_dir_all(&debs)?;
-            // Last: an unpacking that was cut off is done again.
-            fs::write(&stamp, packages)?;
-            Ok(())
+            replace(&folder, &fresh, &stamp, packages)
         });
         // With all of the reason: what failed is a mirror, a network, a missing apt.
         fetched.map_err(|error| Unavailable(format!("{error:#}")))?;
@@ -202,6 +202,19 @@ impl Packages {
     }
 }
 
+/// Puts a fresh folder in the place of an old one. The stamp goes first and comes last: what is cut off in between is
+/// done again.
+fn replace(folder: &Path, fresh: &Path, stamp: &Path, packages: &str) -> Result<()> {
+    if stamp.exists() {
+        fs::remove_file(stamp)?;
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::rename(fresh, folder)?;
+    Ok(fs::write(stamp, packages)?)
+}
+
 /// Whether it was written within the last week.
 fn is_fresh(stamp: &Path, now: SystemTime) -> bool {
     let written = fs::metadata(stamp).and_then(|metadata| metadata.modified());
@@ -258,6 +271,27 @@ mod tests {
             kernel_parts(split),
             ["linux-binary-7.3.4+deb13-arm64", "linux-modules-7.3.4+deb13-arm64"]
         );
+    }
+
+    #[test]
+    fn a_set_stays_until_a_newer_one_is_there() {
+        let root = std::env::temp_dir().join(format!("umemd-sets-{}", std::process::id()));
+        let mut packages = Packages { updated: true, ..Packages::below(&root) };
+        let (folder, fresh) = (root.join("linux"), root.join("linux.fresh"));
+        let stamp = packages.stamp("linux");
+        let held = || (fs::read_to_string(folder.join("vmlinuz")), fs::read_to_string(&stamp));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("vmlinuz"), "old").unwrap();
+        fs::write(&stamp, "linux-1").unwrap();
+        let cut_off = packages.unpacked("linux", "linux-2", |_, _| bail!("no network"));
+        let before = held();
+        fs::write(fresh.join("vmlinuz"), "new").unwrap();
+        replace(&folder, &fresh, &stamp, "linux-2").unwrap();
+        let after = held();
+        fs::remove_dir_all(&root).unwrap();
+        assert!(cut_off.unwrap_err().is::<Unavailable>());
+        assert_eq!((before.0.unwrap(), before.1.unwrap()), ("old".into(), "linux-1".into()));
+        assert_eq!((after.0.unwrap(), after.1.unwrap()), ("new".into(), "linux-2".into()));
     }
 
     #[test]
