@@ -96,9 +96,10 @@ pub struct Facts {
     pub node: Option<Node>,
     /// Its MTU.
     pub mtu: u32,
-    /// Whether its driver says that it runs XDP programs at the moment; `None` if unknown. Asked only of drivers that
-    /// may not.
+    /// Whether its driver says that it runs XDP programs at the moment; `None` if unknown.
     pub runs_programs: Option<bool>,
+    /// Whether its driver says that it has zero-copy; `None` if unknown.
+    pub zero_copy: Option<bool>,
     /// Receive descriptors of a queue of its; `None` if unknown.
     pub ring: Option<u32>,
     /// Whether it has channels that only receive; `None` if unknown.
@@ -163,15 +164,14 @@ impl Facts {
     /// Asks ethtool and, where it shows this very interface, sysfs: the device tree is nowhere else.
     pub fn of(link: &Link) -> Self {
         let driver = ethtool::driver(&link.name).unwrap_or_default();
-        let may_refuse =
-            drivers::has(&driver, |kind| matches!(kind, Kind::MtuTakesPools(_) | Kind::NoBufferManager));
-        let features = if may_refuse { netdev::features(link.index).ok().flatten() } else { None };
+        let features = netdev::features(link.index).ok().flatten();
         Self {
             driver,
             linux: drivers::linux_version(),
             node: sysfs::folder(link).and_then(|folder| Node::read(&folder.join("device/of_node")).ok()),
             mtu: link.mtu,
             runs_programs: features.map(|features| features.native),
+            zero_copy: features.map(|features| features.zero_copy),
             ring: ethtool::rx_ring(&link.name).ok().map(|ring| ring.now),
             separate_channels: ethtool::channels(&link.name).ok().map(|channels| channels.rx > 0),
             hashes: ethtool::offloads(&link.name).ok().map(|offloads| offloads.hash),
@@ -228,6 +228,8 @@ impl Facts {
         let driver = drivers::find(&self.driver).filter(|_| purpose.bind == BindMode::ZeroCopy)?;
         let (weight, text) = match driver.zero_copy {
             ZeroCopy::Since(..) => return None,
+            // The table is of the kernels that there were: the driver knows better.
+            ZeroCopy::Never if self.zero_copy == Some(true) => return None,
             ZeroCopy::Never => (
                 Weight::Refusal,
                 format!(
@@ -638,6 +640,9 @@ mod tests {
         }
         let none = texts(&facts("mvneta", 1500), ZEROCOPY, Weight::Refusal);
         assert!(none.len() == 1 && none[0].starts_with("eth0 has no zero-copy"), "{none:?}");
+        let newer = |zero_copy| Facts { zero_copy, ..facts("mvneta", 1500) };
+        let refused = |zero_copy| texts(&newer(zero_copy), ZEROCOPY, Weight::Refusal).len();
+        assert_eq!([None, Some(false), Some(true)].map(refused), [1, 1, 0], "a newer driver may have it");
         let large = Purpose { capacity: 3840, ..ZEROCOPY };
         let lost =
             |mtu| texts(&facts("igb", mtu), large, Weight::Warning).iter().any(|text| text.contains("lost"));
