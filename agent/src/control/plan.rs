@@ -172,7 +172,8 @@ impl Plan {
 
     /// Says what will be dropped, and what the driver does otherwise than one expects.
     pub(super) fn warn(&self, config: &RunConfig) {
-        for finding in Facts::of(&self.link).findings(&self.link.name, self.purpose(config)) {
+        let facts = Facts::of(&self.link);
+        for finding in facts.findings(&self.link.name, self.purpose(config)) {
             match finding.weight {
                 Weight::Refusal => {}
                 Weight::Warning => log::warn!("{}", finding.text),
@@ -188,14 +189,29 @@ impl Plan {
         for warning in self.warnings(&config.rules) {
             log::warn!("{warning}");
         }
-        let (name, mtu, capacity) = (&self.link.name, self.link.mtu, capacity(config, self.headroom));
-        if mtu + L2_OVERHEAD > capacity && !self.multi_buffer {
-            log::warn!(
-                "{name} has MTU {mtu}, and a frame of {} bytes holds packets of {capacity}: longer ones are dropped \
-                 and counted as xsk_rx_dropped; --multi-buffer auto lets them take several frames",
-                config.layout.chunk_size(),
-            );
+        if let Some(warning) =
+            self.too_long(config.layout.chunk_size(), capacity(config, self.headroom), &facts)
+        {
+            log::warn!("{warning}");
         }
+    }
+
+    /// What to say if not all packets fit into a frame of so many bytes, which has room for `capacity`, and none may
+    /// take several.
+    fn too_long(&self, frame: u32, capacity: u32, facts: &Facts) -> Option<String> {
+        let (name, mtu) = (&self.link.name, self.link.mtu);
+        let way = match facts.bears_fragments() {
+            true => "--multi-buffer auto lets them take several frames",
+            false => {
+                "larger frames (--frame-size) or a lower MTU let them come, as several frames would mix them up"
+            }
+        };
+        (mtu + L2_OVERHEAD > capacity && !self.multi_buffer).then(|| {
+            format!(
+                "{name} has MTU {mtu}, and a frame of {frame} bytes holds packets of {capacity}: longer ones are \
+                 dropped and counted as xsk_rx_dropped; {way}"
+            )
+        })
     }
 
     /// What to say of rules that will not do here what was hoped.
@@ -387,6 +403,21 @@ mod tests {
         let mut joined = [asked.clone(), asked.clone()];
         join(&mut joined).unwrap();
         assert!(joined.iter().all(|plan| plan.difference(&asked).is_none()), "{joined:?}");
+    }
+
+    #[test]
+    fn several_frames_are_advised_only_where_they_work() {
+        let mut plan = plan();
+        let said = |plan: &Plan, driver: &str| {
+            plan.too_long(2048, 1792, &Facts { driver: driver.into(), ..Facts::default() })
+        };
+        assert_eq!(said(&plan, "i40e"), None);
+        plan.link.mtu = 3000;
+        assert!(said(&plan, "ice").unwrap().contains("--multi-buffer auto"));
+        let i40e = said(&plan, "i40e").unwrap();
+        assert!(!i40e.contains("--multi-buffer") && i40e.contains("--frame-size"), "{i40e}");
+        plan.multi_buffer = true;
+        assert_eq!(said(&plan, "ice"), None);
     }
 
     #[test]

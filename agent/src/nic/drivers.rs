@@ -73,6 +73,7 @@ pub const DRIVERS: &[Driver] = &[
     // is empty: libxdp hands it out at bind, and not before.
     driver("i40e", ZeroCopy::Avoid, "anza-xyz/agave#6836: a queue without frames at bind stays silent").with(&[
         quirk(Kind::FragmentsBroken, "anza-xyz/agave xdp-ebpf: carries a program without fragments for it"),
+        quirk(Kind::MtuLimitOfOneBuffer(3046), "i40e_main.c: i40e_xdp_setup, I40E_RXBUFFER_3072 less its header pad"),
         quirk(Kind::FillBeforeBind, "anza-xyz/agave#6836"),
     ]),
     driver("ice", ZeroCopy::Avoid, "anza-xyz/agave#6836: a queue without frames at bind stays silent")

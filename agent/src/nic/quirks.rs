@@ -307,7 +307,8 @@ impl Facts {
                 Weight::Refusal,
                 format!(
                     "{driver} takes no program for packets in one buffer on {name} with MTU {mtu}, but up to {limit}: \
-                     ip link set {name} mtu {limit}; or leave --multi-buffer off away"
+                     ip link set {name} mtu {limit}; or {}",
+                    if self.bears_fragments() { "leave --multi-buffer off away" } else { "pass --mode skb" }
                 ),
             ),
             Kind::MtuTakesPools(limit) if mtu <= limit && self.runs_programs == Some(false) => (
@@ -538,7 +539,7 @@ mod tests {
 
     #[test]
     fn an_mtu_is_refused_where_the_driver_refuses_it() {
-        for (driver, most) in [("bnxt_en", 3502), ("mvneta", 3520), ("mvpp2", 1640)] {
+        for (driver, most) in [("bnxt_en", 3502), ("i40e", 3046), ("mvneta", 3520), ("mvpp2", 1640)] {
             assert_eq!(refusals(&facts(driver, most)), [""; 0], "{driver}");
             let said = refusals(&facts(driver, most + 1));
             assert!(said.len() == 1 && said[0].contains(&format!("ip link set eth0 mtu {most}")), "{said:?}");
@@ -548,6 +549,8 @@ mod tests {
         let several = Purpose { multi_buffer: true, ..PURPOSE };
         let refuses = |driver| !texts(&facts(driver, 9000), several, Weight::Refusal).is_empty();
         assert!(!refuses("mvneta") && refuses("mvpp2"), "packets in several buffers");
+        let [i40e] = &refusals(&facts("i40e", 9000))[..] else { panic!("one") };
+        assert!(i40e.ends_with("ip link set eth0 mtu 3046; or pass --mode skb"), "{i40e}");
     }
 
     #[test]
