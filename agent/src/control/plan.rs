@@ -87,11 +87,12 @@ fn join(plans: &mut [Plan]) -> Result<()> {
     if a.queues.len() != b.queues.len() {
         bail!(
             "cannot forward between {} with {} queues and {} with {}: queue 0 is joined with queue 0, and so on; \
-             --queues chooses as many on both, or `ethtool -L` changes them",
+             --queues chooses as many on both, or {} changes them",
             a.link.name,
             a.queues.len(),
             b.link.name,
-            b.queues.len()
+            b.queues.len(),
+            more_queues(a, b, |plan| Facts::of(&plan.link).spreading(&plan.link.name))
         );
     }
     // One UMEM has one mode, and what comes in has to go out.
@@ -104,6 +105,12 @@ fn join(plans: &mut [Plan]) -> Result<()> {
         plan.bind.0 = if copy { BindMode::Copy } else { BindMode::ZeroCopy };
     }
     Ok(())
+}
+
+/// What changes how many queues are served: of the interface with fewer, whose driver may have them and leave them idle.
+fn more_queues(a: &Plan, b: &Plan, spreading: impl FnOnce(&Plan) -> Option<String>) -> String {
+    let fewer = if a.queues.len() < b.queues.len() { a } else { b };
+    spreading(fewer).unwrap_or_else(|| "`ethtool -L`".to_owned())
 }
 
 impl Plan {
@@ -403,6 +410,18 @@ mod tests {
         let mut joined = [asked.clone(), asked.clone()];
         join(&mut joined).unwrap();
         assert!(joined.iter().all(|plan| plan.difference(&asked).is_none()), "{joined:?}");
+    }
+
+    #[test]
+    fn how_to_have_as_many_queues_is_said_of_the_interface_with_fewer() {
+        let (one, four) = (plan(), Plan { queues: vec![0, 1, 2, 3], ..plan() });
+        let spread = |plan: &Plan| {
+            assert_eq!(plan.queues.len(), 1);
+            Some("rxhash".to_owned())
+        };
+        assert_eq!(more_queues(&one, &four, spread), "rxhash");
+        assert_eq!(more_queues(&four, &one, spread), "rxhash");
+        assert_eq!(more_queues(&one, &four, |_| None), "`ethtool -L`");
     }
 
     #[test]

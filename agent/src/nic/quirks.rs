@@ -202,6 +202,12 @@ impl Facts {
         self.quirks().any(one).then_some(0)
     }
 
+    /// What lets flows arrive on the other queues as well, if that is all that keeps them on one.
+    pub fn spreading(&self, name: &str) -> Option<String> {
+        let flat = |quirk: &Quirk| quirk.kind == Kind::HashSpreads && self.hashes == Some(false);
+        self.quirks().any(flat).then(|| spreading(name))
+    }
+
     /// Whether packets in several buffers come through as they were sent.
     pub fn bears_fragments(&self) -> bool {
         !self.quirks().any(|quirk| quirk.kind == Kind::FragmentsBroken)
@@ -371,7 +377,10 @@ impl Facts {
             Kind::HashSpreads if self.hashes == Some(false) => one_queue(
                 name,
                 queues,
-                &format!(" until flows are spread: ethtool -K {name} rxhash on, then ethtool -X {name} equal N"),
+                &format!(
+                    " until flows are spread ({}), but for what a rule of the NIC's own (ethtool -N) sends there",
+                    spreading(name)
+                ),
             ),
             Kind::CombinedChannels if self.separate_channels == Some(true) => (
                 Weight::Refusal,
@@ -443,6 +452,11 @@ impl Facts {
             | Kind::VariantsDoNotSwap => return None,
         })
     }
+}
+
+/// What spreads flows over the queues of a NIC that does not.
+fn spreading(name: &str) -> String {
+    format!("ethtool -K {name} rxhash on, then ethtool -X {name} equal N")
 }
 
 /// That all frames arrive on queue 0, which matters the more if others were asked for.
@@ -626,6 +640,8 @@ mod tests {
             }
         }
         assert_eq!(Facts { hashes: Some(true), ..facts("mvpp2", 1500) }.only_queue(), None);
+        assert!(flat.spreading("eth0").unwrap().starts_with("ethtool -K eth0 rxhash on"));
+        assert_eq!(board.spreading("eth0"), None, "nothing spreads on that chip");
     }
 
     #[test]
