@@ -289,12 +289,20 @@ fn lro(name: &str, offloads: io::Result<Offloads>) -> Option<Finding> {
     })
 }
 
-/// Whose memory is near, on a machine with several.
+/// Which CPUs are near, on a machine with several nodes.
 fn numa(link: &Link) -> Option<Finding> {
     let node = fs::read_to_string(sysfs::folder(link)?.join("device/numa_node")).ok()?;
+    near(&link.name, &node, &fs::read_to_string("/sys/devices/system/node/online").ok()?)
+}
+
+/// What to say of an interface at this node, where these are. A device that is at none has -1.
+fn near(name: &str, node: &str, nodes: &str) -> Option<Finding> {
     let node: u32 = node.trim().parse().ok()?;
+    if !nodes.contains(['-', ',']) {
+        return None;
+    }
     let text = format!("node {node}: the CPUs that lscpu lists there are near, for --cpus");
-    Some(Finding::new(&link.name, "NUMA", Answer::Note, text))
+    Some(Finding::new(name, "NUMA", Answer::Note, text))
 }
 
 /// Who has AF_XDP sockets on it already: as sock_diag tells, or, of those in zero-copy mode, the queues.
@@ -566,6 +574,15 @@ mod tests {
         let on = lro("eth0", Ok(Offloads { lro: true, hash: false })).unwrap();
         assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 lro off")));
         assert_eq!(lro("eth0", Ok(Offloads::default())), None);
+    }
+
+    #[test]
+    fn which_cpus_are_near_is_said_where_some_are_not() {
+        let said = |node, nodes| near("eth0", node, nodes).map(|finding| finding.text);
+        assert!(said("1\n", "0-1\n").unwrap().starts_with("node 1: "));
+        assert!(said("0\n", "0,2\n").is_some());
+        assert_eq!(said("0\n", "0\n"), None, "all are");
+        assert_eq!(said("-1\n", "0-1\n"), None, "it is nowhere");
     }
 
     #[test]
