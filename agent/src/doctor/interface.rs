@@ -30,8 +30,7 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let name = &link.name;
     let facts = Facts::of(link);
     let told = netdev::features(link.index);
-    let fragments = told.as_ref().ok().copied().flatten().map(|features| features.fragments);
-    let takes_several = takes_several(fragments, facts.linux).map(|takes| takes && facts.bears_fragments());
+    let takes_several = takes_several(told.as_ref().ok().copied().flatten(), &facts);
     let mut findings = vec![driver(link), up(link)];
     findings.extend(features(name, told, &facts));
     findings.extend([mtu(link, takes_several), queues(link, &facts)]);
@@ -172,13 +171,28 @@ fn needs_several_frames(link: &Link) -> bool {
     link.mtu.saturating_add(L2_OVERHEAD) > FRAMES[0] - HEADROOM
 }
 
-/// Whether a packet may take several frames here; `None` if the kernel does not tell of the driver.
-fn takes_several(driver_does: Option<bool>, linux: (u32, u32)) -> Option<bool> {
-    if linux < MULTI_BUFFER { Some(false) } else { driver_does }
+/// Whether a packet may take several frames here, or why nobody knows.
+///
+/// That the driver takes packets in several buffers is not all: sockets have to as well, which distributions brought
+/// back to older kernels. Only of a driver with zero-copy does such a kernel tell (`NETDEV_A_DEV_XDP_ZC_MAX_SEGS`).
+fn takes_several(told: Option<Features>, facts: &Facts) -> Result<bool, &'static str> {
+    if !facts.bears_fragments() {
+        return Ok(false);
+    }
+    let sockets_do =
+        facts.linux >= MULTI_BUFFER || told.is_some_and(|features| features.zero_copy_segments.is_some());
+    match told {
+        Some(Features { fragments: false, .. }) => Ok(false),
+        _ if !sockets_do => {
+            Err("nobody tells whether this kernel's sockets can, which Linux 6.6 taught them")
+        }
+        Some(_) => Ok(true),
+        None => Err("the kernel does not tell whether its driver can"),
+    }
 }
 
 /// Whether packets of full length fit what `umemd run` gives them if nobody says how: a frame, or several.
-fn mtu(link: &Link, takes_several: Option<bool>) -> Finding {
+fn mtu(link: &Link, takes_several: Result<bool, &str>) -> Finding {
     let most = link.max_mtu.map(|most| format!(" of at most {most}")).unwrap_or_default();
     let finding = |answer, rest: String| {
         Finding::new(&link.name, "mtu", answer, format!("MTU {}{most}: {rest}", link.mtu))
@@ -189,19 +203,24 @@ fn mtu(link: &Link, takes_several: Option<bool>) -> Finding {
         _ if !needs_several_frames(link) => {
             finding(Answer::Ok, format!("packets fit into frames of {usual} bytes"))
         }
-        Some(true) => {
+        Ok(true) => {
             finding(Answer::Ok, format!("packets of full length take several frames of {usual} bytes"))
         }
-        None => {
-            let rest = "packets of full length take several frames, and the kernel does not tell whether its driver can";
-            finding(Answer::Unknown, rest.to_owned())
+        Err(why) => {
+            let unknown =
+                finding(Answer::Unknown, format!("packets of full length take several frames, and {why}"));
+            if one_larger {
+                unknown.mended_by(format!("umemd run --frame-size {larger} ..."))
+            } else {
+                unknown
+            }
         }
-        Some(false) if one_larger => {
+        Ok(false) if one_larger => {
             let rest =
                 format!("packets of full length need frames of {larger} bytes, as they cannot take several");
             finding(Answer::Warning, rest).mended_by(format!("umemd run --frame-size {larger} ..."))
         }
-        Some(false) => {
+        Ok(false) => {
             let rest = "longer than any frame, and packets cannot take several: with --multi-buffer off what is too \
                         long is dropped, and counted";
             let most = larger - HEADROOM - L2_OVERHEAD;
@@ -465,28 +484,42 @@ mod tests {
                 super::mtu(&Link { mtu, max_mtu: None, ..link("eth0") }, takes_several);
             (answer, text, mend.unwrap_or_default())
         };
-        for takes_several in [Some(true), Some(false), None] {
+        for takes_several in [Ok(true), Ok(false), Err("why")] {
             assert_eq!(said(1500, takes_several).0, Answer::Ok);
         }
-        let (answer, text, mend) = said(9000, Some(true));
+        let (answer, text, mend) = said(9000, Ok(true));
         assert!(answer == Answer::Ok && text.contains("several frames of 2048"), "{text}");
         assert_eq!(mend, "");
-        let (answer, text, mend) = said(9000, Some(false));
+        let (answer, text, mend) = said(9000, Ok(false));
         assert!(answer == Answer::Warning && text.contains("with --multi-buffer off"), "{text}");
         assert_eq!(mend, "ip link set eth0 mtu 3822");
-        assert_eq!(said(3822, Some(false)).2, "umemd run --frame-size 4096 ...");
-        assert_eq!(said(9000, None).0, Answer::Unknown);
+        assert_eq!(said(3822, Ok(false)).2, "umemd run --frame-size 4096 ...");
+        let (answer, text, mend) = said(9000, Err("why"));
+        assert!(answer == Answer::Unknown && text.ends_with("and why") && mend.is_empty(), "{text}");
+        assert_eq!(said(3822, Err("why")).2, "umemd run --frame-size 4096 ...", "helps whatever is unknown");
         let nic = Link { mtu: 1500, max_mtu: Some(9676), ..link("eth0") };
-        assert!(super::mtu(&nic, None).text.starts_with("MTU 1500 of at most 9676: "));
+        assert!(super::mtu(&nic, Ok(true)).text.starts_with("MTU 1500 of at most 9676: "));
     }
 
     #[test]
     fn packets_take_several_frames_if_kernel_and_driver_let_them() {
-        assert_eq!(takes_several(Some(true), (6, 6)), Some(true));
-        assert_eq!(takes_several(Some(false), (6, 6)), Some(false));
-        assert_eq!(takes_several(Some(true), (6, 5)), Some(false), "no XDP_USE_SG");
-        assert_eq!(takes_several(None, (6, 1)), Some(false));
-        assert_eq!(takes_several(None, (6, 12)), None);
+        let driver = |fragments, zero_copy_segments| {
+            Some(Features { fragments, zero_copy_segments, ..Features::default() })
+        };
+        let takes = |told, linux| super::takes_several(told, &Facts { linux, ..Facts::default() });
+        assert_eq!(takes(driver(true, None), (6, 6)), Ok(true));
+        assert_eq!(takes(driver(false, None), (6, 6)), Ok(false));
+        assert_eq!(takes(driver(false, None), (5, 14)), Ok(false));
+        for told in [driver(true, None), None] {
+            assert!(
+                takes(told, (6, 5)).unwrap_err().contains("sockets"),
+                "XDP_USE_SG may have been brought back"
+            );
+        }
+        assert_eq!(takes(driver(true, Some(1)), (5, 14)), Ok(true), "what tells so has it");
+        assert!(takes(None, (6, 12)).unwrap_err().contains("driver"));
+        let mixes = Facts { driver: "i40e".into(), linux: (6, 12), ..Facts::default() };
+        assert_eq!(super::takes_several(None, &mixes), Ok(false), "whatever is told");
     }
 
     #[test]
