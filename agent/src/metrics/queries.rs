@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::tree::{self, Kind};
+use crate::nic::drivers::{DRIVERS, ZeroCopy};
 
 /// Labels that Prometheus itself gives to every series.
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
@@ -172,6 +173,15 @@ fn each_alert_is_tested_when_it_fires_and_when_it_does_not() {
         assert!(fires.iter().any(|text| tests.contains(text)), "{alert} never fires in rules_test.yml");
         assert!(tests.contains(&format!("alertname: {alert}, exp_alerts: []")), "{alert} is never silent");
     }
+}
+
+/// No alert asks for zero-copy of a driver that umemd itself does not ask for it.
+#[test]
+fn copy_mode_is_no_news_of_drivers_that_are_better_with_it() {
+    let avoided = DRIVERS.iter().filter(|driver| driver.zero_copy == ZeroCopy::Avoid);
+    let names: Vec<_> = avoided.map(|driver| driver.name).collect();
+    let selector = format!("driver!~\"{}\"", names.join("|"));
+    assert!(rules()[0].contains(&selector), "rules.yml: UmemdCopyMode has no {selector}");
 }
 
 #[test]
