@@ -162,11 +162,13 @@ impl Queue {
         self.release_socket();
         self.thread.set(None);
         self.last.set(report.snapshot);
-        self.statistics.set(statistics);
+        self.remember(statistics);
     }
 
     /// Notes that the worker is no more: its traffic is the stack's from here on.
     pub(super) fn fail(&self) {
+        // Who panics even while ending hands over none.
+        self.statistics();
         self.release_socket();
         self.thread.set(None);
         self.failed.set(true);
@@ -185,8 +187,19 @@ impl Queue {
 
     /// The queue as it is now.
     pub(super) fn observe(&self) -> QueueView {
-        let statistics = self.with_socket(SocketHandle::statistics).and_then(Result::ok);
-        self.view(self.snapshot(), statistics.or(self.statistics.get()))
+        self.view(self.snapshot(), self.statistics())
+    }
+
+    /// The socket's statistics; if it tells none, the last ones: they neither fall nor vanish.
+    fn statistics(&self) -> Option<XdpStatistics> {
+        self.remember(self.with_socket(SocketHandle::statistics).and_then(Result::ok))
+    }
+
+    /// The last statistics there are, these or those before.
+    fn remember(&self, statistics: Option<XdpStatistics>) -> Option<XdpStatistics> {
+        let last = statistics.or(self.statistics.get());
+        self.statistics.set(last);
+        last
     }
 
     /// The queue of a worker that did not live to account for its frames: its last snapshot, with `held` such
@@ -206,6 +219,7 @@ impl Queue {
             huge_pages,
             nodes,
             multi_buffer,
+            need_wakeup: NEED_WAKEUP,
             spin,
             rings,
             epoch,
