@@ -14,7 +14,7 @@ use super::{bell::Bell, standstill::Standstill};
 use crate::{
     numa::Nodes,
     observe::{HoldsView, QueueView, Swallowed, process::thread_cpu_s},
-    xsk::{NEED_WAKEUP, RingSizes, SocketHandle},
+    xsk::{RingSizes, SocketHandle},
 };
 
 /// How often a block is looked at while its worker writes it. A worker that was stopped in the middle of that
@@ -219,7 +219,6 @@ impl Queue {
             huge_pages,
             nodes,
             multi_buffer,
-            need_wakeup: NEED_WAKEUP,
             spin,
             rings,
             epoch,
@@ -233,7 +232,6 @@ impl Queue {
             huge_pages,
             nodes,
             multi_buffer,
-            need_wakeup: NEED_WAKEUP,
             spin,
             rings,
             cpu_s: None,

@@ -151,8 +151,6 @@ pub struct QueueView {
     pub nodes: Nodes,
     /// Whether packets may take several frames.
     pub multi_buffer: bool,
-    /// Whether the kernel says when it wants to be woken for the rings (`XDP_USE_NEED_WAKEUP`).
-    pub need_wakeup: bool,
     /// Whether its worker never sleeps.
     pub spin: bool,
     /// Entries of the socket's rings.
@@ -257,7 +255,6 @@ pub(crate) fn fixture() -> Observation {
         huge_pages: false,
         nodes: Nodes::default(),
         multi_buffer: false,
-        need_wakeup: true,
         spin: false,
         rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
         cpu_s: Some(0.25),

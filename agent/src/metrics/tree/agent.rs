@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use super::{Kind, Metric, Read, metrics, worker};
 use crate::nic::netdev::Features;
 use crate::observe::process;
+use crate::xsk::NEED_WAKEUP;
 
 /// The kernel's release, which stays what it is while anybody runs on it.
 static KERNEL: LazyLock<String> =
@@ -57,11 +58,11 @@ pub(super) const IDENTITY: &[Metric] = &[
         labels: &["device", "queue", "mode", "multi_buffer", "need_wakeup"],
         help: "How the AF_XDP socket was bound (mode by XDP_OPTIONS).",
         read: Read::Agent(|observation, out| {
+            let wakeup = NEED_WAKEUP.to_string();
             for device in &observation.devices {
                 let mode = if device.info.zero_copy { "zerocopy" } else { "copy" };
                 for queue in &device.queues {
                     let (number, several) = (queue.queue.to_string(), queue.multi_buffer.to_string());
-                    let wakeup = queue.need_wakeup.to_string();
                     out.add_with(&[&device.info.name, &number, mode, &several, &wakeup], true);
                 }
             }
