@@ -9,8 +9,12 @@ use std::{
 };
 
 use proptest::prelude::*;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::*;
+
+/// Bytes of the long page: more than the kernel buffers for a connection, however it is tuned.
+const LONG: usize = 64 << 20;
 
 /// A server of one page, on a thread that lives as long as the tests.
 fn server() -> SocketAddr {
@@ -25,13 +29,15 @@ fn start() -> SocketAddr {
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            let page = async |path: &str| match path {
+            // Made once: dozens ask for it at a time.
+            let long = Bytes::from("x".repeat(LONG));
+            let page = async move |path: &str| match path {
                 "/metrics" => Some(Answer::text(StatusCode::OK, "frames 7\n")),
                 "/late" => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     Some(Answer::text(StatusCode::OK, "frames 7\n"))
                 }
-                "/long" => Some(Answer::text(StatusCode::OK, "x".repeat(8 << 20))),
+                "/long" => Some(Answer { body: long.clone(), ..Answer::text(StatusCode::OK, "") }),
                 _ => None,
             };
             serve(TcpListener::from_std(listener).unwrap(), Hosts::new(&[]), Requests::default(), page).await;
@@ -138,40 +144,68 @@ fn a_connection_brings_one_request_after_another_and_ends_when_none_comes() {
 #[test]
 fn who_takes_no_answer_is_not_waited_for() {
     let mut stream = TcpStream::connect(server()).unwrap();
+    set_socket_recv_buffer_size(&stream, 1 << 16).unwrap();
     stream.write_all(b"GET /long HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
     thread::sleep(ANSWER_TIME + Duration::from_secs(1));
     let mut answer = Vec::new();
     // What lay in the sockets' buffers is all that comes.
     let _ = stream.read_to_end(&mut answer);
-    assert!(answer.len() < 8 << 20, "{} bytes", answer.len());
+    assert!(answer.len() < LONG, "{} bytes", answer.len());
+}
+
+/// Threads that ask again and again.
+struct Askers {
+    /// They go on while it lives: also a test that fails lets go of it.
+    going: Arc<()>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Askers {
+    /// So many of them, each with what `ask` makes for it; all have asked once when this returns.
+    fn start<F: FnMut() + Send + 'static>(number: usize, ask: impl Fn() -> F) -> Self {
+        let going = Arc::new(());
+        let (sender, asked) = mpsc::channel();
+        let spawn = |_| {
+            let (going, sender, mut ask) = (Arc::downgrade(&going), sender.clone(), ask());
+            thread::spawn(move || {
+                ask();
+                sender.send(()).unwrap();
+                while going.strong_count() > 0 {
+                    ask();
+                }
+            })
+        };
+        let threads = (0..number).map(spawn).collect();
+        (0..number).for_each(|_| asked.recv().unwrap());
+        Self { going, threads }
+    }
+
+    fn end(self) {
+        drop(self.going);
+        self.threads.into_iter().for_each(|asker| asker.join().unwrap());
+    }
 }
 
 /// A server of its own: all its places are taken.
 #[test]
 fn who_asks_again_and_again_keeps_nobody_out() {
     let address = start();
-    let busy = Arc::new(());
-    let askers: Vec<_> = (0..CONNECTIONS)
-        .map(|_| {
-            let busy = Arc::clone(&busy);
-            thread::spawn(move || {
-                while Arc::strong_count(&busy) > CONNECTIONS {
-                    let mut stream = TcpStream::connect(address).unwrap();
-                    while Arc::strong_count(&busy) > CONNECTIONS && ask_on(&mut stream).is_ok() {
-                        thread::sleep(Duration::from_millis(5));
-                    }
-                }
-            })
-        })
-        .collect();
-    thread::sleep(Duration::from_millis(100));
+    let askers = Askers::start(CONNECTIONS, || {
+        let mut kept = None;
+        move || {
+            let stream = kept.get_or_insert_with(|| TcpStream::connect(address).unwrap());
+            if ask_on(stream).is_err() {
+                kept = None;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
     for _ in 0..20 {
         let start = Instant::now();
         assert_serves(address);
         assert!(start.elapsed() < PATIENCE, "it waits for its place: {:?}", start.elapsed());
     }
-    drop(busy);
-    askers.into_iter().for_each(|asker| asker.join().unwrap());
+    askers.end();
 }
 
 #[test]
@@ -201,22 +235,11 @@ fn slow_readers_and_a_flood_keep_nobody_out() {
         assert_serves(address);
         assert!(start.elapsed() < REQUEST_TIME, "the slow ones are not waited for: {:?}", start.elapsed());
     }
-    let flood = Arc::new(());
-    let floods: Vec<_> = (0..4)
-        .map(|_| {
-            let flood = Arc::clone(&flood);
-            thread::spawn(move || {
-                while Arc::strong_count(&flood) > 4 {
-                    let _ = get(address, "/metrics");
-                }
-            })
-        })
-        .collect();
+    let flood = Askers::start(4, || move || drop(get(address, "/metrics")));
     for _ in 0..20 {
         assert_serves(address);
     }
-    drop(flood);
-    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    flood.end();
     drop(slow);
     assert_serves(address);
 }
