@@ -38,12 +38,15 @@ impl Heard {
         self.0.is_wanted.get()
     }
 
-    /// Ends when nothing was asked for so long.
-    pub(crate) async fn silence(&self, long: Duration) {
+    /// Ends when nothing was asked: for so long from the beginning, or for so long after a request.
+    pub(crate) async fn silence(&self, first: Duration, next: Duration) {
         let begun = Instant::now();
         // Looked at when it is over and not set at each request: that would be a timer to move each time.
         loop {
-            let left = long.saturating_sub(self.0.since.get().unwrap_or(begun).elapsed());
+            let left = match self.0.since.get() {
+                None => first.saturating_sub(begun.elapsed()),
+                Some(since) => next.saturating_sub(since.elapsed()),
+            };
             if left.is_zero() {
                 return;
             }
@@ -156,6 +159,21 @@ mod tests {
             let _ = tokio::time::timeout(time, serve_each("a client", LIMIT, patience, accept, serve)).await;
         });
         answered.take()
+    }
+
+    #[test]
+    fn who_has_asked_may_be_silent_for_longer() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let silence = |heard: Heard| {
+            let start = Instant::now();
+            let (first, next) = (Duration::from_millis(50), Duration::from_millis(300));
+            runtime.block_on(async { heard.silence(first, next).await });
+            start.elapsed()
+        };
+        assert!(silence(Heard::default()) < Duration::from_millis(250));
+        let asked = Heard::default();
+        asked.set();
+        assert!(silence(asked) > Duration::from_millis(250));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The HTTP listener: a few fixed pages, to be read only.
 //!
-//! Nobody who connects can harm the agent: a request fits 8 KiB and comes within five seconds, its answer is
-//! taken within ten, or the connection is closed. Of too many connections the oldest that dawdles is closed, so that
+//! Nobody who connects can harm the agent: a request fits 8 KiB, the first one comes within five seconds and each other
+//! one within two minutes, and who takes nothing of its answer for ten seconds is not waited for. Of too many connections the oldest that dawdles is closed, so that
 //! those who are slow on purpose keep nobody else out; and who asks again and again, on one connection as Prometheus
 //! and browsers do, gives way after an answer. Pages are made on this one thread, at once but for the wait for
 //! workers, and take no lock that a worker takes; those that cost something one after the other, and once for all who
@@ -26,16 +26,20 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 pub use requests::Requests;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
 
 use crate::connections::{self, Heard, PATIENCE};
 
-/// For a request to come: from the beginning of the connection, or the end of the answer before.
+/// For the first request to come.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// For an answer to be taken, and the next request to come.
+/// For the other end to take some of an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// For an answer to be taken, and the next request to come: longer than Prometheus usually waits between scrapes, so
+/// that it need not connect for each.
+const KEPT_TIME: Duration = Duration::from_secs(120);
 /// Bytes of a request; the least that hyper can be told.
 const REQUEST_BYTES: usize = 8192;
 /// Headers of a request.
@@ -71,7 +75,12 @@ pub async fn serve(
     page: impl AsyncFn(&str) -> Option<Answer> + 'static,
 ) {
     let page = Rc::new(page);
-    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        // The kernel knows whether an answer is taken; hyper has no limit for that.
+        set_tcp_user_timeout(&stream, ANSWER_TIME.as_millis() as u32)?;
+        Ok(stream)
+    };
     let serve = |stream, heard: Heard| {
         let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
         let asked = heard.clone();
@@ -89,8 +98,8 @@ pub async fn serve(
             }
         });
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(REQUEST_TIME)
+            // It would end connections that are kept, too.
+            .header_read_timeout(None)
             .max_buf_size(REQUEST_BYTES)
             .max_headers(REQUEST_HEADERS)
             // Who says that he asks nothing more still wants his answer.
@@ -100,7 +109,7 @@ pub async fn serve(
         async move {
             tokio::select! {
                 _ = connection => {}
-                () = heard.silence(ANSWER_TIME) => {}
+                () = heard.silence(REQUEST_TIME, KEPT_TIME) => {}
             }
         }
     };
