@@ -1,11 +1,11 @@
 //! The HTTP listener: a few fixed pages, to be read only.
 //!
 //! Nobody who connects can harm the agent: a request fits 8 KiB, the first one comes within five seconds and each
-//! other one within two minutes, and who takes nothing of its answer for ten seconds is not waited for. Of too many connections the oldest that dawdles is closed, so that
-//! those who are slow on purpose keep nobody else out; and who asks again and again, on one connection as Prometheus
-//! and browsers do, gives way after an answer. Pages are made on this one thread, at once but for the wait for
-//! workers, and take no lock that a worker takes; those that cost something one after the other, and once for all who
-//! ask meanwhile.
+//! other one within two minutes, and who takes nothing of its answer for ten seconds is not waited for. Of too many
+//! connections the oldest that dawdles is closed, so that those who are slow on purpose keep nobody else out; and
+//! who asks again and again, on one connection as Prometheus and browsers do, gives way after an answer. Pages are
+//! made on this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that
+//! cost something one after the other, and once for all who ask meanwhile.
 
 mod flight;
 mod host;
