@@ -100,7 +100,6 @@ fn observation() -> Observation {
         huge_pages: false,
         nodes: Nodes::default(),
         multi_buffer: false,
-        need_wakeup: true,
         spin: false,
         rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
         cpu_s: Some(1e6),
