@@ -237,6 +237,10 @@ pub enum MultiBuffer {
     Off,
 }
 
+/// Whether sockets are bound with `XDP_USE_NEED_WAKEUP`: the kernel says when it wants a system call, and no other is
+/// made.
+pub const NEED_WAKEUP: bool = true;
+
 /// `XDP_COPY` or `XDP_ZEROCOPY` (linux/if_xdp.h). One of them is always asked for by name: with neither
 /// flag the kernel falls back from zero-copy to copy without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ mod port;
 mod sizes;
 mod umem;
 
-pub use open::{NEED_WAKEUP, OpenError, Request, SocketHandle, UmemRequest, open, patiently, probe, umem};
+pub use open::{OpenError, Request, SocketHandle, UmemRequest, open, patiently, probe, umem};
 pub use port::XskPort;
 pub use sizes::{RingRequest, RingSizes};
 pub use umem::UmemFrames;

@@ -16,16 +16,12 @@ use xsk_rs::{
 };
 
 use super::{RingSizes, UmemFrames, XskPort, port::Rings};
-use crate::config::BindMode;
+use crate::config::{BindMode, NEED_WAKEUP};
 
 /// Bytes of a frame that no headroom may take, whatever the kernel: 256 before the packet (`XDP_PACKET_HEADROOM`),
 /// and since 2026, in stable kernels too, 128 for the packet and 320 for a `struct skb_shared_info` behind it
 /// (`xdp_umem_reg()`). Before, one byte for the packet was enough.
 const KEPT: u32 = 256 + 128 + 320;
-
-/// Whether sockets are bound with `XDP_USE_NEED_WAKEUP`: the kernel says when it wants a system call, and no other is
-/// made.
-pub const NEED_WAKEUP: bool = true;
 
 /// Which memory is to be registered.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use super::{Kind, Metric, Read, metrics, worker};
+use crate::config::NEED_WAKEUP;
 use crate::nic::netdev::Features;
 use crate::observe::process;
-use crate::xsk::NEED_WAKEUP;
 
 /// The kernel's release, which stays what it is while anybody runs on it.
 static KERNEL: LazyLock<String> =
