@@ -11,9 +11,7 @@
 //! | [`RULE_COUNTS`] | `BPF_MAP_TYPE_PERCPU_ARRAY` | counter of a rule | [`Count`] |
 //! | [`REDIRECT_MAP`] | `BPF_MAP_TYPE_ARRAY` of one | 0 | `u32`: the kernel's id of [`XSKS`] |
 //! | [`REDIRECT_ERRORS`] | `BPF_MAP_TYPE_PERCPU_ARRAY` of one | 0 | [`RedirectErrors`] |
-//! | [`DECISIONS`] | `BPF_MAP_TYPE_PERCPU_ARRAY` of one | 0 | [`Decisions`] |
-
-use crate::Decision;
+//! | [`DECISIONS`] | `BPF_MAP_TYPE_PERCPU_ARRAY` | [`Decision`](crate::Decision) | `u64`: frames |
 
 /// The sockets. The slot has to be the queue that the socket is bound to: the kernel drops what is
 /// redirected to a socket of another queue (`net/xdp/xsk.c: xsk_rcv_check`).
@@ -38,11 +36,8 @@ pub const QUEUES: &str = "QUEUES";
 /// What each rule has matched, per CPU.
 pub const RULE_COUNTS: &str = "RULE_COUNTS";
 
-/// The counters, per CPU: in one value, so that they are read by one call.
+/// The counters, one per decision and CPU.
 pub const DECISIONS: &str = "DECISIONS";
-
-/// Frames by [`Decision`], in the order of [`Decision::ALL`].
-pub type Decisions = [u64; Decision::COUNT];
 
 /// Of which map's redirects the errors are counted.
 pub const REDIRECT_MAP: &str = "REDIRECT_MAP";

@@ -13,9 +13,7 @@ use aya_ebpf::maps::{Array, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use umemd_common::decision::Action;
-use umemd_common::maps::{
-    Count, Decisions, GENERATIONS, MAX_COUNTERS, MAX_QUEUES, MAX_RULES, MAX_SHAPES, MAX_UNITS,
-};
+use umemd_common::maps::{Count, GENERATIONS, MAX_COUNTERS, MAX_QUEUES, MAX_RULES, MAX_SHAPES, MAX_UNITS};
 use umemd_common::packet::{DSA_HLEN, MACS, vlan_of};
 use umemd_common::search::{Hit, Set, Shape, Tables, Unit, Verdict};
 use umemd_common::{Decision, View, judge};
@@ -42,7 +40,7 @@ static QUEUES: Array<u64> = Array::with_max_entries(GENERATIONS * MAX_RULES, 0);
 pub(crate) static RULE_COUNTS: PerCpuArray<Count> = PerCpuArray::with_max_entries(MAX_COUNTERS, 0);
 
 #[map]
-pub(crate) static DECISIONS: PerCpuArray<Decisions> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static DECISIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
 
 /// Bytes of the tag behind the MAC addresses: set by the agent before the program is loaded, and a constant then.
 #[unsafe(no_mangle)]
@@ -209,12 +207,11 @@ pub(crate) fn act(decision: Decision, ctx: &XdpContext) -> (Decision, u32) {
 
 #[inline(always)]
 pub(crate) fn count(decision: Decision) {
-    let Some(counters) = DECISIONS.get_ptr_mut(0) else { return };
-    // SAFETY:
-    // - Valid: the helper returned it, and array elements live as long as the program.
-    // - Unshared: it is this CPU's own, and XDP runs with bottom halves off.
-    if let Some(counter) = unsafe { &mut *counters }.get_mut(decision as usize) {
-        *counter += 1;
+    if let Some(counter) = DECISIONS.get_ptr_mut(decision as u32) {
+        // SAFETY:
+        // - Valid: the helper returned it, and array elements live as long as the program.
+        // - Unshared: it is this CPU's own, and XDP runs with bottom halves off.
+        unsafe { *counter += 1 };
     }
 }
 

@@ -9,7 +9,7 @@
 use std::{cell::RefCell, mem, rc::Rc, sync::Arc, time::Instant};
 
 use anyhow::Result;
-pub(super) use umemd_common::maps::Decisions;
+use umemd_common::Decision;
 
 use super::{
     crew::Hire,
@@ -26,6 +26,9 @@ use crate::{
     nic::{self, interrupts},
     observe::{DeviceInfo, DeviceView},
 };
+
+/// How often a program took each [`Decision`].
+pub(super) type Decisions = [u64; Decision::COUNT];
 
 /// What groups need of the agent that they are of.
 pub(super) struct Common {

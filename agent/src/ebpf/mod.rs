@@ -20,7 +20,8 @@ use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use umemd_common::maps::{Count, DECISIONS, Decisions, PROGRAM, PROGRAM_FRAGS, SUBTRACTS, SWITCH_TAG, XSKS};
+use umemd_common::Decision;
+use umemd_common::maps::{Count, DECISIONS, PROGRAM, PROGRAM_FRAGS, SUBTRACTS, SWITCH_TAG, XSKS};
 
 use self::rules::RuleMaps;
 use crate::nic::Link;
@@ -111,7 +112,7 @@ pub struct Program {
     tag: u64,
     xsks: XskMap<MapData>,
     rules: RuleMaps,
-    decisions: PerCpuArray<MapData, Decisions>,
+    decisions: PerCpuArray<MapData, u64>,
     redirect: redirect::Counters,
 }
 
@@ -328,19 +329,19 @@ impl Program {
             .map_err(|source| MapError::Map { what: format!("socket of queue {queue}"), source })
     }
 
-    /// Frames by decision since the program was loaded, summed over CPUs.
+    /// Frames by decision since the program was loaded, in the order of [`Decision::ALL`], summed over CPUs.
     ///
     /// # Errors
     ///
     /// What the kernel refuses; nothing is known that would.
-    pub fn decisions(&self) -> Result<Decisions, MapError> {
-        let per_cpu = self
-            .decisions
-            .get(&0, 0)
-            .map_err(|source| MapError::Map { what: "counters of decisions".to_owned(), source })?;
-        let mut sums = Decisions::default();
-        for counts in per_cpu.iter() {
-            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.wrapping_add(*count));
+    pub fn decisions(&self) -> Result<[u64; Decision::COUNT], MapError> {
+        let mut sums = [0; Decision::COUNT];
+        for decision in Decision::ALL {
+            let per_cpu = self
+                .decisions
+                .get(&(decision as u32), 0)
+                .map_err(|source| MapError::Map { what: "counters of decisions".to_owned(), source })?;
+            sums[decision as usize] = per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count));
         }
         Ok(sums)
     }
