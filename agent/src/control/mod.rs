@@ -11,14 +11,17 @@ mod device;
 mod group;
 mod leaks;
 mod leaving;
+mod look;
 pub mod namespace;
 mod open;
+mod pages;
 mod plan;
 mod preflight;
 mod program_log;
 mod queue;
 mod reload;
 mod respond;
+mod signals;
 mod socket;
 mod standstill;
 mod steering;
@@ -27,39 +30,37 @@ mod worker;
 
 use std::{
     cell::{Cell, RefCell},
-    io, panic,
+    panic,
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
 use datapath::PacketHandler;
-use hyper::StatusCode;
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{Signal, SignalKind, signal},
     task::LocalSet,
     time::{MissedTickBehavior, interval_at},
 };
 
 use crate::{
-    capture::{Closing, Writer, Written},
+    capture::{Closing, Writer},
     config::{Handler, RunConfig},
-    metrics::{self, Answer, Flight, Hosts, Requests},
-    observe::{self, Asked, Collector, Observation, QueueView, Reloads, Totals},
+    metrics::{self, Flight, Hosts, Requests},
+    observe::{Observation, Reloads, Totals},
     outlet::Outlet,
     report::Reporter,
-    status::Status,
 };
 use crew::Hire;
 pub use crew::Place;
-use device::{Costly, Device};
+use device::Device;
 use frame_pool::RETRY_INTERVAL;
-use group::{Common, Decisions, Group};
+use group::{Common, Group};
 use leaks::Leaks;
 use leaving::Leaving;
+use look::LastAsked;
 use open::{Buried, Open};
+use signals::Signals;
 use socket::ControlSocket;
 
 /// How often interfaces are compared with how they were opened.
@@ -184,10 +185,6 @@ fn open_and_serve(config: RunConfig, out: Outlet, hire: Hire) -> Result<Outcome>
     outcome
 }
 
-/// For this long the kernel is not asked again: whoever asks more often gets the same answer about interfaces.
-/// What our own queues say is always new.
-const FRESH: Duration = Duration::from_millis(250);
-
 /// Opens every interface, or none: what was opened before an error is closed by dropping it.
 fn open_all(common: &Common) -> Result<Vec<Group>> {
     let cpus = plan::cpus(&common.config())?;
@@ -207,15 +204,6 @@ fn open_all(common: &Common) -> Result<Vec<Group>> {
         groups.push(Group::open(common, names, &cpus, offset)?);
     }
     Ok(groups)
-}
-
-/// What the kernel said last.
-struct LastAsked {
-    at: Instant,
-    /// Of the interfaces.
-    asked: Asked,
-    /// Of what is ours on each of them.
-    ours: Vec<Costly>,
 }
 
 /// Everything that runs.
@@ -398,204 +386,8 @@ impl Agent {
         }
         *self.closing.borrow_mut() = Some(closing);
     }
-
-    fn captured(&self) -> Option<Written> {
-        let writing = self.common.capture.borrow().as_ref().map(Writer::written);
-        writing.or_else(|| self.closing.borrow().as_ref().map(Closing::written))
-    }
-
-    fn leaving_queues(&self) -> Vec<QueueView> {
-        self.leaving.borrow().iter().flat_map(Leaving::queues).cloned().collect()
-    }
-
-    /// The agent as it is now. What was decided by the moment before, and is seen nowhere in what the workers show,
-    /// did not get through.
-    fn observe(&self, decided: &[(u32, Option<Decisions>)]) -> Observation {
-        Observation {
-            at: self.started.elapsed(),
-            started: self.started_at,
-            epoch: SystemTime::now() - self.common.epoch.elapsed(),
-            leak_after: self.common.config().leak_after,
-            rules: Arc::clone(&self.common.config().rules),
-            handler: self.common.config().handler.name(),
-            reloads: self.reloads.get(),
-            devices: self.groups.iter().flat_map(|group| group.observe(decided)).collect(),
-            leaving: self.leaving_queues(),
-            past: self.past.borrow().clone(),
-            capture: self.captured(),
-            orphans: Vec::new(),
-            boottime: 0,
-            collectors: Vec::new(),
-            process: None,
-            requests: Vec::new(),
-        }
-    }
-
-    /// The same, with all turns that have ended by now.
-    async fn observe_now(&self) -> Observation {
-        let asked = Instant::now();
-        let decided = self.decided();
-        let steer = asked.elapsed();
-        self.catch_up().await;
-        let asked = Instant::now();
-        let mut now = self.observe(&decided);
-        let mut served = now.devices.iter().flat_map(|device| &device.queues);
-        let xsk = served.all(|queue| queue.failed || queue.xsk.is_some());
-        now.collectors = vec![
-            Collector { name: "steer", success: decided.iter().all(|(_, told)| told.is_some()), took: steer },
-            Collector { name: "xsk", success: xsk, took: asked.elapsed() },
-        ];
-        now
-    }
-
-    /// What the programs have decided so far, by the index of the interface.
-    fn decided(&self) -> Vec<(u32, Option<Decisions>)> {
-        self.groups.iter().flat_map(Group::decisions).collect()
-    }
-
-    /// Waits for workers to show what they have done: they do not at the end of every turn.
-    async fn catch_up(&self) {
-        let mut unshown: Vec<_> = self.groups.iter().flat_map(Group::unshown).collect();
-        // One that has only just begun to hang, or gets no processor, is not waited for.
-        let patience = Instant::now() + watchdog::PERIOD;
-        loop {
-            unshown.retain(|unshown| !unshown.has_come_or_ring());
-            if unshown.is_empty() || Instant::now() > patience {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// The same, and what the kernel says of the interfaces themselves.
-    async fn observe_all(&self) -> Observation {
-        let mut observation = self.observe_now().await;
-        let mut asked = self.asked.borrow_mut();
-        let fresh = asked.as_ref().filter(|last| last.at.elapsed() < FRESH).is_some();
-        if !fresh {
-            let devices = observation.devices.iter().map(|device| device.info.as_ref());
-            let ours = self.groups.iter().flat_map(Group::costly).collect();
-            let said = observe::ask(devices);
-            *asked = Some(LastAsked { at: Instant::now(), asked: said, ours });
-        }
-        if let Some(LastAsked { asked, ours, .. }) = &*asked {
-            for (device, ours) in observation.devices.iter_mut().zip(ours) {
-                device.rules.clone_from(&ours.rules);
-                for (queue, cpu_s) in device.queues.iter_mut().zip(&ours.cpu_s) {
-                    queue.cpu_s = *cpu_s;
-                }
-                device.kernel = asked.views.get(&device.info.index).cloned();
-            }
-            observation.orphans.clone_from(&asked.orphans);
-            observation.boottime = asked.boottime;
-            observation.collectors.extend_from_slice(&asked.collectors);
-            observation.process = asked.process;
-        }
-        observation.requests = self.requests.counts();
-        observation
-    }
-
-    /// The HTTP pages.
-    async fn page(&self, path: &str) -> Option<Answer> {
-        let page = match path {
-            "/" => Answer {
-                status: StatusCode::OK,
-                content_type: "text/html; charset=utf-8",
-                body: metrics::PAGE.into(),
-            },
-            "/metrics" => self.costly_page(path, metrics_page).await,
-            "/status" => self.costly_page(path, status_page).await,
-            "/healthz" => health(self.sick("makes no turns", |device| device.stalled_queues().collect())),
-            "/readyz" => {
-                let unsteered = |device: &Device| device.unsteered_queues().collect();
-                health(self.sick("does not get its traffic", unsteered) + &self.away())
-            }
-            _ => return None,
-        };
-        Some(page)
-    }
-
-    /// A page of all that can be said.
-    async fn costly_page(&self, path: &str, make: fn(Observation) -> Answer) -> Answer {
-        self.flight.page(path, async || make(self.observe_all().await)).await
-    }
-
-    /// A line for each queue that is not as it should be.
-    fn sick(&self, what: &str, sick: impl Fn(&Device) -> Vec<u32>) -> String {
-        let mut lines = String::new();
-        for group in &self.groups {
-            group.with(|open| {
-                for device in &open.devices {
-                    for queue in sick(device) {
-                        lines.push_str(&format!("{} queue {queue} {what}\n", device.info().name));
-                    }
-                }
-            });
-        }
-        lines
-    }
-
-    /// A line for each interface that is away: one that waits for it is not ready, and well.
-    fn away(&self) -> String {
-        let away = self.groups.iter().flat_map(Group::away);
-        away.map(|(info, why)| format!("{} is away: {why}\n", info.name)).collect()
-    }
-}
-
-fn metrics_page(observation: Observation) -> Answer {
-    match metrics::render(observation) {
-        Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body: body.into() },
-        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
-}
-
-fn status_page(observation: Observation) -> Answer {
-    let body = Status::of(&observation).json().into();
-    Answer { status: StatusCode::OK, content_type: "application/json", body }
-}
-
-/// `ok`, or 503 and what is wrong.
-fn health(wrong: String) -> Answer {
-    if wrong.is_empty() {
-        Answer::text(StatusCode::OK, "ok\n")
-    } else {
-        Answer::text(StatusCode::SERVICE_UNAVAILABLE, wrong)
-    }
 }
 
 fn far_future() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(86400 * 365)
-}
-
-/// SIGINT and SIGTERM; and SIGHUP, which ends us too if there is no file to read again.
-struct Signals {
-    hangup: Option<Signal>,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: Some(signal(SignalKind::hangup())?),
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            () = received(&mut self.hangup) => {}
-        }
-    }
-}
-
-/// Never, if nobody listens for the signal here.
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
-    }
 }

@@ -1,0 +1,79 @@
+//! What the agent says over HTTP.
+
+use hyper::StatusCode;
+
+use super::{Agent, device::Device, group::Group};
+use crate::{
+    metrics::{self, Answer},
+    observe::Observation,
+    status::Status,
+};
+
+impl Agent {
+    /// The HTTP pages.
+    pub(super) async fn page(&self, path: &str) -> Option<Answer> {
+        let page = match path {
+            "/" => Answer {
+                status: StatusCode::OK,
+                content_type: "text/html; charset=utf-8",
+                body: metrics::PAGE.into(),
+            },
+            "/metrics" => self.costly_page(path, metrics_page).await,
+            "/status" => self.costly_page(path, status_page).await,
+            "/healthz" => health(self.sick("makes no turns", |device| device.stalled_queues().collect())),
+            "/readyz" => {
+                let unsteered = |device: &Device| device.unsteered_queues().collect();
+                health(self.sick("does not get its traffic", unsteered) + &self.away())
+            }
+            _ => return None,
+        };
+        Some(page)
+    }
+
+    /// A page of all that can be said.
+    async fn costly_page(&self, path: &str, make: fn(Observation) -> Answer) -> Answer {
+        self.flight.page(path, async || make(self.observe_all().await)).await
+    }
+
+    /// A line for each queue that is not as it should be.
+    fn sick(&self, what: &str, sick: impl Fn(&Device) -> Vec<u32>) -> String {
+        let mut lines = String::new();
+        for group in &self.groups {
+            group.with(|open| {
+                for device in &open.devices {
+                    for queue in sick(device) {
+                        lines.push_str(&format!("{} queue {queue} {what}\n", device.info().name));
+                    }
+                }
+            });
+        }
+        lines
+    }
+
+    /// A line for each interface that is away: one that waits for it is not ready, and well.
+    fn away(&self) -> String {
+        let away = self.groups.iter().flat_map(Group::away);
+        away.map(|(info, why)| format!("{} is away: {why}\n", info.name)).collect()
+    }
+}
+
+fn metrics_page(observation: Observation) -> Answer {
+    match metrics::render(observation) {
+        Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body: body.into() },
+        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn status_page(observation: Observation) -> Answer {
+    let body = Status::of(&observation).json().into();
+    Answer { status: StatusCode::OK, content_type: "application/json", body }
+}
+
+/// `ok`, or 503 and what is wrong.
+fn health(wrong: String) -> Answer {
+    if wrong.is_empty() {
+        Answer::text(StatusCode::OK, "ok\n")
+    } else {
+        Answer::text(StatusCode::SERVICE_UNAVAILABLE, wrong)
+    }
+}
