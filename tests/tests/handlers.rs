@@ -197,6 +197,23 @@ fn forwarding_between_unequal_queue_counts_is_refused() {
     agent.wait().summary();
 }
 
+/// An agent that sends so many datagrams of this size to the far end, at this rate.
+fn generate_to_far(lab: &Lab, mode: &str, count: u64, rate: u64, size: usize) -> Agent {
+    let pair = lab.pair();
+    let args = [
+        ["--mode", mode],
+        ["--handler", "generate"],
+        ["--dst-mac", &pair.far.mac],
+        ["--dst-addr", &pair.far.ip.to_string()],
+        ["--src-addr", &pair.near.ip.to_string()],
+        ["--dst-port", &PORT.to_string()],
+        ["--count", &count.to_string()],
+        ["--rate", &rate.to_string()],
+        ["--size", &size.to_string()],
+    ];
+    lab.agent(args.as_flattened()).start_unready()
+}
+
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn as_many_packets_are_generated_as_were_asked_for() {
@@ -204,21 +221,8 @@ fn as_many_packets_are_generated_as_were_asked_for() {
     const SIZE: usize = 300;
     for mode in ["native", "skb"] {
         let Some(lab) = Lab::new() else { return };
-        let pair = lab.pair();
-        let wire = Wire::listen(&lab.far, pair.far.port(PORT));
-        let args = [
-            ["--mode", mode],
-            ["--handler", "generate"],
-            ["--dst-mac", &pair.far.mac],
-            ["--dst-addr", &pair.far.ip.to_string()],
-            ["--src-addr", &pair.near.ip.to_string()],
-            ["--dst-port", &PORT.to_string()],
-            ["--count", &COUNT.to_string()],
-            ["--rate", "5000"],
-            ["--size", &SIZE.to_string()],
-        ];
-        let agent = lab.agent(args.as_flattened()).start_unready();
-
+        let wire = Wire::listen(&lab.far, lab.pair().far.port(PORT));
+        let agent = generate_to_far(&lab, mode, COUNT, 5000, SIZE);
         for number in 0..COUNT {
             let packet =
                 wire.receive(PATIENCE).unwrap_or_else(|| panic!("{mode}: packet {number} did not come"));
@@ -255,20 +259,8 @@ fn packets_of_9000_bytes_are_generated_in_several_frames() {
     const COUNT: u64 = 100;
     for mode in ["native", "skb"] {
         let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
-        let pair = lab.pair();
-        let wire = Wire::listen(&lab.far, pair.far.port(PORT));
-        let args = [
-            ["--mode", mode],
-            ["--handler", "generate"],
-            ["--dst-mac", &pair.far.mac],
-            ["--dst-addr", &pair.far.ip.to_string()],
-            ["--src-addr", &pair.near.ip.to_string()],
-            ["--dst-port", &PORT.to_string()],
-            ["--count", &COUNT.to_string()],
-            ["--rate", "1000"],
-            ["--size", "9014"],
-        ];
-        let agent = lab.agent(args.as_flattened()).start_unready();
+        let wire = Wire::listen(&lab.far, lab.pair().far.port(PORT));
+        let agent = generate_to_far(&lab, mode, COUNT, 1000, 9014);
         for number in 0..COUNT {
             let packet =
                 wire.receive(PATIENCE).unwrap_or_else(|| panic!("{mode}: packet {number} did not come"));

@@ -212,31 +212,20 @@ impl Queue {
 
     fn view(&self, snapshot: Snapshot, xsk: Option<XdpStatistics>) -> QueueView {
         let watch = self.watch.get();
-        let Fixed {
-            number,
-            cpu,
-            frame_size,
-            huge_pages,
-            nodes,
-            multi_buffer,
-            spin,
-            rings,
-            epoch,
-            leak_after,
-        } = self.fixed;
+        let fixed = self.fixed;
         QueueView {
             device: Arc::clone(&self.device),
-            queue: number,
-            cpu,
-            frame_size,
-            huge_pages,
-            nodes,
-            multi_buffer,
-            spin,
-            rings,
+            queue: fixed.number,
+            cpu: fixed.cpu,
+            frame_size: fixed.frame_size,
+            huge_pages: fixed.huge_pages,
+            nodes: fixed.nodes,
+            multi_buffer: fixed.multi_buffer,
+            spin: fixed.spin,
+            rings: fixed.rings,
             cpu_s: None,
             snapshot,
-            holds: HoldsView::of(&self.pool, epoch.elapsed(), leak_after),
+            holds: HoldsView::of(&self.pool, fixed.epoch.elapsed(), fixed.leak_after),
             xsk,
             steered: watch.steered,
             failed: self.failed.get(),
