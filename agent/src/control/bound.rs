@@ -36,7 +36,7 @@ pub(super) fn bind(
             log::warn!(
                 "{error}: {} should have zero-copy and gets copy mode; --zerocopy makes this an error, --copy no \
                  warning",
-                plans[0].driver
+                plans[0].facts.driver
             );
             bind_as(config, plans, queues, BindMode::Copy, may_wait)
         }

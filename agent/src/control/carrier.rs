@@ -21,7 +21,7 @@ pub(super) fn wait_for_bounces(plans: &[Plan]) {
     let deadline = Instant::now() + BOUNCE;
     let bounces = |plan: &&Plan| {
         plan.link.carrier
-            && drivers::has(&plan.driver, |kind| matches!(kind, Kind::Bounces | Kind::BouncesSiblings))
+            && drivers::has(&plan.facts.driver, |kind| matches!(kind, Kind::Bounces | Kind::BouncesSiblings))
     };
     for plan in plans.iter().filter(bounces) {
         // Who is gone, or does not answer, is not waited for: others notice that.

@@ -122,7 +122,8 @@ fn mode_of(program: &Program, config: &RunConfig, plan: &Plan) -> Result<&'stati
 
 /// Whether the program for `plan` may take the place of an old one.
 fn swaps(old: &Retired, plan: &Plan) -> bool {
-    old.frags() == plan.multi_buffer || !drivers::has(&plan.driver, |kind| kind == Kind::VariantsDoNotSwap)
+    old.frags() == plan.multi_buffer
+        || !drivers::has(&plan.facts.driver, |kind| kind == Kind::VariantsDoNotSwap)
 }
 
 /// The kernel's view of our program on an interface.
@@ -151,7 +152,7 @@ impl Device {
         let info = DeviceInfo {
             index: plan.link.index,
             name: plan.link.name.clone(),
-            driver: plan.driver.clone(),
+            driver: plan.facts.driver.clone(),
             mode,
             zero_copy,
             // Who does not tell is one of those who cannot be asked.

@@ -228,7 +228,6 @@ impl Open {
             }
             let longer = link.mtu > device.plan.link.mtu;
             other_mtu |= link.mtu != device.plan.link.mtu;
-            let queues_are_told = nic::queues_are_told(&link);
             let mut plan = match Plan::new(config, link) {
                 Ok(plan) => plan,
                 Err(error) => {
@@ -237,13 +236,14 @@ impl Open {
                     return Some(Change { why: format!("{error:#}"), keep });
                 }
             };
-            if !queues_are_told {
+            if !plan.queues_told {
                 plan.queues.clone_from(&device.plan.queues);
             }
             if let Some(why) = device.plan.difference(&plan) {
                 return kept(why);
             }
             device.plan.link = plan.link;
+            device.plan.facts = plan.facts;
             if longer {
                 device.plan.warn(config);
             }

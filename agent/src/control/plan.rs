@@ -6,14 +6,14 @@ use procfs::{Current as _, Meminfo};
 use crate::{
     config::{BindMode, HEADROOM, Handler, L2_OVERHEAD, MultiBuffer, RunConfig},
     nic::{
-        self, Address, Link, NicError, Route, SwitchTag, drivers,
-        quirks::{Facts, Finding, Purpose, Weight},
+        self, ActiveQueues, Address, Link, NicError, Route, SwitchTag, drivers,
+        probe::Facts,
+        quirks::{Finding, Purpose, Weight},
     },
     steer::{
         RuleSet,
         guard::{self, InterfaceFacts},
     },
-    sys::ethtool,
     xsk::RingSizes,
 };
 
@@ -21,10 +21,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) link: Link,
-    /// Empty if the kernel does not say.
-    pub(super) driver: String,
+    /// What was known of it then.
+    pub(super) facts: Facts,
     /// The queues to serve.
     pub(super) queues: Vec<u32>,
+    /// Whether somebody told how many are active.
+    pub(super) queues_told: bool,
     /// Whether packets may take several frames.
     pub(super) multi_buffer: bool,
     /// Whether that is only for those that come: where the kernel refuses it, they are dropped instead.
@@ -92,7 +94,7 @@ fn join(plans: &mut [Plan]) -> Result<()> {
             a.queues.len(),
             b.link.name,
             b.queues.len(),
-            more_queues(a, b, |plan| Facts::of(&plan.link).spreading(&plan.link.name))
+            more_queues(a, b)
         );
     }
     // One UMEM has one mode, and what comes in has to go out.
@@ -108,22 +110,23 @@ fn join(plans: &mut [Plan]) -> Result<()> {
 }
 
 /// What changes how many queues are served: of the interface with fewer, whose driver may have them and leave them idle.
-fn more_queues(a: &Plan, b: &Plan, spreading: impl FnOnce(&Plan) -> Option<String>) -> String {
-    let fewer = if a.queues.len() < b.queues.len() { a } else { b };
-    spreading(fewer).unwrap_or_else(|| "`ethtool -L`".to_owned())
+fn more_queues(a: &Plan, b: &Plan) -> String {
+    let Plan { link, facts, .. } = if a.queues.len() < b.queues.len() { a } else { b };
+    facts.spreading(&link.name).unwrap_or_else(|| "`ethtool -L`".to_owned())
 }
 
 impl Plan {
     pub(super) fn new(config: &RunConfig, link: Link) -> Result<Self> {
-        let driver = ethtool::driver(&link.name).unwrap_or_default();
+        let facts = Facts::of(&link);
+        let driver = &facts.driver;
         let bind = match config.bind {
             Some(asked) => (asked, true),
-            None => (drivers::default_bind(&driver, config.mode, drivers::linux_version()), false),
+            None => (drivers::default_bind(driver, config.mode, facts.linux), false),
         };
-        let wanted = if bind.0 == BindMode::ZeroCopy { drivers::zero_copy_headroom(&driver) } else { 0 };
+        let wanted = if bind.0 == BindMode::ZeroCopy { drivers::zero_copy_headroom(driver) } else { 0 };
         let headroom = config.headroom.max(wanted);
-        let facts = Facts::of(&link);
-        let queues = nic::choose_queues(&link, config.queues.as_deref(), facts.only_queue())?;
+        let active = ActiveQueues::of(&link)?;
+        let queues = active.choose(config.queues.as_deref(), facts.only_queue())?;
         let (mut longest, capacity) = (link.mtu + L2_OVERHEAD, capacity(config, headroom));
         let mut does_without_multi_buffer = config.multi_buffer == MultiBuffer::Auto;
         if let Handler::Generate(generate) = &config.handler {
@@ -145,13 +148,14 @@ impl Plan {
             MultiBuffer::Off => false,
         };
         if config.handler.sends() {
-            nic::refuse_mute_queues(&link, &queues)?;
+            active.refuse_mute(&queues)?;
         }
         let switch_tag = switch_tag(config, &link)?;
         let plan = Self {
             link,
-            driver,
+            facts,
             queues,
+            queues_told: active.told,
             multi_buffer,
             does_without_multi_buffer,
             bind,
@@ -159,7 +163,7 @@ impl Plan {
             switch_tag,
         };
         let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
-        match facts.findings(&plan.link.name, plan.purpose(config)).into_iter().find(refusal) {
+        match plan.facts.findings(&plan.link.name, plan.purpose(config)).into_iter().find(refusal) {
             Some(finding) => Err(NicError::Quirk { finding }.into()),
             None => Ok(plan),
         }
@@ -179,8 +183,7 @@ impl Plan {
 
     /// Says what will be dropped, and what the driver does otherwise than one expects.
     pub(super) fn warn(&self, config: &RunConfig) {
-        let facts = Facts::of(&self.link);
-        for finding in facts.findings(&self.link.name, self.purpose(config)) {
+        for finding in self.facts.findings(&self.link.name, self.purpose(config)) {
             match finding.weight {
                 Weight::Refusal => {}
                 Weight::Warning => log::warn!("{}", finding.text),
@@ -196,18 +199,16 @@ impl Plan {
         for warning in self.warnings(&config.rules) {
             log::warn!("{warning}");
         }
-        if let Some(warning) =
-            self.too_long(config.layout.chunk_size(), capacity(config, self.headroom), &facts)
-        {
+        if let Some(warning) = self.too_long(config.layout.chunk_size(), capacity(config, self.headroom)) {
             log::warn!("{warning}");
         }
     }
 
     /// What to say if not all packets fit into a frame of so many bytes, which has room for `capacity`, and none may
     /// take several.
-    fn too_long(&self, frame: u32, capacity: u32, facts: &Facts) -> Option<String> {
+    fn too_long(&self, frame: u32, capacity: u32) -> Option<String> {
         let (name, mtu) = (&self.link.name, self.link.mtu);
-        let way = match facts.bears_fragments() {
+        let way = match self.facts.bears_fragments() {
             true => "--multi-buffer auto lets them take several frames",
             false => {
                 "larger frames (--frame-size) or a lower MTU let them come, as several frames would mix them up"
@@ -223,7 +224,8 @@ impl Plan {
 
     /// What to say of rules that will not do here what was hoped.
     pub(super) fn warnings(&self, rules: &RuleSet) -> Vec<String> {
-        let tags = rules.look_for_tags().then(|| nic::tags::kept_away(&self.link, &self.driver)).flatten();
+        let tags =
+            rules.look_for_tags().then(|| nic::tags::kept_away(&self.link, &self.facts.driver)).flatten();
         tags.into_iter().chain(self.idle(rules)).collect()
     }
 
@@ -361,8 +363,9 @@ mod tests {
         };
         Plan {
             link,
-            driver: "mvneta".into(),
+            facts: Facts { driver: "mvneta".into(), ..Facts::default() },
             queues: vec![0],
+            queues_told: true,
             multi_buffer: false,
             does_without_multi_buffer: true,
             bind: (BindMode::Copy, false),
@@ -415,20 +418,20 @@ mod tests {
     #[test]
     fn how_to_have_as_many_queues_is_said_of_the_interface_with_fewer() {
         let (one, four) = (plan(), Plan { queues: vec![0, 1, 2, 3], ..plan() });
-        let spread = |plan: &Plan| {
-            assert_eq!(plan.queues.len(), 1);
-            Some("rxhash".to_owned())
-        };
-        assert_eq!(more_queues(&one, &four, spread), "rxhash");
-        assert_eq!(more_queues(&four, &one, spread), "rxhash");
-        assert_eq!(more_queues(&one, &four, |_| None), "`ethtool -L`");
+        assert_eq!(more_queues(&one, &four), "`ethtool -L`");
+        let facts = Facts { driver: "mvpp2".into(), hashes: Some(false), ..Facts::default() };
+        let flat = Plan { facts, ..one };
+        for (a, b) in [(&flat, &four), (&four, &flat)] {
+            assert!(more_queues(a, b).contains("ethtool -K eth0 rxhash on"));
+        }
     }
 
     #[test]
     fn several_frames_are_advised_only_where_they_work() {
         let mut plan = plan();
         let said = |plan: &Plan, driver: &str| {
-            plan.too_long(2048, 1792, &Facts { driver: driver.into(), ..Facts::default() })
+            let facts = Facts { driver: driver.into(), ..Facts::default() };
+            Plan { facts, ..plan.clone() }.too_long(2048, 1792)
         };
         assert_eq!(said(&plan, "i40e"), None);
         plan.link.mtu = 3000;

@@ -1,21 +1,26 @@
-//! One interface: its link, its driver, and who else uses it.
+//! One interface: its link and its driver; its [queues], and who else [uses it](others), in modules of their own.
 
-use std::{collections::BTreeSet, error::Error, fs, io, path::Path};
+mod others;
+mod queues;
+
+use std::{fs, io};
 
 use super::{Answer, Finding};
 use crate::{
     config::{HEADROOM, L2_OVERHEAD},
     ebpf::Mode,
     nic::{
-        self, Link, NicError, XdpAttachment,
+        ActiveQueues, Link,
         drivers::{self, Driver, ZeroCopy},
-        netdev::{self, Features, RxQueue},
-        quirks::{Facts, Kind, Purpose, Weight},
-        sysfs, users,
+        netdev::{self, Features},
+        probe::Facts,
+        quirks::{Purpose, Weight},
+        sysfs,
     },
     page_pool::{self, Reason, Source},
-    sys::ethtool::{self, Offloads, RxRing},
+    sys::ethtool::{self, Offloads},
 };
+use others::{conduit, master, program, sockets};
 
 /// Sizes of frames that `--frame-size` takes; the first one if nobody asks.
 const FRAMES: [u32; 2] = [2048, 4096];
@@ -33,10 +38,14 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let takes_several = takes_several(told.as_ref().ok().copied().flatten(), &facts);
     let mut findings = vec![driver(link), up(link)];
     findings.extend(features(name, told, &facts));
-    findings.extend([mtu(link, takes_several), queues(link, &facts)]);
-    findings.extend(silent_queues(name, ethtool::rss_table(name), nic::choose_queues(link, None, None)));
-    findings.extend(napi(name, netdev::rx_queues(link.index)));
-    findings.extend(ring(name, ethtool::rx_ring(name)));
+    findings.push(mtu(link, takes_several));
+    let active = ActiveQueues::of(link);
+    // No queue is asked for by its number, which is all that could be wrong.
+    let chosen = |only| active.as_ref().map(|active| active.choose(None, only).unwrap_or_default());
+    findings.push(queues::served(name, chosen(facts.only_queue())));
+    findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
+    findings.extend(queues::napi(name, netdev::rx_queues(link.index)));
+    findings.extend(queues::ring(name, ethtool::rx_ring(name)));
     findings.extend(lro(name, ethtool::offloads(name)));
     findings.extend(numa(link));
     findings.push(sockets(link));
@@ -230,72 +239,6 @@ fn mtu(link: &Link, takes_several: Result<bool, &str>) -> Finding {
     }
 }
 
-fn queues(link: &Link, facts: &Facts) -> Finding {
-    match nic::choose_queues(link, None, facts.only_queue()) {
-        Ok(queues) => {
-            let text = match queues.len() {
-                1 => "umemd serves queue 0".to_owned(),
-                count => format!("umemd serves {count} queues, 0 to {}", count - 1),
-            };
-            Finding::new(&link.name, "queues", Answer::Ok, text)
-        }
-        Err(error) => Finding::new(&link.name, "queues", Answer::Unknown, error.to_string()),
-    }
-}
-
-/// Queues that the NIC's table for spreading flows does not name: they never see a packet, unless a rule of the
-/// NIC's own sends one there.
-fn silent_queues(
-    name: &str,
-    table: io::Result<Vec<u32>>,
-    queues: Result<Vec<u32>, NicError>,
-) -> Option<Finding> {
-    const ASKED: &str = "silent queues";
-    // A driver without a table has its own ways; the quirks know some.
-    let table: BTreeSet<u32> = match answer(name, ASKED, table) {
-        Ok(table) => table?.into_iter().collect(),
-        Err(unknown) => return Some(unknown),
-    };
-    // That they are not told is said of them already.
-    let queues = queues.ok()?;
-    let silent: Vec<String> =
-        queues.iter().filter(|queue| !table.contains(queue)).map(ToString::to_string).collect();
-    if table.is_empty() || silent.is_empty() {
-        return None;
-    }
-    let (word, verb, them) =
-        if silent.len() == 1 { ("queue", "receives", "it") } else { ("queues", "receive", "them") };
-    let text = format!("{word} {} {verb} no flow: the NIC's RSS table leaves {them} out", silent.join(", "));
-    let mend = format!("ethtool -X {name} equal {}", queues.len());
-    Some(Finding::new(name, ASKED, Answer::Warning, text).mended_by(mend))
-}
-
-/// Whether the driver tells who polls its queues, without which AF_XDP's busy polling does nothing.
-fn napi(name: &str, queues: io::Result<Option<Vec<RxQueue>>>) -> Option<Finding> {
-    const ASKED: &str = "NAPI";
-    let queues = match answer(name, ASKED, queues) {
-        Ok(queues) => queues??,
-        Err(unknown) => return Some(unknown),
-    };
-    let told = queues.iter().filter(|queue| queue.napi.is_some()).count();
-    let text = match (queues.len(), told) {
-        (0, _) => return None,
-        (all, told) if all == told => "the driver tells who polls each queue: busy polling can work",
-        _ => "the driver does not tell who polls its queues: busy polling does nothing",
-    };
-    Some(Finding::new(name, ASKED, Answer::Note, text))
-}
-
-fn ring(name: &str, ring: io::Result<RxRing>) -> Option<Finding> {
-    const ASKED: &str = "ring";
-    let RxRing { now, most } = match answer(name, ASKED, ring) {
-        Ok(ring) => ring?,
-        Err(unknown) => return Some(unknown),
-    };
-    let text = format!("{now} receive descriptors per queue, of at most {most}");
-    (most > 0).then(|| Finding::new(name, ASKED, Answer::Note, text))
-}
-
 fn lro(name: &str, offloads: io::Result<Offloads>) -> Option<Finding> {
     const ASKED: &str = "LRO";
     let on = match answer(name, ASKED, offloads) {
@@ -324,39 +267,6 @@ fn near(name: &str, node: &str, nodes: &str) -> Option<Finding> {
     Some(Finding::new(name, "NUMA", Answer::Note, text))
 }
 
-/// Who has AF_XDP sockets on it already: as sock_diag tells, or, of those in zero-copy mode, the queues.
-fn sockets(link: &Link) -> Finding {
-    let finding = |answer, text: String| Finding::new(&link.name, "AF_XDP users", answer, text);
-    let (taken, all) = match users::users() {
-        Ok(Some(users)) => {
-            (users.iter().filter(|user| user.ifindex == link.index).map(|user| user.queue).collect(), true)
-        }
-        Ok(None) => {
-            let queues = netdev::rx_queues(link.index).ok().flatten().unwrap_or_default();
-            (queues.iter().filter(|queue| queue.has_xsk).map(|queue| queue.number).collect(), false)
-        }
-        Err(error) => return finding(Answer::Unknown, format!("the kernel does not tell: {error}")),
-    };
-    let taken: BTreeSet<u32> = taken;
-    let list: Vec<String> = taken.iter().map(ToString::to_string).collect();
-    match (taken.len(), all) {
-        (0, true) => finding(Answer::Ok, "nobody has an AF_XDP socket here".to_owned()),
-        (0, false) if users::can_be_loaded() => {
-            let text =
-                "the kernel tells of AF_XDP sockets only with its module xsk_diag, which is not loaded";
-            finding(Answer::Unknown, text.to_owned()).mended_by("modprobe xsk_diag")
-        }
-        (0, false) => {
-            let text = "this kernel does not tell of AF_XDP sockets: it has no xsk_diag";
-            finding(Answer::Unknown, text.to_owned())
-        }
-        (1, _) => finding(Answer::Warning, format!("queue {} has an AF_XDP socket", list.join("")))
-            .mended_by("ss --xdp -e"),
-        _ => finding(Answer::Warning, format!("queues {} have AF_XDP sockets", list.join(", ")))
-            .mended_by("ss --xdp -e"),
-    }
-}
-
 /// Where the driver's page_pools can be seen.
 fn pools(link: &Link) -> Option<Finding> {
     let statistics = ethtool::statistics(&link.name);
@@ -371,106 +281,10 @@ fn pools(link: &Link) -> Option<Finding> {
     Some(Finding::new(&link.name, "page_pool", answer, text))
 }
 
-/// Whose program is there already.
-fn program(link: &Link) -> Option<Finding> {
-    let attached = link.xdp?;
-    Some(occupied(&link.name, attached, program_name(attached.program_id)))
-}
-
-/// What it means that this program is there.
-fn occupied(interface: &str, attached: XdpAttachment, name: Result<Option<String>, String>) -> Finding {
-    let id = attached.program_id;
-    let name = match name {
-        Ok(Some(name)) if name == "xdp_dispatcher" => {
-            " (libxdp's dispatcher, with programs of others behind it)".to_owned()
-        }
-        Ok(Some(name)) => format!(" ({name})"),
-        Ok(None) => String::new(),
-        Err(why) => format!("; its name the kernel does not tell: {why}"),
-    };
-    let text = format!("an XDP program is attached in {} mode: id {id}{name}", attached.mode);
-    Finding::new(interface, "XDP program", Answer::No, text).mended_by(format!("bpftool prog show id {id}"))
-}
-
-/// The name of a loaded program; `None` if it has gone, and why not if nobody tells: to ask takes `CAP_SYS_ADMIN`.
-fn program_name(id: u32) -> Result<Option<String>, String> {
-    for program in aya::programs::loaded_programs() {
-        let program = program.map_err(|error| innermost(&error))?;
-        if program.id() == id {
-            return Ok(program.name_as_str().map(str::to_owned));
-        }
-    }
-    Ok(None)
-}
-
-/// The last of the errors behind an error, which says what the kernel said.
-fn innermost(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => innermost(source),
-        None => error.to_string(),
-    }
-}
-
-fn master(link: &Link, links: &[Link]) -> Option<Finding> {
-    let master = links.iter().find(|other| Some(other.index) == link.master)?;
-    let driver = ethtool::driver(&master.name).unwrap_or_default();
-    Some(below(&link.name, master, &driver))
-}
-
-/// What it means to belong to a master with this driver.
-fn below(name: &str, master: &Link, driver: &str) -> Finding {
-    let lag = drivers::has(driver, |kind| kind == Kind::HasMembers);
-    match &master.xdp {
-        // net/core/dev.c, dev_xdp_attach: "Cannot attach when an upper device already has a program".
-        Some(xdp) if lag => {
-            let text = format!(
-                "it belongs to {}, which has an XDP program (id {}): the kernel attaches none below it",
-                master.name, xdp.program_id
-            );
-            Finding::new(name, "master", Answer::No, text)
-                .mended_by(format!("bpftool prog show id {}", xdp.program_id))
-        }
-        Some(xdp) => {
-            let text = format!(
-                "it belongs to {}, which has an XDP program (id {}): some kernels attach none below one",
-                master.name, xdp.program_id
-            );
-            Finding::new(name, "master", Answer::Warning, text)
-        }
-        None => {
-            let others =
-                if lag { "; its other members have frames as well: umemd run --iface with each" } else { "" };
-            let text = format!(
-                "it belongs to {}, which does not see the frames that are steered{others}",
-                master.name
-            );
-            Finding::new(name, "master", Answer::Warning, text)
-        }
-    }
-}
-
-/// A DSA conduit's frames carry the switch's tag, and native XDP is on the conduit alone. Its folder in sysfs shows it.
-fn conduit(name: &str, folder: Option<&Path>) -> Option<Finding> {
-    let finding = |answer, text: String| Some(Finding::new(name, "DSA", answer, text));
-    let Some(folder) = folder else {
-        let text = "sysfs does not show this interface, and so not whether a switch is behind it";
-        return finding(Answer::Unknown, text.to_owned());
-    };
-    let tagging = match fs::read_to_string(folder.join("dsa/tagging")) {
-        Ok(tagging) => tagging,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => return finding(Answer::Unknown, format!("sysfs does not tell: {error}")),
-    };
-    let text = format!(
-        "it is the conduit of a switch: frames of its ports carry a tag ({}) behind their addresses",
-        tagging.trim()
-    );
-    finding(Answer::Note, text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nic;
 
     fn link(name: &str) -> Link {
         let lo = nic::links().unwrap().into_iter().find(|link| link.name == "lo").unwrap();
@@ -522,35 +336,6 @@ mod tests {
         assert_eq!(super::takes_several(None, &mixes), Ok(false), "whatever is told");
     }
 
-    #[test]
-    fn the_conduit_of_a_switch_is_one_by_its_tagging() {
-        let folder = std::env::temp_dir().join(format!("umemd-doctor-{}", std::process::id()));
-        fs::create_dir_all(folder.join("dsa")).unwrap();
-        let other = conduit("eth0", Some(&folder));
-        fs::write(folder.join("dsa/tagging"), "edsa\n").unwrap();
-        let found = conduit("eth0", Some(&folder));
-        fs::remove_dir_all(&folder).unwrap();
-        let found = found.unwrap();
-        assert!(found.answer == Answer::Note && found.text.contains("(edsa)"), "{}", found.text);
-        assert!(other.is_none());
-        assert_eq!(conduit("eth0", None).unwrap().answer, Answer::Unknown, "of another namespace");
-    }
-
-    #[test]
-    fn programs_of_others_are_named_and_the_dispatcher_of_libxdp_is_known() {
-        let attached = XdpAttachment { mode: "native", program_id: 7 };
-        let said = |name: Result<Option<&str>, &str>| {
-            let name = name.map(|name| name.map(str::to_owned)).map_err(str::to_owned);
-            let finding = occupied("eth0", attached, name);
-            assert_eq!(finding.answer, Answer::No);
-            finding.text
-        };
-        assert!(said(Ok(Some("xdp_dispatcher"))).contains("libxdp's dispatcher, with programs of others"));
-        assert!(said(Ok(Some("filter"))).ends_with("id 7 (filter)"));
-        assert!(said(Ok(None)).ends_with("id 7"));
-        assert!(said(Err("EPERM")).ends_with("id 7; its name the kernel does not tell: EPERM"));
-    }
-
     fn os<T>(errno: i32) -> io::Result<T> {
         Err(io::Error::from_raw_os_error(errno))
     }
@@ -559,9 +344,9 @@ mod tests {
     fn what_a_driver_does_not_tell_is_nothing_and_what_fails_is_unknown() {
         let asked = |errno| {
             [
-                silent_queues("eth0", os(errno), Ok(vec![0])),
-                napi("eth0", os(errno)),
-                ring("eth0", os(errno)),
+                queues::silent_queues("eth0", os(errno), Some(vec![0])),
+                queues::napi("eth0", os(errno)),
+                queues::ring("eth0", os(errno)),
                 lro("eth0", os(errno)),
             ]
         };
@@ -577,33 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_that_the_nics_table_leaves_out_are_named() {
-        let said = |table: &[u32], queues: &[u32]| {
-            let finding = silent_queues("eth0", Ok(table.to_vec()), Ok(queues.to_vec()))?;
-            assert_eq!(finding.answer, Answer::Warning);
-            Some((finding.text, finding.mend.unwrap_or_default()))
-        };
-        let (text, mend) = said(&[0, 1, 0, 1], &[0, 1, 2, 3]).unwrap();
-        assert!(
-            text.starts_with("queues 2, 3 receive no flow") && text.ends_with("leaves them out"),
-            "{text}"
-        );
-        assert_eq!(mend, "ethtool -X eth0 equal 4");
-        let (text, _) = said(&[0, 0], &[0, 1]).unwrap();
-        assert!(text.starts_with("queue 1 receives no flow"), "{text}");
-        assert_eq!((said(&[1, 0], &[0, 1]), said(&[], &[0])), (None, None));
-    }
-
-    #[test]
-    fn who_polls_which_ring_and_what_lro_is() {
-        let queue = |napi| RxQueue { number: 0, napi, has_xsk: false };
-        let polls = |queues: &[RxQueue]| napi("eth0", Ok(Some(queues.to_vec()))).map(|finding| finding.text);
-        assert!(polls(&[queue(Some(7))]).unwrap().contains("busy polling can work"));
-        assert!(polls(&[queue(Some(7)), queue(None)]).unwrap().contains("does nothing"));
-        assert_eq!(polls(&[]), None);
-        let descriptors = |now, most| ring("eth0", Ok(RxRing { now, most })).map(|finding| finding.text);
-        assert_eq!(descriptors(512, 1024).unwrap(), "512 receive descriptors per queue, of at most 1024");
-        assert_eq!(descriptors(0, 0), None);
+    fn lro_is_told_if_it_is_on() {
         let on = lro("eth0", Ok(Offloads { lro: true, hash: false })).unwrap();
         assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 lro off")));
         assert_eq!(lro("eth0", Ok(Offloads::default())), None);
@@ -645,19 +404,5 @@ mod tests {
         };
         assert!(said("ice").contains("umemd asks for copy mode"));
         assert!(said("gve").ends_with("packets of one frame"));
-    }
-
-    #[test]
-    fn below_a_bond_with_a_program_none_can_be_attached() {
-        let bond = |xdp| Link { xdp, ..link("bond0") };
-        let said = |master: &Link, driver: &str| below("eth0", master, driver);
-        let free = said(&bond(None), "bonding");
-        assert!(free.answer == Answer::Warning && free.text.contains("its other members"), "{}", free.text);
-        let bridge = said(&bond(None), "bridge");
-        assert!(bridge.answer == Answer::Warning && !bridge.text.contains("members"), "{}", bridge.text);
-        let taken = said(&bond(Some(XdpAttachment { mode: "native", program_id: 7 })), "bonding");
-        assert!(taken.answer == Answer::No && taken.text.contains("(id 7)"), "{}", taken.text);
-        let taken = said(&bond(Some(XdpAttachment { mode: "skb", program_id: 7 })), "bridge");
-        assert!(taken.answer == Answer::Warning && taken.text.contains("some kernels"), "{}", taken.text);
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod genl;
 pub mod interrupts;
 pub mod netdev;
 mod netlink;
+pub mod probe;
 mod queues;
 pub mod quirks;
 pub mod stats;
@@ -15,7 +16,7 @@ pub(crate) mod tags;
 pub mod users;
 
 pub use netlink::{Address, Link, Route, XdpAttachment, addresses, link, links, routes};
-pub use queues::{are_told as queues_are_told, choose as choose_queues, refuse_mute as refuse_mute_queues};
+pub use queues::Active as ActiveQueues;
 use std::{
     collections::{BTreeSet, HashSet},
     io,

@@ -1,0 +1,113 @@
+//! The queues of an interface: which are served, which can ever see a packet, who polls them, and their rings.
+
+use std::{collections::BTreeSet, io};
+
+use super::{
+    super::{Answer, Finding},
+    answer,
+};
+use crate::{
+    nic::{NicError, netdev::RxQueue},
+    sys::ethtool::RxRing,
+};
+
+/// Those that `umemd run` serves if nobody says which.
+pub(super) fn served(name: &str, chosen: Result<Vec<u32>, &NicError>) -> Finding {
+    const ASKED: &str = "queues";
+    match chosen.as_deref() {
+        Ok([_]) => Finding::new(name, ASKED, Answer::Ok, "umemd serves queue 0"),
+        Ok(queues) => {
+            let text = format!("umemd serves {0} queues, 0 to {1}", queues.len(), queues.len() - 1);
+            Finding::new(name, ASKED, Answer::Ok, text)
+        }
+        Err(error) => Finding::new(name, ASKED, Answer::Unknown, error.to_string()),
+    }
+}
+
+/// Queues that the NIC's table for spreading flows does not name: they never see a packet, unless a rule of the
+/// NIC's own sends one there.
+pub(super) fn silent_queues(
+    name: &str,
+    table: io::Result<Vec<u32>>,
+    queues: Option<Vec<u32>>,
+) -> Option<Finding> {
+    const ASKED: &str = "silent queues";
+    // A driver without a table has its own ways; the quirks know some.
+    let table: BTreeSet<u32> = match answer(name, ASKED, table) {
+        Ok(table) => table?.into_iter().collect(),
+        Err(unknown) => return Some(unknown),
+    };
+    // That they are not told is said of them already.
+    let queues = queues?;
+    let silent: Vec<String> =
+        queues.iter().filter(|queue| !table.contains(queue)).map(ToString::to_string).collect();
+    if table.is_empty() || silent.is_empty() {
+        return None;
+    }
+    let (word, verb, them) =
+        if silent.len() == 1 { ("queue", "receives", "it") } else { ("queues", "receive", "them") };
+    let text = format!("{word} {} {verb} no flow: the NIC's RSS table leaves {them} out", silent.join(", "));
+    let mend = format!("ethtool -X {name} equal {}", queues.len());
+    Some(Finding::new(name, ASKED, Answer::Warning, text).mended_by(mend))
+}
+
+/// Whether the driver tells who polls its queues, without which AF_XDP's busy polling does nothing.
+pub(super) fn napi(name: &str, queues: io::Result<Option<Vec<RxQueue>>>) -> Option<Finding> {
+    const ASKED: &str = "NAPI";
+    let queues = match answer(name, ASKED, queues) {
+        Ok(queues) => queues??,
+        Err(unknown) => return Some(unknown),
+    };
+    let told = queues.iter().filter(|queue| queue.napi.is_some()).count();
+    let text = match (queues.len(), told) {
+        (0, _) => return None,
+        (all, told) if all == told => "the driver tells who polls each queue: busy polling can work",
+        _ => "the driver does not tell who polls its queues: busy polling does nothing",
+    };
+    Some(Finding::new(name, ASKED, Answer::Note, text))
+}
+
+pub(super) fn ring(name: &str, ring: io::Result<RxRing>) -> Option<Finding> {
+    const ASKED: &str = "ring";
+    let RxRing { now, most } = match answer(name, ASKED, ring) {
+        Ok(ring) => ring?,
+        Err(unknown) => return Some(unknown),
+    };
+    let text = format!("{now} receive descriptors per queue, of at most {most}");
+    (most > 0).then(|| Finding::new(name, ASKED, Answer::Note, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_that_the_nics_table_leaves_out_are_named() {
+        let said = |table: &[u32], queues: &[u32]| {
+            let finding = silent_queues("eth0", Ok(table.to_vec()), Some(queues.to_vec()))?;
+            assert_eq!(finding.answer, Answer::Warning);
+            Some((finding.text, finding.mend.unwrap_or_default()))
+        };
+        let (text, mend) = said(&[0, 1, 0, 1], &[0, 1, 2, 3]).unwrap();
+        assert!(
+            text.starts_with("queues 2, 3 receive no flow") && text.ends_with("leaves them out"),
+            "{text}"
+        );
+        assert_eq!(mend, "ethtool -X eth0 equal 4");
+        let (text, _) = said(&[0, 0], &[0, 1]).unwrap();
+        assert!(text.starts_with("queue 1 receives no flow"), "{text}");
+        assert_eq!((said(&[1, 0], &[0, 1]), said(&[], &[0])), (None, None));
+    }
+
+    #[test]
+    fn who_polls_which_ring_is_told() {
+        let queue = |napi| RxQueue { number: 0, napi, has_xsk: false };
+        let polls = |queues: &[RxQueue]| napi("eth0", Ok(Some(queues.to_vec()))).map(|finding| finding.text);
+        assert!(polls(&[queue(Some(7))]).unwrap().contains("busy polling can work"));
+        assert!(polls(&[queue(Some(7)), queue(None)]).unwrap().contains("does nothing"));
+        assert_eq!(polls(&[]), None);
+        let descriptors = |now, most| ring("eth0", Ok(RxRing { now, most })).map(|finding| finding.text);
+        assert_eq!(descriptors(512, 1024).unwrap(), "512 receive descriptors per queue, of at most 1024");
+        assert_eq!(descriptors(0, 0), None);
+    }
+}

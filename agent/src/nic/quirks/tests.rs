@@ -1,0 +1,197 @@
+use super::*;
+use crate::nic::probe::Node;
+
+const PURPOSE: Purpose<'_> = Purpose {
+    mode: Mode::Native,
+    bind: BindMode::Copy,
+    multi_buffer: false,
+    capacity: 1792,
+    lent: 2048,
+    queues: None,
+};
+const ZEROCOPY: Purpose<'_> = Purpose { bind: BindMode::ZeroCopy, ..PURPOSE };
+
+/// On a machine that tells all.
+fn facts(driver: &str, mtu: u32) -> Facts {
+    Facts {
+        driver: driver.into(),
+        mtu,
+        linux: (6, 12),
+        node: Some(Node::default()),
+        possible_cpus: Some(4),
+        ..Facts::default()
+    }
+}
+
+fn texts(facts: &Facts, purpose: Purpose<'_>, weight: Weight) -> Vec<String> {
+    let findings = facts.findings("eth0", purpose).into_iter();
+    findings.filter(|finding| finding.weight == weight).map(|finding| finding.text).collect()
+}
+
+fn refusals(facts: &Facts) -> Vec<String> {
+    texts(facts, PURPOSE, Weight::Refusal)
+}
+
+#[track_caller]
+fn warns(facts: &Facts, purpose: Purpose<'_>, of: &str) {
+    let said = texts(facts, purpose, Weight::Warning);
+    assert!(said.iter().any(|text| text.contains(of)), "{of}: {said:?}");
+}
+
+#[test]
+fn a_bond_is_served_by_its_members_or_in_skb_mode() {
+    let bond = facts("bonding", 1500);
+    let [refusal] = &refusals(&bond)[..] else { panic!("one") };
+    assert!(refusal.contains("--iface with each of them; or pass --mode skb"), "{refusal}");
+    assert!(bond.findings("bond0", Purpose { mode: Mode::Skb, ..PURPOSE }).is_empty());
+}
+
+#[test]
+fn a_port_of_a_switch_is_served_by_its_conduit_or_in_skb_mode() {
+    let [refusal] = &refusals(&facts("dsa", 1500))[..] else { panic!("one") };
+    assert!(refusal.contains("on its conduit") && refusal.ends_with("or pass --mode skb"), "{refusal}");
+}
+
+#[test]
+fn an_mtu_is_refused_where_the_driver_refuses_it() {
+    for (driver, most) in [("bnxt_en", 3502), ("i40e", 3046), ("mvneta", 3520), ("mvpp2", 1640)] {
+        assert_eq!(refusals(&facts(driver, most)), [""; 0], "{driver}");
+        let said = refusals(&facts(driver, most + 1));
+        assert!(said.len() == 1 && said[0].contains(&format!("ip link set eth0 mtu {most}")), "{said:?}");
+    }
+    assert_eq!(facts("mvpp2", 9000).findings("eth0", Purpose { mode: Mode::Skb, ..PURPOSE }), []);
+    assert_eq!(facts("nobody", 9000).findings("eth0", PURPOSE), []);
+    let several = Purpose { multi_buffer: true, ..PURPOSE };
+    let refuses = |driver| !texts(&facts(driver, 9000), several, Weight::Refusal).is_empty();
+    assert!(!refuses("mvneta") && refuses("mvpp2"), "packets in several buffers");
+    let [i40e] = &refusals(&facts("i40e", 9000))[..] else { panic!("one") };
+    assert!(i40e.ends_with("ip link set eth0 mtu 3046; or pass --mode skb"), "{i40e}");
+}
+
+#[test]
+fn a_sibling_that_takes_the_pools_is_named() {
+    let mut port = facts("mvpp2", 1500);
+    for (runs_programs, count) in [(None, 0), (Some(true), 0), (Some(false), 1)] {
+        port.runs_programs = runs_programs;
+        let said = refusals(&port);
+        assert_eq!(said.len(), count, "{said:?}");
+        assert!(said.iter().all(|text| text.contains("a sibling port of eth0 has an MTU above 1640")));
+    }
+}
+
+#[test]
+fn a_buffer_manager_is_refused_only_where_the_driver_uses_it() {
+    let mut board = facts("mvneta", 1500);
+    board.node = Some(Node { buffer_manager: true, ..Node::default() });
+    let mut said = |runs_programs| {
+        board.runs_programs = runs_programs;
+        let of =
+            |weight| texts(&board, PURPOSE, weight).iter().filter(|text| text.contains("manager")).count();
+        [of(Weight::Refusal), of(Weight::Warning)]
+    };
+    assert_eq!(said(Some(false)), [1, 0]);
+    assert_eq!(said(Some(true)), [0, 0], "it does without");
+    assert_eq!(said(None), [0, 1], "what is unknown is not refused");
+}
+
+#[test]
+fn what_the_chip_or_the_tree_decides_is_asked_of_them() {
+    let mut board = facts("mvneta", 1500);
+    assert_eq!(board.only_queue(), None, "an Armada 38x has eight");
+    board.node = Some(Node { compatible: vec!["marvell,armada-3700-neta".into()], ..Node::default() });
+    assert_eq!(board.only_queue(), Some(0));
+    assert!(refusals(&board).is_empty());
+    let many = Facts { possible_cpus: Some(8), ..facts("mvpp2", 1500) };
+    assert_eq!(refusals(&many).len(), 1);
+    let unknown = Facts { possible_cpus: None, ..facts("mvpp2", 1500) };
+    assert_eq!(refusals(&unknown).len(), 0, "what is unknown is not refused");
+}
+
+#[test]
+fn what_cannot_be_seen_is_said_to_be_unknown() {
+    let unknown = |facts: &Facts| texts(facts, PURPOSE, Weight::Unknown).len();
+    assert_eq!(unknown(&Facts { node: None, ..facts("mvneta", 1500) }), 2, "queues, buffer manager");
+    assert_eq!(unknown(&Facts { possible_cpus: None, ..facts("mvpp2", 1500) }), 1);
+    assert_eq!(unknown(&facts("mvneta", 1500)) + unknown(&facts("mvpp2", 1500)), 0);
+    assert_eq!(unknown(&Facts { node: None, possible_cpus: None, ..facts("ice", 1500) }), 0, "nobody asks");
+}
+
+#[test]
+fn queues_that_stay_silent_are_warned_of_if_they_were_asked_for() {
+    let mut board = facts("mvneta", 1500);
+    board.node = Some(Node { compatible: vec!["marvell,armada-3700-neta".into()], ..Node::default() });
+    let flat = Facts { hashes: Some(false), ..facts("mvpp2", 1500) };
+    for facts in [&board, &flat] {
+        assert_eq!(facts.only_queue(), Some(0));
+        let silent = |queues, weight| {
+            let purpose = Purpose { queues, ..PURPOSE };
+            let said = texts(facts, purpose, weight);
+            said.iter().filter(|text| text.contains("its other queues stay silent")).count()
+        };
+        for asked in [&[1][..], &[0, 1]] {
+            assert_eq!(silent(Some(asked), Weight::Warning), 1);
+        }
+        for asked in [None, Some(&[0][..])] {
+            assert_eq!((silent(asked, Weight::Warning), silent(asked, Weight::Note)), (0, 1));
+        }
+    }
+    assert_eq!(Facts { hashes: Some(true), ..facts("mvpp2", 1500) }.only_queue(), None);
+    assert!(flat.spreading("eth0").unwrap().starts_with("ethtool -K eth0 rxhash on"));
+    assert_eq!(board.spreading("eth0"), None, "nothing spreads on that chip");
+}
+
+#[test]
+fn what_zero_copy_breaks_is_told_to_whoever_gets_it() {
+    for (driver, of) in [
+        ("ena", "slower than copying, or worse"),
+        ("i40e", "may stop for good"),
+        ("ice", "may stop for good"),
+        ("igb", "packets of more than 1024 bytes are lost"),
+    ] {
+        let facts = facts(driver, 1500);
+        warns(&facts, ZEROCOPY, of);
+        let about = |finding: Finding| finding.text.contains("zero");
+        assert!(!facts.findings("eth0", PURPOSE).into_iter().any(about), "{driver}: nobody asked");
+    }
+    let none = texts(&facts("mvneta", 1500), ZEROCOPY, Weight::Refusal);
+    assert!(none.len() == 1 && none[0].starts_with("eth0 has no zero-copy"), "{none:?}");
+    let newer = |zero_copy| Facts { zero_copy, ..facts("mvneta", 1500) };
+    let refused = |zero_copy| texts(&newer(zero_copy), ZEROCOPY, Weight::Refusal).len();
+    assert_eq!([None, Some(false), Some(true)].map(refused), [1, 1, 0], "a newer driver may have it");
+    let large = Purpose { capacity: 3840, ..ZEROCOPY };
+    let lost =
+        |mtu| texts(&facts("igb", mtu), large, Weight::Warning).iter().any(|text| text.contains("lost"));
+    assert!(!lost(1500) && lost(3055), "3072 bytes");
+}
+
+#[test]
+fn a_ring_that_takes_most_of_the_frames_is_warned_of_in_zero_copy_mode() {
+    let nic = |ring| Facts { ring, ..facts("gve", 1500) };
+    let said = |ring, purpose| texts(&nic(ring), purpose, Weight::Warning);
+    warns(&nic(Some(2048)), ZEROCOPY, "--frames 8192, or ethtool -G eth0 rx 1024");
+    assert_eq!(said(Some(1024), ZEROCOPY), [""; 0]);
+    assert_eq!(said(Some(2048), PURPOSE), [""; 0], "in copy mode it holds pages of the kernel's");
+    assert_eq!(said(None, ZEROCOPY), [""; 0]);
+}
+
+#[test]
+fn a_quirk_ends_with_the_kernel_that_mends_it() {
+    let mut nic = facts("mlx5_core", 1500);
+    nic.linux = (6, 0);
+    warns(&nic, ZEROCOPY, "its queues twice");
+    nic.linux = (6, 1);
+    assert_eq!(nic.findings("eth0", ZEROCOPY), []);
+}
+
+#[test]
+fn packets_in_several_buffers_are_left_off_where_they_get_mixed_up() {
+    assert!(!facts("i40e", 9000).bears_fragments() && facts("ice", 9000).bears_fragments());
+    warns(&facts("i40e", 9000), Purpose { multi_buffer: true, ..PURPOSE }, "--multi-buffer off");
+    assert_eq!(texts(&facts("i40e", 9000), PURPOSE, Weight::Warning), [""; 0]);
+}
+
+#[test]
+fn channels_that_only_receive_are_refused_where_the_driver_refuses_them() {
+    let nic = |separate_channels| Facts { separate_channels, ..facts("bnxt_en", 1500) };
+    assert_eq!([Some(true), Some(false), None].map(|apart| refusals(&nic(apart)).len()), [1, 0, 0]);
+}
