@@ -204,10 +204,11 @@ impl Bench<'_> {
         time: Duration,
         counted: Counted,
     ) -> Result<Outcome> {
-        let at_first = transmitted(&self.lab.near)?;
+        let device_sent = || transmitted(&self.lab.near, handler);
+        let at_first = device_sent()?;
         let running = contestant.start(handler)?;
         let trace = if counted == Counted::Syscalls { Syscalls::of(&running.threads()?)? } else { None };
-        let before = (running.cpu_time()?, transmitted(&self.lab.near)?);
+        let before = (running.cpu_time()?, device_sent()?);
         let sent = if handler == Handler::Generate {
             std::thread::sleep(time);
             None
@@ -215,16 +216,17 @@ impl Bench<'_> {
             let cpu = if counted == Counted::Instructions { contestant::CPU } else { SENDER_CPU };
             Some(self.send(cpu, rate, time)?)
         };
-        let after = (running.cpu_time()?, transmitted(&self.lab.near)?);
+        let after = (running.cpu_time()?, device_sent()?);
         let syscalls = trace.map(|trace| trace.count()).transpose()?;
         let said = running.finish().with_context(|| contestant.name.clone())?;
-        let (packets, lost) = match sent {
-            Some(sent) => (said.packets, sent.saturating_sub(said.packets)),
+        let passed_on = device_sent()? - at_first;
+        let (packets, lost) = match (handler, sent) {
             // Who sends by itself began before and ends later.
-            None => {
-                let transmitted = transmitted(&self.lab.near)? - at_first;
-                (after.1 - before.1, said.packets.saturating_sub(transmitted))
+            (_, None) => (after.1 - before.1, said.packets.saturating_sub(passed_on)),
+            (Handler::Reflect | Handler::Forward, Some(sent)) => {
+                (said.packets, sent.saturating_sub(said.packets.min(passed_on)))
             }
+            (_, Some(sent)) => (said.packets, sent.saturating_sub(said.packets)),
         };
         let cpu_time = after.0.since(before.0);
         let Said { recycle_ratio, conserved, .. } = said;

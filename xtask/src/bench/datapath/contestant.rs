@@ -157,11 +157,12 @@ pub(super) fn name(handler: Handler) -> &'static str {
     }
 }
 
-/// How many packets the interface has sent so far.
-pub(super) fn transmitted(netns: &str) -> Result<u64> {
+/// How many packets the interface that a handler sends by has sent so far.
+pub(super) fn transmitted(netns: &str, handler: Handler) -> Result<u64> {
+    let interface = if handler == Handler::Forward { OTHER } else { INTERFACE };
     let mut ip = Command::new(shell::which("ip").context("there is no ip (package iproute2)")?);
     let shown =
-        shell::run_quietly(ip.args(["-n", netns, "-stats", "-json", "link", "show", "dev", INTERFACE]))?;
+        shell::run_quietly(ip.args(["-n", netns, "-stats", "-json", "link", "show", "dev", interface]))?;
     let links: Value = serde_json::from_str(&shown).context("ip -json printed something else")?;
     links[0]["stats64"]["tx"]["packets"].as_u64().context("ip told no tx packets")
 }
@@ -304,7 +305,8 @@ fn xdp_bench_total(said: &str) -> Result<u64> {
 pub(super) struct Outcome {
     /// What it received, or sent by itself, in that time.
     pub(super) packets: u64,
-    /// What was sent to it and it did not receive; or what it says that it sent, and its device did not.
+    /// What was sent to it and it did not receive, or did not pass on if that is its work; of who sends by itself,
+    /// what it says that it sent and its device did not.
     pub(super) lost: u64,
     pub(super) cpu_time: CpuTime,
     pub(super) recycle_ratio: Option<f64>,
