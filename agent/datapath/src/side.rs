@@ -38,6 +38,8 @@ pub(crate) struct Side<P> {
     pub(crate) received: Vec<Packet>,
     /// The parts of the one packet that is being handled. Empty between turns.
     pub(crate) parts: Vec<Packet>,
+    /// Whether the handler writes those parts, and did not receive them. Not between turns.
+    pub(crate) writes: bool,
     pub(crate) traffic: Traffic,
     /// Frames that were ever read from the RX ring.
     pub(crate) rx_frames: u64,
@@ -88,6 +90,7 @@ impl<P: QueuePort> Side<P> {
             fresh: Vec::with_capacity(arriving),
             received: Vec::with_capacity(arriving),
             parts: Vec::with_capacity(arriving),
+            writes: false,
             traffic: Traffic::default(),
             rx_frames: 0,
             tx_frames: 0,

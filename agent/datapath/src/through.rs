@@ -225,6 +225,7 @@ impl<P: QueuePort> Side<P> {
         if self.pool.alloc_bulk(&mut self.fresh, packets * parts) < packets * parts {
             self.traffic.alloc_fail += 1;
         }
+        self.writes = true;
         while self.fresh.len() >= parts && parts > 0 {
             let mut at = 0;
             while at < size {
@@ -247,17 +248,21 @@ impl<P: QueuePort> Side<P> {
             observer.see(seen, self.port.bytes(), &self.parts);
             self.send_parts(observer, out);
         }
+        self.writes = false;
         self.pool.put_direct_bulk(&mut self.fresh);
         self.pool.put_direct_bulk(&mut self.done);
     }
 
     /// What is still in the worker's hands goes home; for the end.
     pub(crate) fn drop_unfinished(&mut self) {
+        // There are any that are being written, or fresh, only after a panic.
+        if self.writes {
+            self.done.extend(self.parts.drain(..).map(Packet::into_right));
+        }
         self.parts.append(&mut self.received);
         if !self.parts.is_empty() {
             self.drop_torn();
         }
-        // There are any only after a panic.
         self.pool.put_direct_bulk(&mut self.fresh);
         self.pool.put_direct_bulk(&mut self.done);
     }

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use common::{Fragile, LONGEST, numbered, turn, worker};
-use datapath::WorkerConfig;
 use datapath::sim::SimConfig;
+use datapath::{Due, PacketHandler, Verdict, WorkerConfig};
 
 /// The packets before it were dropped or sent; frames behind it come home with those that the kernel has.
 #[test]
@@ -47,4 +47,37 @@ fn it_loses_nothing_of_a_packet_in_several_frames() {
     assert!(catch_unwind(turn).is_err());
     let report = worker.finish(Duration::ZERO);
     assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
+}
+
+/// Wants to send packets of so many bytes, and breaks when it is to write behind their beginning.
+struct BreaksOff(usize);
+
+impl PacketHandler for BreaksOff {
+    fn handle(&mut self, _: &mut [u8]) -> Verdict {
+        Verdict::Drop
+    }
+
+    fn due(&mut self, _: Duration) -> Due {
+        Due { packets: 1, size: self.0, next: None }
+    }
+
+    fn write(&mut self, start: usize, _: &mut [u8]) {
+        assert!(start < LONGEST, "it breaks here");
+    }
+}
+
+/// What was half written was neither received nor sent.
+#[test]
+fn it_loses_nothing_of_what_it_was_about_to_send() {
+    let sim = SimConfig { multi_buffer: true, ..SimConfig::default() };
+    let config = WorkerConfig { fill_target: 32, ..WorkerConfig::default() };
+    let mut worker = worker(64, sim, BreaksOff(3 * LONGEST), config);
+    let turn = AssertUnwindSafe(|| worker.poll_once(Duration::ZERO));
+    assert!(catch_unwind(turn).is_err());
+    assert_eq!(worker.snapshot().traffic.rx_packets, 0);
+    let report = worker.finish(Duration::ZERO);
+    assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
+    let traffic = report.snapshot.traffic;
+    assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.rx_bytes), (0, 0, 0), "{traffic:?}");
+    assert_eq!((traffic.rx_torn, traffic.generated, traffic.tx_packets), (0, 0, 0), "{traffic:?}");
 }
