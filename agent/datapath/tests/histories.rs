@@ -232,8 +232,23 @@ impl World {
         panic!("does not come to rest: {:?}", machine.snapshots());
     }
 
+    /// An interface is removed while it is served, which is noticed some turns later.
+    fn unregister(&mut self, machine: &mut impl Machine) {
+        let mut ports = machine.ports();
+        let gone = self.random.below(ports.len());
+        ports[gone].inner_mut().unregister();
+        for _ in 0..self.random.below(5) {
+            self.offer(machine);
+            machine.turn(Duration::from_secs(1));
+            self.check(machine);
+        }
+    }
+
     /// Ends the machine in the middle of everything. Frames that the writer holds come home later.
     fn end(&mut self, mut machine: impl Machine) -> Vec<Snapshot> {
+        if self.random.chance(64) {
+            self.unregister(&mut machine);
+        }
         for _ in 0..self.random.below(3) {
             machine.drain(Duration::from_secs(2));
             self.check(&mut machine);
