@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         // Whoever asks for some tests does not ask for this one.
         if options.test_args.is_empty() {
             bench::pool::check_instructions().context("the pool costs other than recorded")?;
-            turns()?;
+            turns(full)?;
         }
     }
     if options.which != Some(Which::Fast) {
@@ -53,12 +53,19 @@ pub(crate) fn run(options: &Test) -> Result<()> {
     Ok(())
 }
 
-/// What a packet costs a worker on rings in memory, compared with what is recorded.
-fn turns() -> Result<()> {
-    let mut cargo = shell::cargo();
-    cargo.args(["bench", "--package", "datapath", "--bench", "turns", "--"]);
-    shell::run(cargo.args(["--check", "benches/turns/recorded.txt"]))
-        .context("a worker's turn costs other than recorded")
+/// What a packet costs a worker on rings in memory, compared with what is recorded; and how two workers scale, which is
+/// a matter of time, and so only `full`.
+fn turns(full: bool) -> Result<()> {
+    let bench = |arguments: &[&str]| {
+        let mut cargo = shell::cargo();
+        cargo.args(["bench", "--package", "datapath", "--bench", "turns", "--"]);
+        shell::run(cargo.args(arguments))
+    };
+    bench(&["--check", "benches/turns/recorded.txt"]).context("a worker's turn costs other than recorded")?;
+    if full {
+        bench(&["--check-scale"]).context("two workers are in each other's way")?;
+    }
+    Ok(())
 }
 
 /// Threads under loom, which needs a build of its own: its atomics are not the standard ones.

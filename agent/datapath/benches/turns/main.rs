@@ -1,12 +1,13 @@
 //! What a packet costs in user space, on rings in memory: instructions, and how two workers scale.
 //!
 //! ```sh
-//! cargo bench -p datapath [-- [--json] [--check FILE] [NAME]]
+//! cargo bench -p datapath [-- [--json] [--check FILE] [--check-scale] [NAME]]
 //! ```
 //!
 //! Instructions are counted by valgrind's callgrind inside of turns only, so that they are the same however
 //! busy the machine is; `--check` compares them with the recorded ones. The factor of two workers over one
-//! is the median of many short pairs of runs, by the time that they had a processor.
+//! is the median of many short pairs of runs, by the time that they had a processor; `--check-scale` fails if it is
+//! too small.
 
 mod instructions;
 mod scale;
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
     if let Some(file) = check {
         return instructions::check(file, &cases);
     }
+    let subjects = [Subject::Drop, Subject::Reflect].into_iter().filter(|subject| wanted(subject.name()));
+    if args.iter().any(|arg| arg == "--check-scale") {
+        return scale::check(subjects);
+    }
     for case in &cases {
         let Some(counted) = instructions::count(*case) else {
             eprintln!("valgrind is needed to count instructions: apt-get install valgrind");
@@ -46,7 +51,7 @@ fn main() -> ExitCode {
             println!("{name:8} batch {batch:3}, {frames:6} frames: {counted:7.2} instructions per packet");
         }
     }
-    for subject in [Subject::Drop, Subject::Reflect].into_iter().filter(|subject| wanted(subject.name())) {
+    for subject in subjects {
         let Some(factor) = scale::factor(subject) else { continue };
         let name = subject.name();
         if json {

@@ -4,6 +4,7 @@
 //! nothing, and what the two take from each other, a cache line above all, still shows.
 
 use std::fs;
+use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
 
@@ -11,6 +12,24 @@ use crate::subject::{Case, Subject};
 
 const PAIRS: usize = 21;
 const TURNS: u64 = 20_000;
+/// What the factor must be.
+const LEAST: f64 = 1.9;
+/// How often it is measured until it is that much: two processors may be one core for a while, which somebody else uses.
+const ATTEMPTS: usize = 5;
+
+/// Compares the factors with what they must be.
+pub(crate) fn check(subjects: impl Iterator<Item = Subject>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for subject in subjects {
+        let told = |factor: &f64| println!("{} two workers {factor:.2} times one", subject.name());
+        let mut factors = (0..ATTEMPTS).map_while(|_| factor(subject)).inspect(told);
+        if !factors.any(|factor| factor >= LEAST) {
+            println!("{} TWO WORKERS ARE LESS THAN {LEAST} TIMES ONE", subject.name());
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
 
 /// How many times the packets of one worker two workers handle in the same time: the median of pairs of runs.
 /// `None` where the kernel does not tell a thread's time (`CONFIG_SCHED_INFO`).
