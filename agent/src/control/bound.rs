@@ -24,44 +24,50 @@ pub(super) struct Bound {
 
 /// Binds one queue of each interface, in the mode planned; or in copy mode, said aloud, if zero-copy was nobody's
 /// wish but the table's. Waits, if it `may_wait`, for a queue that is not free yet.
+///
+/// One UMEM, however often its sockets are tried: one that was refused is unpinned some time later, and may take with it
+/// what the next one is allowed to pin.
 pub(super) fn bind(
     config: &RunConfig,
     plans: &[Plan],
     queues: &[u32],
     may_wait: bool,
 ) -> Result<Bound, OpenError> {
+    let rings = RingSizes::new(config.layout, config.rings);
+    let (frames, huge_pages) = umem(config, plans, queues, rings)?;
     let (planned, asked) = plans[0].bind;
-    match bind_as(config, plans, queues, planned, may_wait) {
+    let bind = |bind| sockets(plans, queues, &frames, rings, bind, may_wait);
+    let bound = match bind(planned) {
         Err(error) if planned == BindMode::ZeroCopy && !asked && !matches!(error, OpenError::Busy { .. }) => {
             log::warn!(
                 "{error}: {} should have zero-copy and gets copy mode; --zerocopy makes this an error, --copy no \
                  warning",
                 plans[0].facts.driver
             );
-            bind_as(config, plans, queues, BindMode::Copy, may_wait)
+            bind(BindMode::Copy)
         }
         result => result,
-    }
+    };
+    let (sockets, multi_buffer) = bound?;
+    Ok(Bound { sockets, huge_pages, nodes: Nodes::of(frames.address()), multi_buffer, rings })
 }
 
-/// One UMEM, however often its sockets are tried: one that was refused is unpinned some time later, and may take with it
-/// what the next one is allowed to pin.
-fn bind_as(
-    config: &RunConfig,
+/// Sockets on these frames, one for a queue of each interface, and whether their packets may take several frames.
+fn sockets(
     plans: &[Plan],
     queues: &[u32],
+    frames: &Arc<UmemFrames>,
+    rings: RingSizes,
     bind: BindMode,
     may_wait: bool,
-) -> Result<Bound, OpenError> {
-    let rings = RingSizes::new(config.layout, config.rings);
-    let (frames, huge_pages) = umem(config, plans, queues, rings)?;
+) -> Result<(Vec<(XskPort, SocketHandle)>, bool), OpenError> {
     // Planned for all of them alike.
     let mut multi_buffer = plans[0].multi_buffer;
     let mut sockets: Vec<(XskPort, SocketHandle)> = Vec::new();
     for (plan, queue) in plans.iter().zip(queues) {
         let open = |multi_buffer| {
             let interface = &plan.link.name;
-            let request = Request { interface, queue: *queue, frames: &frames, rings, bind, multi_buffer };
+            let request = Request { interface, queue: *queue, frames, rings, bind, multi_buffer };
             if may_wait { xsk::patiently(|| xsk::open(request)) } else { xsk::open(request) }
         };
         // A second one has to be as the first.
@@ -70,7 +76,7 @@ fn bind_as(
         multi_buffer = several;
         sockets.push(socket);
     }
-    Ok(Bound { sockets, huge_pages, nodes: Nodes::of(frames.address()), multi_buffer, rings })
+    Ok((sockets, multi_buffer))
 }
 
 /// Opens a socket for packets in several frames, if those are wanted; or without them, said aloud, where the kernel
@@ -124,7 +130,7 @@ mod tests {
     fn where_packets_take_one_frame_only_those_that_fit_are_served() {
         // Linux before 6.6.
         let open = |several: bool| match several {
-            true => Err(OpenError::NoMultiBuffer { interface: "eth0".into(), queue: 0 }),
+            true => Err(OpenError::NoMultiBuffer { interface: "eth0".into(), queue: 0, why: "EINVAL" }),
             false => Ok(()),
         };
         assert!(matches!(several_frames_or_one(true, true, open), Ok(((), false))));

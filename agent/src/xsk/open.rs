@@ -102,14 +102,16 @@ pub enum OpenError {
     },
     /// The kernel takes no packets in several frames here.
     #[error(
-        "{interface} queue {queue} has no multi-buffer (EINVAL): XDP_USE_SG takes Linux 6.6, and a driver that can; \
-         --multi-buffer off does without, and drops what is longer than a frame"
+        "{interface} queue {queue} has no multi-buffer ({why}); --multi-buffer off does without, and drops what is \
+         longer than a frame"
     )]
     NoMultiBuffer {
         /// The interface.
         interface: String,
         /// The queue.
         queue: u32,
+        /// What the kernel said, and means.
+        why: &'static str,
     },
     /// There are not as many huge pages free as the UMEM takes.
     #[error(
@@ -298,10 +300,17 @@ pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> 
         let interface = interface.to_owned();
         match cause(&error) {
             Some(libc::EBUSY) => OpenError::Busy { interface, queue },
+            Some(libc::EINVAL) if multi_buffer => {
+                OpenError::NoMultiBuffer { interface, queue, why: "EINVAL: XDP_USE_SG takes Linux 6.6" }
+            }
+            // A driver that has zero-copy for packets in one frame only says the same as one that has none.
+            Some(libc::EOPNOTSUPP) if bind == BindMode::ZeroCopy && multi_buffer => {
+                let why = "EOPNOTSUPP: its driver has no zero-copy, or none for packets in several frames";
+                OpenError::NoMultiBuffer { interface, queue, why }
+            }
             Some(libc::EOPNOTSUPP) if bind == BindMode::ZeroCopy => {
                 OpenError::NoZeroCopy { interface, queue }
             }
-            Some(libc::EINVAL) if multi_buffer => OpenError::NoMultiBuffer { interface, queue },
             Some(errno) => failed(io::Error::from_raw_os_error(errno)),
             None => failed(io::Error::other(error.to_string())),
         }
