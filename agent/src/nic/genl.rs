@@ -55,8 +55,22 @@ impl Genl {
     ///
     /// Those of the kernel; `EOPNOTSUPP` if it does not know the command.
     pub(crate) fn dump(&self, command: u8) -> io::Result<Vec<Attributes>> {
+        self.dump_all(command, &Attributes::default())
+    }
+
+    /// What `command` lists of the one whose number an attribute of this kind tells.
+    ///
+    /// # Errors
+    ///
+    /// As [`dump`](Self::dump), and those that the command has for who is not there.
+    pub(crate) fn dump_of(&self, command: u8, kind: u16, number: u32) -> io::Result<Vec<Attributes>> {
+        let number = Attribute { kind, value: number.to_ne_bytes().to_vec() };
+        self.dump_all(command, &Attributes(vec![number]))
+    }
+
+    fn dump_all(&self, command: u8, attributes: &Attributes) -> io::Result<Vec<Attributes>> {
         for attempt in 1.. {
-            self.send(Message { command, version: 1, attributes: Attributes::default() }, NLM_F_DUMP)?;
+            self.send(Message { command, version: 1, attributes: attributes.clone() }, NLM_F_DUMP)?;
             let (mut answers, mut interrupted) = (Vec::new(), false);
             loop {
                 let batch = self.receive()?;

@@ -64,9 +64,8 @@ pub struct RxQueue {
 ///
 /// Those of the kernel.
 pub fn features(ifindex: u32) -> io::Result<Option<Features>> {
-    Ok(dump(DEV_GET)?.and_then(|answers| {
-        answers.iter().find(|a| a.uint(dev::IFINDEX) == Some(ifindex.into())).map(read_features)
-    }))
+    let answers = ask(|netdev| netdev.dump(DEV_GET))?.unwrap_or_default();
+    Ok(answers.iter().find(|answer| answer.uint(dev::IFINDEX) == Some(ifindex.into())).map(read_features))
 }
 
 /// The receive queues in use of an interface, by number; `None` if this kernel does not tell (older than Linux 6.8).
@@ -76,7 +75,7 @@ pub fn features(ifindex: u32) -> io::Result<Option<Features>> {
 ///
 /// Those of the kernel.
 pub fn rx_queues(ifindex: u32) -> io::Result<Option<Vec<RxQueue>>> {
-    let Some(answers) = dump(QUEUE_GET)? else { return Ok(None) };
+    let Some(answers) = queues(ifindex)? else { return Ok(None) };
     let mut queues: Vec<RxQueue> = answers.iter().filter_map(|answer| read_queue(answer, ifindex)).collect();
     queues.sort_unstable_by_key(|queue| queue.number);
     Ok(Some(queues))
@@ -89,7 +88,7 @@ pub fn rx_queues(ifindex: u32) -> io::Result<Option<Vec<RxQueue>>> {
 ///
 /// Those of the kernel.
 pub fn queues_in_use(ifindex: u32) -> io::Result<Option<(u32, u32)>> {
-    let answers = dump(QUEUE_GET)?.unwrap_or_default();
+    let answers = queues(ifindex)?.unwrap_or_default();
     let (rx, tx) = (count(&answers, ifindex, queue::RX), count(&answers, ifindex, queue::TX));
     Ok((rx > 0).then_some((rx, tx)))
 }
@@ -101,10 +100,18 @@ fn count(answers: &[Attributes], ifindex: u32, kind: u64) -> u32 {
     answers.iter().filter(is_one).count() as u32
 }
 
-/// All that a command lists; `None` if the kernel does not know family or command.
-fn dump(command: u8) -> io::Result<Option<Vec<Attributes>>> {
+/// The queues in use of an interface, none if it is not there; `None` if the kernel does not tell.
+fn queues(ifindex: u32) -> io::Result<Option<Vec<Attributes>>> {
+    ask(|netdev| match netdev.dump_of(QUEUE_GET, queue::IFINDEX, ifindex) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
+        answers => answers,
+    })
+}
+
+/// What the family answers; `None` if the kernel does not know it, or the command.
+fn ask(command: impl FnOnce(&Genl) -> io::Result<Vec<Attributes>>) -> io::Result<Option<Vec<Attributes>>> {
     let Some(netdev) = Genl::connect(FAMILY)? else { return Ok(None) };
-    match netdev.dump(command) {
+    match command(&netdev) {
         Ok(answers) => Ok(Some(answers)),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
         Err(error) => Err(error),
@@ -170,7 +177,8 @@ mod tests {
     #[test]
     fn the_kernel_answers_or_says_that_it_cannot() {
         assert!(matches!(features(1).unwrap(), None | Some(Features { native: false, redirect: false, .. })));
-        assert!(dump(DEV_GET).unwrap().is_none_or(|devices| !devices.is_empty()));
+        let devices = ask(|netdev| netdev.dump(DEV_GET)).unwrap();
+        assert!(devices.is_none_or(|devices| !devices.is_empty()));
         rx_queues(1).unwrap();
         queues_in_use(1).unwrap();
         assert_eq!(queues_in_use(u32::MAX).unwrap(), None);

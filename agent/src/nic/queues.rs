@@ -12,7 +12,8 @@ pub struct Active {
     name: String,
     rx: u32,
     tx: u32,
-    /// Whether somebody tells: of an interface that is down only a driver with channels does.
+    /// Whether somebody told: of an interface that is down only a driver with channels does, and before Linux 6.8 no
+    /// other one ever.
     pub told: bool,
 }
 
@@ -34,7 +35,7 @@ impl Active {
         }
         let in_use = netdev::queues_in_use(link.index);
         let in_use = in_use.map_err(|source| NicError::Kernel { what: "its queues (queue-get)", source })?;
-        Ok(active(in_use.unwrap_or((link.rx_queues, link.tx_queues)), link.up))
+        Ok(active(in_use.unwrap_or((link.rx_queues, link.tx_queues)), in_use.is_some()))
     }
 
     /// The queues to serve: those asked for, if they exist; else `only`, if there is but one that receives; else all.
