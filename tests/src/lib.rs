@@ -13,6 +13,7 @@ pub mod foreign;
 pub mod full;
 pub mod http;
 pub mod huge;
+pub mod jam;
 pub mod lab;
 pub mod metrics;
 pub mod netns;

@@ -9,10 +9,11 @@ use std::{
 use e2e::{
     agent::Agent,
     exit::assert_conserved,
+    jam::Jam,
     lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
     metrics::Metrics,
     thread::StoppedThread,
-    wait::PATIENCE,
+    wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
 };
 
@@ -340,4 +341,34 @@ fn frames_beyond_what_the_kernel_was_lent_are_dropped_and_counted() {
     let exit = agent.wait();
     assert_eq!(exit.summary()["rx_packets"], 2 * LENT, "{exit}");
     assert_eq!(exit.summary()["drops"]["xsk_rx_dropped"], WINDOW - LENT, "{exit}");
+}
+
+/// What is stuck somewhere behind the interface is as good as swallowed, until it comes back.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn frames_that_the_kernel_keeps_are_found_out() {
+    const SENT: [(&str, &str); 1] = [("state", "tx")];
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--leak-after", "1s"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    let swallowed = |m: &Metrics| m.sum("umemd_pool_swallowed_frames", &SENT);
+    let jam = Jam::at(&lab.far, &lab.pair().far);
+
+    wire.send(0..WINDOW, any_size);
+    let metrics = agent.metrics_when("somebody misses them", |m| swallowed(m) > 0);
+    let stuck = swallowed(&metrics);
+    assert_eq!(stuck, metrics.frames("tx"), "all that were not completed");
+    assert_eq!(metrics.total("umemd_pool_swallowed_frames"), stuck, "none that were lent to receive");
+    let told = format!("the kernel has kept {stuck} of the frames that it got to send");
+    wait_until("the log says so", PATIENCE, || agent.stderr().contains(&told));
+
+    jam.pass_by();
+    wire.reflect(WINDOW, any_size);
+    let sent = |m: &Metrics| m.total("umemd_tx_packets_total") == 2 * WINDOW && m.frames("tx") == stuck;
+    assert_eq!(swallowed(&agent.metrics_when("others come and go", sent)), stuck, "and these stay");
+
+    jam.clear();
+    agent.metrics_when("they were not lost for good", |m| m.frames("tx") == 0 && swallowed(m) == 0);
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["tx_packets"], 2 * WINDOW);
 }

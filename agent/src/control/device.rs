@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use datapath::snapshot::Places;
 use rustix::fd::AsFd as _;
 
 use super::{
@@ -282,9 +281,10 @@ impl Device {
         let queue = &self.queues[index];
         let mut standstill = queue.standstill.get();
         view.swallowed = standstill.look(Look {
-            places: if can_move { view.snapshot.places } else { Places::default() },
+            places: view.snapshot.places,
             traffic: view.snapshot.traffic,
             sent,
+            can_move,
             zero_copy: self.info.zero_copy,
             patience: queue.leak_after(),
             now: Instant::now(),

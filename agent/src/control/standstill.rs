@@ -3,7 +3,7 @@
 //! A frame that was lent is on its way, and where the kernel, or a driver, has lost one, nobody tells. But while packets go
 //! on moving, and the link is up, completions come, and in copy mode the kernel takes a frame only when it has a packet for
 //! it. So what is still out when neither has happened for long was swallowed. Under traffic without a pause nothing can be
-//! said; a pause of that length will come.
+//! said; a pause of that length will come. What was found out by one is remembered when the traffic goes on.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ pub(super) struct Look {
     /// Grows with each frame that the kernel was through with, wherever it was sent, and each time that the kernel was
     /// woken, as it is only while it has not taken all that it was given.
     pub(super) sent: u64,
+    /// Whether frames can move; if not, that they do not says nothing.
+    pub(super) can_move: bool,
     /// A NIC in zero-copy mode has its ring full of frames, whether packets come or not.
     pub(super) zero_copy: bool,
     /// After how long a frame that does not come back is lost.
@@ -26,7 +28,7 @@ pub(super) struct Look {
     pub(super) now: Instant,
 }
 
-/// Since when nothing has moved.
+/// Since when nothing has moved, and what that has shown.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standstill {
     receiving: Still,
@@ -37,11 +39,12 @@ pub(super) struct Standstill {
 struct Still {
     since: Instant,
     progress: u64,
+    swallowed: u32,
 }
 
 impl Standstill {
     pub(super) fn new(now: Instant) -> Self {
-        let still = Still { since: now, progress: 0 };
+        let still = Still { since: now, progress: 0, swallowed: 0 };
         Self { receiving: still, sending: still }
     }
 
@@ -58,12 +61,15 @@ impl Standstill {
 }
 
 impl Still {
-    /// How many of these frames have not moved for too long.
-    fn keeps(&mut self, frames: u32, progress: u64, Look { now, patience, .. }: Look) -> u32 {
-        if frames == 0 || progress != self.progress {
-            *self = Self { since: now, progress };
+    /// How many of these frames have not moved for too long, now or before.
+    fn keeps(&mut self, frames: u32, progress: u64, look: Look) -> u32 {
+        let Look { now, patience, can_move, .. } = look;
+        if frames == 0 || progress != self.progress || !can_move {
+            (self.since, self.progress) = (now, progress);
         }
-        if now - self.since > patience { frames } else { 0 }
+        // Those that were lost are among those that are out, whatever else is.
+        self.swallowed = if now - self.since > patience { frames } else { self.swallowed.min(frames) };
+        self.swallowed
     }
 }
 
@@ -84,7 +90,9 @@ mod tests {
                 second += 1;
                 let places = Places { kernel: 1, tx: 2, ..Places::default() };
                 let (traffic, now) = (Traffic::default(), start + Duration::from_secs(second.into()));
-                let idle = Look { places, traffic, sent: 0, zero_copy: false, patience: MINUTE, now };
+                let can_move = true;
+                let idle =
+                    Look { places, traffic, sent: 0, can_move, zero_copy: false, patience: MINUTE, now };
                 last = standstill.look(look(second, idle));
             }
             last
@@ -99,6 +107,25 @@ mod tests {
         assert_eq!(watch(|_, look| look), [NONE, ALL, ALL]);
         let zero_copy = Swallowed { kernel: 0, ..ALL };
         assert_eq!(watch(|_, look| Look { zero_copy: true, ..look }), [NONE, zero_copy, zero_copy]);
+        assert_eq!(watch(|_, look| Look { can_move: false, ..look }), [NONE; 3]);
+    }
+
+    #[test]
+    fn what_was_swallowed_stays_so_when_traffic_goes_on() {
+        let out = |kernel, tx| Places { kernel, tx, ..Places::default() };
+        let busy = |second: u32, look: Look| Look { sent: second.into(), places: out(1, 30), ..look };
+        let goes_on = |second: u32, look: Look| if second <= 90 { look } else { busy(second, look) };
+        assert_eq!(watch(goes_on), [NONE, ALL, ALL]);
+        // Nor does a link that goes down bring it back.
+        let goes_down = |second: u32, look: Look| Look { can_move: second <= 90, ..look };
+        assert_eq!(watch(goes_down), [NONE, ALL, ALL]);
+        // One of them was only slow.
+        let comes_back = |second: u32, look: Look| match second {
+            ..=90 => look,
+            91 => Look { places: out(1, 1), ..busy(second, look) },
+            _ => busy(second, look),
+        };
+        assert_eq!(watch(comes_back)[2], Swallowed { tx: 1, ..ALL });
     }
 
     #[test]

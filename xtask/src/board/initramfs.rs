@@ -25,7 +25,7 @@ pub(super) fn archive(
     // The agent's helper takes itself down with its parent by setpriv; init does that under this name.
     archive.link("usr/bin/setpriv", "/init");
     archive.program("usr/bin/umemd", read(&parts.umemd)?);
-    for program in ["usr/bin/ip", "usr/sbin/bridge", "usr/sbin/ethtool", "usr/bin/busybox"] {
+    for program in ["usr/bin/ip", "usr/sbin/bridge", "usr/sbin/tc", "usr/sbin/ethtool", "usr/bin/busybox"] {
         let file = [program.to_owned(), program.replacen("usr/", "", 1), program.replacen("bin", "sbin", 1)];
         let file = file.iter().map(|path| parts.guest.join(path)).find(|path| path.is_file());
         archive.program(program, read(&file.with_context(|| format!("Debian has no {program}"))?)?);

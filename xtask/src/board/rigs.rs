@@ -103,7 +103,17 @@ pub(crate) const E2E: Rig = Rig {
     name: "e2e",
     machine: Machine { cpu: "cortex-a72", cpus: 2, memory: 1024 },
     hardware: Hardware::None,
-    modules: &["veth", "tun", "bridge", "8021q", "xsk_diag"],
+    modules: &[
+        "veth",
+        "tun",
+        "bridge",
+        "8021q",
+        "xsk_diag",
+        "sch_tbf",
+        "sch_ingress",
+        "cls_u32",
+        "act_mirred",
+    ],
     kernels: &[Kernel::Bookworm, Kernel::Trixie, Kernel::Newest],
     patience: 2400,
 };
