@@ -79,8 +79,11 @@ impl Port {
     /// Sends all, or says that there was no room.
     fn send(&mut self, frames: &[FrameDesc]) -> io::Result<bool> {
         let fits = unsafe { self.tx.produce(frames) } > 0;
-        if self.tx.needs_wakeup() {
-            self.tx.wakeup()?;
+        // In copy mode the kernel sends 32 packets a call (TX_BATCH_SIZE in net/xdp/xsk.c).
+        for _ in 0..frames.len().div_ceil(32) {
+            if self.tx.needs_wakeup() {
+                self.tx.wakeup()?;
+            }
         }
         Ok(fits)
     }
