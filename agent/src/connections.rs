@@ -11,26 +11,45 @@ use std::{
 
 use tokio::task::{AbortHandle, yield_now};
 
-/// Whoever has asked is served for this long before a newer one may take the place.
+/// Who has been answered keeps the place for this long before a newer one may take it: to take the answer, and to ask
+/// again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// Who is being answered keeps it for this long: longer than any answer is worked on, and not for ever.
+const WORK_TIME: Duration = Duration::from_secs(15);
 /// How often it is looked whether there is room again.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What is known of a connection: since when all of its last request is there, which whoever serves it says; and whether
-/// others wait for its place.
+/// What is known of a connection, which whoever serves it says; and whether others wait for its place.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Heard(Rc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    since: Cell<Option<Instant>>,
+    stage: Cell<Stage>,
     is_wanted: Cell<bool>,
 }
 
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, Default)]
+enum Stage {
+    /// No request has come to its end yet.
+    #[default]
+    Silent,
+    /// A request is being worked on, since then.
+    Asked(Instant),
+    /// An answer was handed over then: it is being taken, or was, and perhaps there is another request to come.
+    Answered(Instant),
+}
+
 impl Heard {
-    /// Since now.
-    pub(crate) fn set(&self) {
-        self.0.since.set(Some(Instant::now()));
+    /// All of a request is there.
+    pub(crate) fn asked(&self) {
+        self.0.stage.set(Stage::Asked(Instant::now()));
+    }
+
+    /// Its answer is there to be taken.
+    pub(crate) fn answered(&self) {
+        self.0.stage.set(Stage::Answered(Instant::now()));
     }
 
     /// Whether its next answer has to be its last one.
@@ -38,14 +57,16 @@ impl Heard {
         self.0.is_wanted.get()
     }
 
-    /// Ends when nothing was asked: for so long from the beginning, or for so long after a request.
+    /// Ends when nothing was asked: for so long from the beginning, or for so long after an answer.
     pub(crate) async fn silence(&self, first: Duration, next: Duration) {
         let begun = Instant::now();
         // Looked at when it is over and not set at each request: that would be a timer to move each time.
         loop {
-            let left = match self.0.since.get() {
-                None => first.saturating_sub(begun.elapsed()),
-                Some(since) => next.saturating_sub(since.elapsed()),
+            let left = match self.0.stage.get() {
+                Stage::Silent => first.saturating_sub(begun.elapsed()),
+                // It is we who take our time.
+                Stage::Asked(_) => next,
+                Stage::Answered(at) => next.saturating_sub(at.elapsed()),
             };
             if left.is_zero() {
                 return;
@@ -62,15 +83,23 @@ struct Open {
 }
 
 impl Open {
-    /// It dawdles: with its request, or with taking the answer.
-    fn may_be_closed(&self, patience: Duration) -> bool {
-        self.heard.0.since.get().is_none_or(|since| since.elapsed() > patience)
+    fn is_silent(&self) -> bool {
+        matches!(self.heard.0.stage.get(), Stage::Silent)
+    }
+
+    /// It has had its time: to take an answer and ask again, or to be answered.
+    fn has_had_its_time(&self, patience: Duration) -> bool {
+        match self.heard.0.stage.get() {
+            Stage::Silent => false,
+            Stage::Asked(since) => since.elapsed() > WORK_TIME,
+            Stage::Answered(since) => since.elapsed() > patience,
+        }
     }
 }
 
-/// Serves for ever what `accept` brings, at most `limit` at once: of too many the oldest is closed that dawdles; if
-/// none does, the next one waits, and all are told that their next answer is the last. Whoever has asked dawdles after
-/// `patience`. `what` is what is accepted, for messages.
+/// Serves for ever what `accept` brings, at most `limit` at once; of too many, see [`place_to_give`], one is closed. If
+/// none may be, the next one waits, and all are told that their next answer is the last. `what` is what is accepted, for
+/// messages.
 ///
 /// Runs inside a `LocalSet`: what is asked for belongs to the control thread.
 pub(crate) async fn serve_each<S, F>(
@@ -104,17 +133,39 @@ pub(crate) async fn serve_each<S, F>(
 
 /// Forgets the connections that ended, and closes one of too many.
 async fn make_room(open: &mut VecDeque<Open>, limit: usize, patience: Duration) {
+    let want = |open: &VecDeque<Open>, is| open.iter().for_each(|one| one.heard.0.is_wanted.set(is));
+    let mut waits = false;
     loop {
         open.retain(|connection| !connection.task.is_finished());
         if open.len() < limit {
-            return;
+            break;
         }
-        if let Some(place) = open.iter().position(|connection| connection.may_be_closed(patience)) {
+        if let Some(place) = place_to_give(open, limit, patience) {
             open.remove(place).into_iter().for_each(|connection| connection.task.abort());
-            return;
+            break;
         }
-        open.iter().for_each(|connection| connection.heard.0.is_wanted.set(true));
+        want(open, true);
+        waits = true;
         tokio::time::sleep(LOOK).await;
+    }
+    if waits {
+        // Nobody waits any more: who has kept his place may keep it.
+        want(open, false);
+    }
+}
+
+/// Whose place another one gets: that of the oldest which has never asked, else of the oldest which has had its time.
+///
+/// Those who asked come later, so that many who only connect take no place from a scraper that waits for its next turn.
+/// But half of the places at most are kept from newcomers like that: over a slow way a request comes a while after its
+/// connection, and there have to be places in which to wait for it.
+fn place_to_give(open: &VecDeque<Open>, limit: usize, patience: Duration) -> Option<usize> {
+    let silent = open.iter().position(Open::is_silent);
+    let had_its_time = || open.iter().position(|connection| connection.has_had_its_time(patience));
+    if 2 * open.iter().filter(|connection| connection.is_silent()).count() >= limit {
+        silent
+    } else {
+        had_its_time().or(silent)
     }
 }
 
@@ -150,7 +201,8 @@ mod tests {
                 let done = Rc::clone(&done);
                 async move {
                     if client.asks {
-                        heard.set();
+                        heard.asked();
+                        heard.answered();
                     }
                     tokio::time::sleep(client.takes).await;
                     done.borrow_mut().push(client.number);
@@ -172,7 +224,8 @@ mod tests {
         };
         assert!(silence(Heard::default()) < Duration::from_millis(250));
         let asked = Heard::default();
-        asked.set();
+        asked.asked();
+        asked.answered();
         assert!(silence(asked) > Duration::from_millis(250));
     }
 
@@ -196,6 +249,74 @@ mod tests {
         assert_eq!(answered(slow.chain(asking), Duration::from_millis(100)), (100..120).collect::<Vec<_>>());
     }
 
+    /// Connections in these stages, the oldest first, none of which ends; a place given with a patience of a second.
+    fn given(stages: &[Stage]) -> Option<usize> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let connection = |stage: &Stage| {
+                let heard = Heard::default();
+                heard.0.stage.set(*stage);
+                Open { heard, task: tokio::task::spawn_local(std::future::pending::<()>()).abort_handle() }
+            };
+            place_to_give(&stages.iter().map(connection).collect(), LIMIT, Duration::from_secs(1))
+        })
+    }
+
+    fn ago(seconds: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs for longer")
+    }
+
+    #[test]
+    fn who_never_asked_goes_before_who_waits_to_ask_again() {
+        use Stage::{Answered, Silent};
+        assert_eq!(given(&[Answered(ago(20)), Silent, Silent, Silent]), Some(1));
+        assert_eq!(given(&[Answered(ago(20)), Answered(ago(20)), Silent, Silent]), Some(2));
+        assert_eq!(given(&[Answered(ago(0)), Answered(ago(0)), Answered(ago(0)), Silent]), Some(3));
+    }
+
+    #[test]
+    fn those_who_wait_to_ask_again_leave_half_of_the_places_to_newcomers() {
+        use Stage::{Answered, Silent};
+        assert_eq!(given(&[Silent, Answered(ago(0)), Answered(ago(20)), Answered(ago(20))]), Some(2));
+    }
+
+    #[test]
+    fn who_is_being_answered_is_not_idle() {
+        use Stage::{Answered, Asked};
+        assert_eq!(given(&[Asked(ago(5)), Asked(ago(5)), Answered(ago(2)), Asked(ago(5))]), Some(2));
+        assert_eq!(given(&[Asked(ago(5)); LIMIT]), None);
+        assert_eq!(given(&[Asked(ago(5)), Asked(ago(60)), Asked(ago(5)), Asked(ago(5))]), Some(1));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let asked = Heard::default();
+        asked.asked();
+        let silence = asked.silence(Duration::ZERO, Duration::from_millis(10));
+        let ended =
+            runtime.block_on(async { tokio::time::timeout(Duration::from_millis(100), silence).await });
+        assert!(ended.is_err(), "it is we who are silent");
+    }
+
+    #[test]
+    fn who_keeps_the_place_is_told_no_longer_that_others_want_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let connection = |lives: u64| {
+                let heard = Heard::default();
+                heard.asked();
+                let task = tokio::task::spawn_local(tokio::time::sleep(Duration::from_millis(lives)));
+                Open { heard, task: task.abort_handle() }
+            };
+            let mut open: VecDeque<Open> = [100_000, 50].map(connection).into();
+            let kept = open[0].heard.clone();
+            let room = make_room(&mut open, 2, LONG);
+            let looked = async {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+                kept.is_last()
+            };
+            let ((), wanted) = tokio::join!(room, looked);
+            assert_eq!((wanted, kept.is_last(), open.len()), (true, false, 1));
+        });
+    }
+
     #[test]
     fn there_are_never_more_than_the_limit() {
         let most = Rc::new(Cell::new(0));
@@ -214,7 +335,7 @@ mod tests {
                     now.set(now.get() + 1);
                     let _guard = Guard(Rc::clone(&now));
                     most.set(most.get().max(now.get()));
-                    heard.set();
+                    heard.asked();
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             };

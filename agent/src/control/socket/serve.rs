@@ -1,7 +1,7 @@
 //! Answers on the control socket: one line in, one line out.
 //!
 //! Nobody who connects can harm the agent: a request is bounded in bytes and time, its answer in time, and of too many
-//! connections the oldest that dawdles is closed. All of it is on the control thread, which no worker ever waits for.
+//! connections one that dawdles is closed. All of it is on the control thread, which no worker ever waits for.
 
 use std::{io, rc::Rc, time::Duration};
 
@@ -18,7 +18,8 @@ use crate::{
 
 /// For a request's first byte to its last.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// For an answer to be taken.
+/// For all of an answer to be taken: who asked is a program on this machine, and what it does not read at once fits the
+/// socket's buffer, or nearly.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Connections at once.
 const CONNECTIONS: usize = 8;
@@ -42,7 +43,7 @@ pub(in crate::control) async fn serve<R: Respond>(listener: UnixListener, respon
 
 async fn converse(mut stream: UnixStream, heard: Heard, responder: &impl Respond) -> io::Result<()> {
     let line = timeout(REQUEST_TIME, read_line(&mut stream)).await??;
-    heard.set();
+    heard.asked();
     let answer = match line {
         Line::None => return Ok(()),
         Line::TooLong => {
@@ -53,6 +54,7 @@ async fn converse(mut stream: UnixStream, heard: Heard, responder: &impl Respond
             Err(refusal) => protocol::answer::<()>(Err(refusal)),
         },
     };
+    heard.answered();
     timeout(ANSWER_TIME, stream.write_all(answer.as_bytes())).await?
 }
 

@@ -1,8 +1,8 @@
-//! The HTTP listener: a few fixed pages, to be read only.
+//! The HTTP listener: a few fixed pages, to be read only (GET, and HEAD without the body).
 //!
 //! Nobody who connects can harm the agent: a request fits 8 KiB, the first one comes within five seconds and each
-//! other one within two minutes, and who takes nothing of its answer for ten seconds is not waited for. Of too many
-//! connections the oldest that dawdles is closed, so that those who are slow on purpose keep nobody else out; and
+//! other one within two and a half minutes, and who takes nothing of its answer for ten seconds is not waited for. Of too
+//! many connections one that dawdles is closed, so that those who are slow on purpose keep nobody else out; and
 //! who asks again and again, on one connection as Prometheus and browsers do, gives way after an answer. Pages are
 //! made on this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that
 //! cost something one after the other, and once for all who ask meanwhile.
@@ -35,11 +35,15 @@ use crate::connections::{self, Heard, PATIENCE};
 
 /// For the first request to come.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// For the other end to take some of an answer.
+/// For the other end to take some of an answer: `TCP_USER_TIMEOUT`, after which the kernel gives up a connection whose
+/// other end acknowledges nothing of what was sent, or has no room for what is to be sent. Each byte that it takes begins
+/// that time anew: who takes his time and leaves room for others is not hurried.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// For an answer to be taken, and the next request to come: longer than Prometheus usually waits between scrapes, so
-/// that it need not connect for each.
-const KEPT_TIME: Duration = Duration::from_secs(120);
+/// For an answer to be taken, and the next request to come: longer than Prometheus waits between scrapes, so that it need
+/// not connect for each. Two minutes are the longest that make sense there, as a sample is forgotten after five. It keeps
+/// its side for five minutes (prometheus/common: `IdleConnTimeout`), so it is we who close; were that at two minutes
+/// sharp, a request could cross the end.
+const KEPT_TIME: Duration = Duration::from_secs(150);
 /// Bytes of a request; the least that hyper can be told.
 const REQUEST_BYTES: usize = 8192;
 /// Headers of a request.
@@ -85,11 +89,12 @@ pub async fn serve(
         let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
         let asked = heard.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            asked.set();
+            asked.asked();
             let (page, hosts, requests) = (Rc::clone(&page), hosts.clone(), requests.clone());
             let asked = asked.clone();
             async move {
                 let mut response = respond(&request, &hosts, &*page).await;
+                asked.answered();
                 requests.count(request.uri().path(), response.status());
                 if asked.is_last() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -122,7 +127,8 @@ async fn respond(
     page: &impl AsyncFn(&str) -> Option<Answer>,
 ) -> Response<Full<Bytes>> {
     let host = request.headers().get(HOST).map(HeaderValue::to_str);
-    let get = [Method::GET, Method::HEAD].contains(request.method());
+    // Of a HEAD hyper sends no body, which is all that is different.
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
     let answer = match host {
         // Browsers name a host; what speaks HTTP/1.0 without is none.
         None if request.version() == Version::HTTP_11 => {
@@ -132,7 +138,7 @@ async fn respond(
             StatusCode::MISDIRECTED_REQUEST,
             "umemd is not called that: ask for its address, or start it with --allow-host NAME\n",
         ),
-        _ if !get => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
+        _ if !reads => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n"),
         _ => page(request.uri().path()).await.unwrap_or_else(|| {
             Answer::text(
                 StatusCode::NOT_FOUND,
@@ -150,7 +156,7 @@ async fn respond(
     let policy = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                   frame-ancestors 'none'; base-uri 'none'";
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    if !get {
+    if !reads {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     response

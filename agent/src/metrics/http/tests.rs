@@ -99,13 +99,20 @@ fn who_has_nothing_more_to_ask_gets_his_answer_also_if_it_takes_a_while() {
 }
 
 #[test]
-fn only_get_is_answered() {
-    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+fn only_get_and_head_are_answered() {
+    let ask = |method: &str| {
         let request = format!(
             "{method} /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         );
-        let answer = send(server(), request.as_bytes()).to_ascii_lowercase();
+        send(server(), request.as_bytes()).to_ascii_lowercase()
+    };
+    let head = ask("HEAD");
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 9\r\n"), "{head}");
+    assert!(head.ends_with("\r\n\r\n"), "{head}");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let answer = ask(method);
         assert!(answer.starts_with("http/1.1 405") && answer.contains("allow: get, head"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nget and head only\n"), "{answer}");
     }
 }
 
@@ -206,12 +213,19 @@ fn who_asks_again_and_again_keeps_nobody_out() {
             thread::sleep(Duration::from_millis(5));
         }
     });
-    for _ in 0..20 {
-        let start = Instant::now();
-        assert_serves(address);
-        assert!(start.elapsed() < PATIENCE, "it waits for its place: {:?}", start.elapsed());
-    }
+    let mut times: Vec<_> = (0..20)
+        .map(|_| {
+            let start = Instant::now();
+            assert_serves(address);
+            start.elapsed()
+        })
+        .collect();
     askers.end();
+    times.sort();
+    // Who asks again gives way at an answer; were he waited for, it would take `PATIENCE` each time. A machine that does
+    // something else beside may be late, but not as late every time.
+    assert!(times[10] < PATIENCE, "each waits for its place: {times:?}");
+    assert!(times[19] < 3 * PATIENCE, "one waits for its place: {times:?}");
 }
 
 #[test]
