@@ -8,6 +8,7 @@ mod bound;
 mod carrier;
 mod crew;
 mod device;
+mod flight;
 mod group;
 mod leaks;
 mod leaving;
@@ -46,7 +47,7 @@ use tokio::{
 use crate::{
     capture::{Closing, Writer},
     config::{Handler, RunConfig},
-    metrics::{self, Flight, Hosts, Requests},
+    metrics::{self, Hosts, Requests},
     observe::{Observation, Reloads, Totals},
     outlet::Outlet,
     report::Reporter,
@@ -54,6 +55,7 @@ use crate::{
 use crew::Hire;
 pub use crew::Place;
 use device::Device;
+use flight::Flight;
 use frame_pool::RETRY_INTERVAL;
 use group::{Common, Group};
 use leaks::Leaks;

@@ -1,6 +1,8 @@
 //! What the agent says over HTTP.
 
-use hyper::StatusCode;
+use std::fmt;
+
+use hyper::{StatusCode, body::Bytes};
 
 use super::{Agent, device::Device, group::Group};
 use crate::{
@@ -18,8 +20,11 @@ impl Agent {
                 content_type: "text/html; charset=utf-8",
                 body: metrics::PAGE.into(),
             },
-            "/metrics" => self.costly_page(path, metrics_page).await,
-            "/status" => self.costly_page(path, status_page).await,
+            "/metrics" => self.costly_page("/metrics", metrics::CONTENT_TYPE, metrics::render).await,
+            "/status" => {
+                let json = |observation| Ok(Status::of(&observation).json());
+                self.costly_page("/status", "application/json", json).await
+            }
             "/healthz" => health(self.sick("makes no turns", |device| device.stalled_queues().collect())),
             "/readyz" => {
                 let unsteered = |device: &Device| device.unsteered_queues().collect();
@@ -31,8 +36,16 @@ impl Agent {
     }
 
     /// A page of all that can be said.
-    async fn costly_page(&self, path: &str, make: fn(Observation) -> Answer) -> Answer {
-        self.flight.page(path, async || make(self.observe_all().await)).await
+    async fn costly_page(
+        &self,
+        path: &'static str,
+        content_type: &'static str,
+        make: fn(Observation) -> Result<String, fmt::Error>,
+    ) -> Answer {
+        match self.flight.page(path, async || make(self.observe_all().await).map(Bytes::from)).await {
+            Ok(body) => Answer { status: StatusCode::OK, content_type, body },
+            Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
     }
 
     /// A line for each queue that is not as it should be.
@@ -55,18 +68,6 @@ impl Agent {
         let away = self.groups.iter().flat_map(Group::away);
         away.map(|(info, why)| format!("{} is away: {why}\n", info.name)).collect()
     }
-}
-
-fn metrics_page(observation: Observation) -> Answer {
-    match metrics::render(observation) {
-        Ok(body) => Answer { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body: body.into() },
-        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
-}
-
-fn status_page(observation: Observation) -> Answer {
-    let body = Status::of(&observation).json().into();
-    Answer { status: StatusCode::OK, content_type: "application/json", body }
 }
 
 /// `ok`, or 503 and what is wrong.

@@ -1,11 +1,8 @@
 //! What is answered on the control socket.
 
-use hyper::StatusCode;
-
 use super::{Agent, socket::Respond};
 use crate::{
-    metrics::Answer,
-    protocol::{Request, answer},
+    protocol::{Refusal, Request, answer},
     status::Status,
 };
 
@@ -14,10 +11,11 @@ impl Respond for Agent {
         match request {
             Request::Status => {
                 // In turn with the pages: of what costs something one is made at a time, whoever asks.
-                let told =
-                    async || Answer::text(StatusCode::OK, answer(Ok(Status::of(&self.observe_all().await))));
-                let Answer { body, .. } = self.flight.page("the control socket's status", told).await;
-                String::from_utf8_lossy(&body).into_owned()
+                let told = async || Ok(answer(Ok(Status::of(&self.observe_all().await))).into());
+                match self.flight.page("the control socket's status", told).await {
+                    Ok(line) => String::from_utf8_lossy(&line).into_owned(),
+                    Err(error) => answer::<()>(Err(Refusal::refused(error))),
+                }
             }
             Request::RuleList => answer(Ok(self.list_rules())),
             Request::RuleAdd { rules, at, force } => answer(self.add_rules(rules, at, force)),

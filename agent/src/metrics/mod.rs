@@ -10,6 +10,6 @@ mod reference;
 mod series;
 mod tree;
 
-pub use http::{Answer, Flight, Hosts, Requests, bind, serve};
+pub use http::{Answer, Hosts, Requests, bind, serve};
 pub use openmetrics::{CONTENT_TYPE, render};
 pub use page::PAGE;

@@ -7,13 +7,11 @@
 //! made on this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that
 //! cost something one after the other, and once for all who ask meanwhile.
 
-mod flight;
 mod host;
 mod requests;
 
 use std::{convert::Infallible, io, rc::Rc, time::Duration};
 
-pub use flight::Flight;
 pub use host::Hosts;
 use http_body_util::Full;
 use hyper::{

@@ -1,41 +1,43 @@
-//! [`Flight`]: pages that cost something, one at a time.
+//! [`Flight`]: what costs something to tell, one at a time, over HTTP or on the control socket.
 
-use std::time::Instant;
+use std::{fmt, time::Instant};
 
+use hyper::body::Bytes;
 use tokio::sync::Mutex;
 
-use super::Answer;
+/// What is told, or that it could not be written.
+pub(super) type Page = Result<Bytes, fmt::Error>;
 
 /// The pages made last. Whoever asks while one is being made gets the next one, and so do all who ask by then: however
 /// many there are, no more than one is being made, and nobody gets one that was begun before he asked.
 #[derive(Debug, Default)]
-pub struct Flight(Mutex<Vec<Made>>);
+pub(super) struct Flight(Mutex<Vec<Made>>);
 
 #[derive(Debug)]
 struct Made {
-    path: String,
+    name: &'static str,
     begun: Instant,
-    answer: Answer,
+    page: Page,
 }
 
 impl Flight {
-    /// The page at `path`, by `make` unless somebody began to make it after this was called.
-    pub async fn page(&self, path: &str, make: impl AsyncFnOnce() -> Answer) -> Answer {
+    /// The page of this name, by `make` unless somebody began to make it after this was called.
+    pub(super) async fn page(&self, name: &'static str, make: impl AsyncFnOnce() -> Page) -> Page {
         let asked = Instant::now();
         let mut pages = self.0.lock().await;
-        let place = pages.iter().position(|made| made.path == path);
+        let place = pages.iter().position(|made| made.name == name);
         if let Some(made) = place.map(|place| &pages[place])
             && made.begun >= asked
         {
-            return made.answer.clone();
+            return made.page.clone();
         }
         let begun = Instant::now();
-        let answer = make().await;
+        let page = make().await;
         if let Some(place) = place {
             pages.swap_remove(place);
         }
-        pages.push(Made { path: path.to_owned(), begun, answer: answer.clone() });
-        answer
+        pages.push(Made { name, begun, page: page.clone() });
+        page
     }
 }
 
@@ -43,7 +45,6 @@ impl Flight {
 mod tests {
     use std::{cell::Cell, rc::Rc, time::Duration};
 
-    use hyper::StatusCode;
     use tokio::task::LocalSet;
 
     use super::*;
@@ -53,7 +54,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let (flight, made) = (Rc::new(Flight::default()), Rc::new(Cell::new(0)));
-            let ask = |path: &'static str| {
+            let ask = |name: &'static str| {
                 let (flight, made) = (Rc::clone(&flight), Rc::clone(&made));
                 tokio::task::spawn_local(async move {
                     let page = async || {
@@ -61,9 +62,9 @@ mod tests {
                         let number = made.get();
                         tokio::time::sleep(Duration::from_millis(20)).await;
                         assert_eq!(made.get(), number, "one is in flight");
-                        Answer::text(StatusCode::OK, format!("{path} {number}"))
+                        Ok(format!("{name} {number}").into())
                     };
-                    flight.page(path, page).await.body
+                    flight.page(name, page).await.unwrap()
                 })
             };
             let first = ask("/metrics");
