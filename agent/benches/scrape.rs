@@ -93,6 +93,7 @@ fn observation() -> Observation {
             rx_fill_ring_empty_descs: Some(LONG),
             tx_ring_empty_descs: Some(LONG),
         }),
+        fill_wakeups: (LONG, LONG),
         steered: true,
         failed: false,
         failed_open: 0,

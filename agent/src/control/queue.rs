@@ -14,7 +14,7 @@ use super::{bell::Bell, standstill::Standstill};
 use crate::{
     numa::Nodes,
     observe::{HoldsView, QueueView, Swallowed, process::thread_cpu_s},
-    xsk::{RingSizes, SocketHandle},
+    xsk::{FillWakeups, RingSizes, SocketHandle},
 };
 
 /// How often a block is looked at while its worker writes it. A worker that was stopped in the middle of that
@@ -42,6 +42,7 @@ pub(super) struct Queue {
     device: Arc<str>,
     fixed: Fixed,
     socket: RefCell<Option<SocketHandle>>,
+    wakeups: Arc<FillWakeups>,
     published: Published,
     /// Wakes its worker.
     pub(super) bell: Arc<Bell>,
@@ -108,6 +109,7 @@ impl Queue {
             device,
             fixed,
             pool,
+            wakeups: Arc::clone(socket.wakeups()),
             socket: RefCell::new(Some(socket)),
             last: Cell::new(published.read()),
             published,
@@ -227,6 +229,7 @@ impl Queue {
             snapshot,
             holds: HoldsView::of(&self.pool, fixed.epoch.elapsed(), fixed.leak_after),
             xsk,
+            fill_wakeups: self.wakeups.counts(),
             steered: watch.steered,
             failed: self.failed.get(),
             failed_open: watch.failed_open,

@@ -163,6 +163,8 @@ pub struct QueueView {
     pub holds: HoldsView,
     /// `XDP_STATISTICS`, if the kernel answered.
     pub xsk: Option<XdpStatistics>,
+    /// How often the worker woke the kernel for the fill ring: calls that it took, and those that it refused.
+    pub fill_wakeups: (u64, u64),
     /// Whether the program finds the queue's socket: not, while the worker makes no turns.
     pub steered: bool,
     /// Whether the queue's handler panicked: its worker is gone, its traffic goes to the stack.
@@ -272,6 +274,7 @@ pub(crate) fn fixture() -> Observation {
             rx_fill_ring_empty_descs: Some(0),
             tx_ring_empty_descs: Some(0),
         }),
+        fill_wakeups: (0, 0),
         steered: true,
         failed: false,
         failed_open: 0,

@@ -10,8 +10,10 @@ mod open;
 mod port;
 mod sizes;
 mod umem;
+mod wakeups;
 
 pub use open::{OpenError, Request, SocketHandle, UmemRequest, open, patiently, probe, umem};
 pub use port::XskPort;
 pub use sizes::{RingRequest, RingSizes};
 pub use umem::UmemFrames;
+pub use wakeups::FillWakeups;

@@ -15,7 +15,7 @@ use xsk_rs::{
     config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig},
 };
 
-use super::{RingSizes, UmemFrames, XskPort, port::Rings};
+use super::{FillWakeups, RingSizes, UmemFrames, XskPort, port::Rings};
 use crate::config::{BindMode, NEED_WAKEUP};
 
 /// Bytes of a frame that no headroom may take, whatever the kernel: 256 before the packet (`XDP_PACKET_HEADROOM`),
@@ -191,12 +191,18 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct SocketHandle {
     fd: OwnedFd,
+    wakeups: Arc<FillWakeups>,
 }
 
 impl SocketHandle {
     /// `XDP_STATISTICS` (kernel.md 3.7).
     pub fn statistics(&self) -> io::Result<xdp::XdpStatistics> {
         Ok(sockopt::xdp_statistics(&self.fd)?)
+    }
+
+    /// How often the worker has woken the kernel for the fill ring: counts that outlive the socket.
+    pub fn wakeups(&self) -> &Arc<FillWakeups> {
+        &self.wakeups
     }
 
     /// `XDP_OPTIONS`: whether the kernel bound the socket in zero-copy mode.
@@ -325,12 +331,13 @@ pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> 
     // SAFETY: `rx` owns the descriptor and outlives the borrow, which ends with the two duplications below.
     let borrowed = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
     let duplicate = || borrowed.try_clone_to_owned().map_err(failed("duplicate the descriptor"));
-    let handle = SocketHandle { fd: duplicate()? };
+    let wakeups = Arc::<FillWakeups>::default();
+    let handle = SocketHandle { fd: duplicate()?, wakeups: Arc::clone(&wakeups) };
     if handle.zero_copy().map_err(failed("read XDP_OPTIONS"))? != (bind == BindMode::ZeroCopy) {
         return Err(OpenError::WrongMode { interface: interface.into(), queue, asked: bind });
     }
     let fd = duplicate()?;
-    let rings = Rings { fill, rx, tx, completion, fd, sizes: rings, bind, multi_buffer };
+    let rings = Rings { fill, rx, tx, completion, fd, sizes: rings, bind, wakeups, multi_buffer };
     Ok((XskPort::new(Arc::clone(frames), rings), handle))
 }
 

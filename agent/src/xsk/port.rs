@@ -20,7 +20,7 @@ use rustix::{
 };
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
-use super::{RingSizes, UmemFrames};
+use super::{FillWakeups, RingSizes, UmemFrames};
 use crate::config::BindMode;
 
 /// Most descriptors that one call moves.
@@ -54,6 +54,7 @@ pub(super) struct Rings {
     pub(super) fd: OwnedFd,
     pub(super) sizes: RingSizes,
     pub(super) bind: BindMode,
+    pub(super) wakeups: Arc<FillWakeups>,
     /// Bound with `XDP_USE_SG`: without, the kernel takes no packet in several frames.
     pub(super) multi_buffer: bool,
 }
@@ -229,7 +230,8 @@ impl QueuePort for XskPort {
         let Some(rings) = &mut self.rings else { return Kick::Down };
         if rings.fill.needs_wakeup() {
             // The answer says nothing that the rings do not: a frame arrives, or the next turn asks again.
-            let _ = rustix::net::recv(&rings.fd, &mut [0_u8; 0], RecvFlags::DONTWAIT);
+            let answer = rustix::net::recv(&rings.fd, &mut [0_u8; 0], RecvFlags::DONTWAIT);
+            rings.wakeups.count(answer.is_ok());
         }
         if self.ledger.lent(Lent::Tx) == 0 {
             return Kick::NotNeeded;

@@ -33,13 +33,17 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
                 out.add_with(&[reason], packets);
             }
         };
-    Counter "umemd_ring_wakeups" ["answer"] "System calls made to wake the kernel for the TX ring, by what it answered."
+    Counter "umemd_ring_wakeups" ["ring", "answer"] "System calls made to wake the kernel, by the ring that it was to look at and what it answered. For the fill ring only drivers in zero-copy mode want any."
         |q, out| {
-            out.add_with(&["done"], q.snapshot.traffic.kicks_done);
-            out.add_with(&["again"], q.snapshot.traffic.kicks_again);
-            out.add_with(&["busy"], q.snapshot.traffic.kicks_busy);
-            out.add_with(&["down"], q.snapshot.traffic.kicks_down);
-            out.add_with(&["failed"], q.snapshot.traffic.kicks_failed);
+            let (done, failed) = q.fill_wakeups;
+            out.add_with(&["fill", "done"], done);
+            out.add_with(&["fill", "failed"], failed);
+            let traffic = &q.snapshot.traffic;
+            out.add_with(&["tx", "done"], traffic.kicks_done);
+            out.add_with(&["tx", "again"], traffic.kicks_again);
+            out.add_with(&["tx", "busy"], traffic.kicks_busy);
+            out.add_with(&["tx", "down"], traffic.kicks_down);
+            out.add_with(&["tx", "failed"], traffic.kicks_failed);
         };
     Gauge "umemd_worker_info" ["cpu", "policy"] "Where the queue's worker is pinned, and whether it sleeps in poll or never does, as with --spin."
         |q, out| out.add_with(&[&q.cpu.to_string(), if q.spin { "spin" } else { "poll" }], true);
