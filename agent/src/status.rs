@@ -206,8 +206,7 @@ impl Status {
 impl DeviceStatus {
     fn of(device: &DeviceView, boottime: u64) -> Self {
         let drops = drops::rows(device).into_iter().map(|row| DropStatus {
-            lost: drops::explain(row.layer.name(), &row.cause)
-                .is_none_or(|known| known.kind == drops::Kind::Loss),
+            lost: row.is_lost(),
             layer: row.layer.name().to_owned(),
             cause: row.cause.into_owned(),
             count: row.count,
@@ -232,11 +231,19 @@ impl DeviceStatus {
         }
     }
 
-    /// Packets lost between the program and the worker's end: what the NIC lost may be another's, and may have been lost
-    /// before us.
+    /// Packets lost between the program and the worker's end: what is called lost everywhere, see [`drops`].
     pub fn lost(&self) -> u64 {
-        let ours = self.drops.iter().filter(|row| row.lost && row.layer != drops::Layer::Nic.name());
-        ours.map(|row| row.count).sum()
+        self.losses(false).sum()
+    }
+
+    /// Packets that the NIC or its driver lost, at least: the largest of its rows, as several may count the same ones.
+    pub fn lost_by_nic(&self) -> u64 {
+        self.losses(true).max().unwrap_or(0)
+    }
+
+    fn losses(&self, nic: bool) -> impl Iterator<Item = u64> {
+        let of_nic = |row: &DropStatus| row.layer == drops::Layer::Nic.name();
+        self.drops.iter().filter(move |row| row.lost && of_nic(row) == nic).map(|row| row.count)
     }
 
     /// Frames of all queues by place.
@@ -391,6 +398,14 @@ mod tests {
         let kernels = pools[0].counters.as_ref().unwrap();
         assert_eq!(ours, kernels.iter().map(|(name, _)| name).collect::<Vec<_>>());
         assert_eq!((kernels.recycle_ratio(), recycle_ratio(&device.counters())), (Some(0.95), None));
+    }
+
+    #[test]
+    fn what_the_nic_lost_is_beside_what_was_lost() {
+        let (then, now, told) = drops::example::read();
+        let grown = |of: fn(&DeviceStatus) -> u64| of(&now.devices[0]) - of(&then.devices[0]);
+        assert_eq!(grown(DeviceStatus::lost), told.lost);
+        assert_eq!(grown(DeviceStatus::lost_by_nic), told.nic);
     }
 
     #[test]

@@ -354,8 +354,8 @@ impl Open {
             let mut past = Past { queues: Vec::new(), pools: Vec::new() };
             match end {
                 None => {
-                    log::error!("the worker of queue {index} did not live to account for its frames");
-                    past.queues.extend(queues.map(Queue::unaccounted));
+                    log::error!("the worker of queue {index} did not live to say where its frames are");
+                    past.queues.extend(queues.map(Queue::abandoned));
                 }
                 Some(end) => {
                     for (queue, (report, statistics)) in queues.zip(end.sides) {

@@ -204,9 +204,9 @@ impl Queue {
         last
     }
 
-    /// The queue of a worker that did not live to account for its frames: its last snapshot, with `held` such
+    /// The queue of a worker that did not live to say where its frames are: its last snapshot, with `held` such
     /// that the law does not hold.
-    pub(super) fn unaccounted(&self) -> QueueView {
+    pub(super) fn abandoned(&self) -> QueueView {
         let snapshot = self.snapshot();
         let held = snapshot.places.user.wrapping_add(1);
         self.view(Snapshot { held, ..snapshot }, self.statistics.get())

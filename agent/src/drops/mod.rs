@@ -2,8 +2,13 @@
 //! do about it.
 //!
 //! The layers overlap: what a NIC misses its driver may count again, and `rx_fill_ring_empty_descs` is part of
-//! `rx_dropped`. A column of them must not be added up.
+//! `rx_dropped`. A column of them must not be added up. But from the program on, the rows that [are losses](Row::is_lost)
+//! count each packet once: their sum is what is called lost everywhere. What the NIC lost has its place beside it: it may
+//! be the same packets again, or others' than ours, and has been counted since the driver was loaded. `lost.json` is an
+//! example that every surface is tested with.
 
+#[cfg(test)]
+pub(crate) mod example;
 mod known;
 mod report;
 
@@ -62,6 +67,13 @@ pub struct Row {
     pub cause: Cow<'static, str>,
     /// Packets, or events: the row's meaning says.
     pub count: u64,
+}
+
+impl Row {
+    /// Whether it counts packets that are gone for certain. So does a row that nobody has explained.
+    pub fn is_lost(&self) -> bool {
+        explain(self.layer.name(), &self.cause).is_none_or(|known| known.kind == Kind::Loss)
+    }
 }
 
 /// Every row that can be told of a device, zeros included, in the order of a packet's way.
@@ -125,7 +137,7 @@ fn socket(device: &DeviceView) -> Vec<(&'static str, u64)> {
     .collect()
 }
 
-/// Frames that the program steered and that no socket has seen. `None` if the program or a socket does not tell.
+/// Packets that the program steered and that no socket has seen. `None` if the program or a socket does not tell.
 pub fn unaccounted(device: &DeviceView) -> Option<u64> {
     let steered = device.decisions?[Decision::Steered as usize];
     let mut seen = 0;

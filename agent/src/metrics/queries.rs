@@ -4,7 +4,11 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::tree::{self, Kind};
-use crate::nic::drivers::{DRIVERS, ZeroCopy};
+use crate::{
+    drops::example,
+    nic::drivers::{DRIVERS, ZeroCopy},
+    status::{DropStatus, Status},
+};
 
 /// Labels that Prometheus itself gives to every series.
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
@@ -135,6 +139,18 @@ fn what_the_dashboard_calls_lost_is_what_the_drop_table_does() {
     let lost = panels().into_iter().find(|panel| panel["title"] == "Lost").unwrap();
     let expression = lost["targets"][0]["expr"].as_str().unwrap();
     assert!(expression.contains("lost=\"true\"") && !expression.contains("cause!"), "{expression}");
+
+    // And their sum is what the other surfaces say.
+    let sum = lost["targets"][1]["expr"].as_str().unwrap();
+    assert!(sum.starts_with("sum(rate(umemd_drops_total{"), "{sum}");
+    let selects = |row: &DropStatus| {
+        let lost = !sum.contains("lost=\"true\"") || row.lost;
+        lost && !sum.contains(&format!("layer!=\"{}\"", row.layer))
+    };
+    let (then, now, told) = example::read();
+    let count =
+        |status: &Status| status.devices[0].drops.iter().filter(|r| selects(r)).map(|r| r.count).sum::<u64>();
+    assert_eq!(count(&now) - count(&then), told.lost, "{sum}");
 }
 
 #[test]

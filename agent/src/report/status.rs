@@ -121,6 +121,10 @@ fn add_device(text: &mut String, device: &DeviceStatus) {
     if lost > 0 {
         let _ = writeln!(text, "  lost {}; `umemd drops` says where", thousands(lost));
     }
+    let by_nic = device.lost_by_nic();
+    if by_nic > 0 {
+        let _ = writeln!(text, "  the NIC lost {} since its driver was loaded", thousands(by_nic));
+    }
     let pools = device.page_pool.iter().flat_map(|pools| &pools.pools);
     for pool in pools.filter(|pool| pool.stalled) {
         let pages = pool.inflight_pages.map(|pages| format!(", {} pages in flight", thousands(pages)));
@@ -181,6 +185,18 @@ eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
         );
         assert!(text.contains("\n    and 2 more; `umemd rule list` shows them\n\neth0"), "{text}");
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn what_was_lost_is_told_beside_what_the_nic_lost() {
+        let (then, now, told) = crate::drops::example::read();
+        let lines = |status: &Status| super::status(status, None);
+        let (before, nic) = (then.devices[0].lost(), then.devices[0].lost_by_nic());
+        assert!(lines(&then).ends_with(&format!(
+            "\n  lost {before}; `umemd drops` says where\n  the NIC lost {nic} since its driver was loaded\n"
+        )));
+        assert!(lines(&now).contains(&format!("\n  lost {}; ", before + told.lost)));
+        assert!(lines(&now).contains(&format!("\n  the NIC lost {} since", nic + told.nic)));
     }
 
     #[test]

@@ -280,11 +280,9 @@ fn fill(text: &str, width: usize) -> Vec<String> {
 
 fn sparklines(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
     let [left, right] = Layout::horizontal([Constraint::Ratio(1, 2); 2]).areas(area);
-    let mut draw = |title: &str, values: Vec<u64>, area: Rect, colour| {
-        let block = titled(
-            format!(" {title}, up to {} ", thousands(values.iter().copied().max().unwrap_or(0))),
-            palette,
-        );
+    let mut draw = |title: &str, beside: &str, values: Vec<u64>, area: Rect, colour| {
+        let most = thousands(values.iter().copied().max().unwrap_or(0));
+        let block = titled(format!(" {title}, up to {most}{beside} "), palette);
         frame.render_widget(
             Sparkline::default().block(block).data(values).style(palette.colour(colour)),
             area,
@@ -298,8 +296,10 @@ fn sparklines(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect
         newest.reverse();
         newest
     };
-    draw("received per second", newest(&mut model.received(), width(left)), left, Color::Blue);
-    draw("lost per second", newest(&mut model.lost(), width(right)), right, Color::Red);
+    let by_nic = model.lost_by_nic();
+    let nic = if by_nic > 0 { format!("; nic {}", thousands(by_nic)) } else { String::new() };
+    draw("received per second", "", newest(&mut model.received(), width(left)), left, Color::Blue);
+    draw("lost per second", &nic, newest(&mut model.lost(), width(right)), right, Color::Red);
 }
 
 fn drop_rows(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {

@@ -168,6 +168,11 @@ impl Model {
         self.lost.iter().copied()
     }
 
+    /// What NICs lost in the last second.
+    pub(super) fn lost_by_nic(&self) -> u64 {
+        self.per_second(|grown| Some(grown.devices.iter().map(DeviceStatus::lost_by_nic).sum()))
+    }
+
     fn queues(&self) -> usize {
         self.now.devices.iter().map(|device| device.queues.len()).sum()
     }

@@ -275,6 +275,17 @@ fn a_queue_or_a_pool_that_began_anew_says_nothing_about_the_others() {
 }
 
 #[test]
+fn what_is_lost_is_the_same_as_elsewhere() {
+    let (then, now, told) = crate::drops::example::read();
+    let mut model = Model::new("", then);
+    model.see(Ok(now));
+    assert_eq!(model.lost().next_back(), Some(told.lost));
+    let screen = text(&model, (80, 40));
+    let title = format!(" lost per second, up to {}; nic {} ", told.lost, told.nic);
+    assert!(screen.contains(&title), "{screen}");
+}
+
+#[test]
 fn what_the_default_drops_is_lost() {
     let mut model = model(fixture_with_kernel);
     let mut status = model.status().clone();

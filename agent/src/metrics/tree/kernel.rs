@@ -4,15 +4,14 @@ use super::{Kind, Metric, Read, metrics};
 use crate::{boot::booted_at, drops};
 
 pub(super) const DROPS: &[Metric] = metrics! { Device
-    Counter "umemd_drops" ["layer", "cause", "lost"] "The rows of `umemd drops` that only grow, from the wire to the handler; lost is false for those that are no losses. They overlap: not to be added up."
+    Counter "umemd_drops" ["layer", "cause", "lost"] "The rows of `umemd drops` that only grow, from the wire to the handler; lost is false for those that are no losses. They overlap: only those that are lost, but for layer nic, may be added up."
         |device, out| {
             for row in drops::rows(device).iter().filter(|row| row.cause != drops::UNACCOUNTED) {
-                let known = drops::explain(row.layer.name(), &row.cause);
-                let lost = known.is_none_or(|known| known.kind == drops::Kind::Loss).to_string();
-                out.add_with(&[row.layer.name(), &row.cause, &lost], row.count);
+                let lost = if row.is_lost() { "true" } else { "false" };
+                out.add_with(&[row.layer.name(), &row.cause, lost], row.count);
             }
         };
-    Gauge "umemd_xdp_unaccounted_frames" "Frames that the program steered and no socket has seen: their redirect failed, or they are on their way."
+    Gauge "umemd_xdp_unaccounted_packets" "Packets that the program steered and no socket has seen: their redirect failed, or they are on their way. Nothing to do with frames of the pool: see umemd_pool_conserved."
         drops::unaccounted;
 };
 
