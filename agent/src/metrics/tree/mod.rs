@@ -2,6 +2,10 @@
 //!
 //! Names follow the kernel (page_pool's counters, `struct xdp_statistics`) under the prefix `umemd_`; the writer
 //! adds `_total` to counters, as OpenMetrics wants it.
+//!
+//! What ends in `_info` is a gauge of value 1, as Prometheus' own `_info` series are. OpenMetrics has a type for that, whose
+//! labels are not to change while the process lives; rules, programs, sockets and pools come and go. And its families are
+//! named without `_info`, so that who looks for help on a series by its name would find none.
 
 mod agent;
 mod kernel;
