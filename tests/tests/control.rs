@@ -1,9 +1,10 @@
 //! The control socket: who may ask, what is answered, and what is not suffered.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr, TcpStream},
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream,
@@ -18,10 +19,15 @@ use std::{
 use e2e::{
     agent::{Agent, binary, umemd},
     lab::{Lab, LabConfig, PORT, STEER},
+    scratch::Scratch,
     terminal::Terminal,
     wire::{WINDOW, Wire, any_size},
 };
-use rustix::process::Signal;
+use rustix::{
+    io::ioctl_fionread,
+    net::{AddressFamily, SocketType, connect, socket, sockopt::set_socket_recv_buffer_size},
+    process::Signal,
+};
 use serde_json::Value;
 
 const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
@@ -163,6 +169,79 @@ fn who_asks_nonsense_or_nothing_costs_the_datapath_nothing() {
         (&(20 * WINDOW).into(), &(20 * WINDOW).into())
     );
     assert!(!exit.stderr.contains("panicked"), "{exit}");
+}
+
+/// A connection whose end here takes as little as the kernel lets a socket take.
+fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    // Before it is connected, so that no larger window is ever offered.
+    set_socket_recv_buffer_size(&socket, 1).expect("any size will do");
+    connect(&socket, &address).expect("somebody listens");
+    socket.into()
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn who_reads_no_answer_costs_the_datapath_nothing() {
+    /// As many as make a list of rules longer than a socket's buffer.
+    const RULES: u32 = 4000;
+    const PAGES: usize = 300;
+    let Some(lab) = Lab::new() else { return };
+    let mut text = format!("iface = ['near0']\nhandler = 'reflect'\n[[rule]]\nmatch = '{STEER}'\n");
+    for port in 0..RULES {
+        let _ = write!(text, "[[rule]]\nname = 'rule-{port}'\nmatch = 'udp dst port {}'\n", 10_000 + port);
+    }
+    let file = Scratch::new("unread.toml", &text);
+    let agent = lab.agent_on(&["--config", file.path()]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    let page = agent.get("/metrics").body.len();
+    let list = send(agent.control(), b"{\"version\":1,\"request\":\"rule_list\"}\n").len();
+
+    // Fewer than there may be at once, so that none of them has to give way.
+    let pages: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let mut stream = narrow(agent.address());
+            let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+            stream.write_all(request.repeat(PAGES).as_bytes()).expect("requests are short");
+            stream
+        })
+        .collect();
+    let lists: Vec<UnixStream> = (0..4)
+        .map(|_| {
+            let mut stream = UnixStream::connect(agent.control()).expect("somebody listens");
+            set_socket_recv_buffer_size(&stream, 1).expect("any size will do");
+            stream.write_all(b"{\"version\":1,\"request\":\"rule_list\"}\n").expect("a request is short");
+            stream
+        })
+        .collect();
+
+    // Each datagram comes back, a few at a time, while others ask.
+    const ROUNDS: u64 = 40;
+    for _ in 0..ROUNDS {
+        wire.reflect(WINDOW, any_size);
+        let asked = Instant::now();
+        assert_eq!(agent.tell(&["status", "--json"]).json()["conserved"], true);
+        agent.metrics();
+        assert!(asked.elapsed() < Duration::from_secs(5), "others wait: {:?}", asked.elapsed());
+    }
+    for stream in &pages {
+        let came = ioctl_fionread(stream).expect("it is a socket");
+        assert!(came < (PAGES * page) as u64, "{came} bytes came: nothing was left to be taken");
+    }
+    for stream in &lists {
+        let came = ioctl_fionread(stream).expect("it is a socket");
+        assert!(came < list as u64, "{came} of {list} bytes came: nothing was left to be taken");
+    }
+    let metrics = agent.metrics();
+    for name in ["rx_dropped", "rx_ring_full"] {
+        assert_eq!(metrics.total(&format!("umemd_xsk_{name}_total")), 0, "{name}");
+    }
+    assert_eq!(metrics.total("umemd_worker_failed_open_total"), 0);
+    drop((pages, lists));
+    agent.terminate();
+    let exit = agent.wait();
+    let sent = serde_json::Value::from(ROUNDS * WINDOW);
+    assert_eq!((&exit.summary()["rx_packets"], &exit.summary()["tx_packets"]), (&sent, &sent));
 }
 
 /// `umemd top` on this agent.

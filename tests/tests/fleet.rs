@@ -398,6 +398,60 @@ fn the_live_page_draws_no_peak_where_counters_begin_anew() {
 
 #[test]
 #[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_names_the_pools_that_cannot_end() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let mut eth0 = device("eth0", &[queue(0, 1000)], &[(17, 1000), (9, 500), (8, 20)]);
+    let pools = &mut eth0["page_pool"]["pools"];
+    // The driver is done with two of them; one has just begun to end.
+    pools[1]["detached_s"] = json!(3120);
+    pools[1]["stalled"] = json!(true);
+    pools[2]["detached_s"] = json!(1);
+    pools[2]["inflight_pages"] = Value::Null;
+    let mut all = status(10.0, &[eth0]);
+    let orphan = |pool: &str, pages: Value| {
+        json!({"pool": pool, "memory": "page", "inflight_pages": pages, "detached_s": 86_400, "stalled": true})
+    };
+    all["orphans"] = json!([orphan("5", json!(1234)), orphan("4", Value::Null)]);
+    let puppet = Puppet::start(all);
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 10.0);
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    let detached: Vec<_> = list(&shown["pools"])[1..].iter().map(|row| row[4].clone()).collect();
+    assert_eq!(detached, ["", "3,120 s ago, STALLED", "1 s ago"]);
+    let gone = |pool, pages| format!("page_pool {pool} of an interface that is gone: {pages} pages in flight");
+    assert_eq!(shown["trouble"], json!([gone("5", "1,234"), gone("4", "–")]));
+    assert_fits_a_phone(&mut browser, "stalled-phone.png");
+    // When the last page came home they are gone.
+    puppet.say(Some(status(11.0, &[device("eth0", &[queue(0, 1000)], &[(17, 1000)])])));
+    let shown = browser.value_when("the next", SHOWN, |shown| shown["status"]["at_s"] == 11.0);
+    assert_eq!((&shown["trouble"], list(&shown["pools"]).len()), (&json!([]), 2));
+}
+
+/// The example that `umemd status`, `top` and the dashboard are tested with.
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_calls_lost_what_others_do() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let example: Value = serde_json::from_str(include_str!("../../agent/src/drops/lost.json")).unwrap();
+    let [then, now, told] = [0, 1, 2].map(|place| example[place].clone());
+    let puppet = Puppet::start(then);
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 10.0);
+    puppet.say(Some(now));
+    let shown = browser.value_when("the next", SHOWN, |shown| shown["status"]["at_s"] == 11.0);
+    assert_eq!(shown["tiles"][4], format!("{}/s", told["lost"]));
+    assert_eq!(shown["values"]["nic"], told["nic"].to_string());
+    let tile = browser.value("document.querySelector('#tiles div:last-child').lastChild.textContent");
+    assert_eq!(tile, format!("lost, and by the NIC {}/s", told["nic"]));
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
 fn the_live_page_says_since_when_nobody_answers() {
     if !full::permits("chromium", "chromium") {
         return;
