@@ -7,6 +7,7 @@
 mod error;
 mod redirect;
 mod rules;
+mod sums;
 
 pub use error::{AttachError, LoadError, MapError};
 pub(crate) use error::{PERFMON, loading_takes_perfmon};
@@ -335,15 +336,14 @@ impl Program {
     ///
     /// What the kernel refuses; nothing is known that would.
     pub fn decisions(&self) -> Result<[u64; Decision::COUNT], MapError> {
-        let mut sums = [0; Decision::COUNT];
-        for decision in Decision::ALL {
-            let per_cpu = self
-                .decisions
-                .get(&(decision as u32), 0)
-                .map_err(|source| MapError::Map { what: "counters of decisions".to_owned(), source })?;
-            sums[decision as usize] = per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count));
-        }
-        Ok(sums)
+        let counted = sums::read(&self.decisions, 0, Decision::COUNT as u32)
+            .map_err(|source| MapError::Map { what: "counters of decisions".to_owned(), source })?;
+        Ok(std::array::from_fn(|decision| counted.get(decision).map_or(0, |[count]| *count)))
+    }
+
+    #[cfg(test)]
+    fn decisions_for_test(&mut self) -> &mut PerCpuArray<MapData, u64> {
+        &mut self.decisions
     }
 
     /// Frames that were steered and got to no socket, by errno, since the program was loaded; or why nobody knows.

@@ -14,9 +14,13 @@ use umemd_common::maps::{
 };
 use umemd_common::search::{Set, Shape, Unit};
 
-use super::{LoadError, MapError, take};
+use super::{LoadError, MapError, sums, take};
 use crate::steer::{Image, RuleSet};
 use crate::sys::grace::GracePeriod;
+
+/// How many counters may lie where there is one that is wanted, for all of them to be read at one call: each costs less than
+/// a call does.
+const FEW_BETWEEN: usize = 4;
 
 /// What a rule has matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,7 +261,8 @@ impl RuleMaps {
         let (counters, carried) = (self.counters.clone(), self.carried.clone());
         self.set(&RuleSet::default())?;
         // Nobody counts there any more, and nobody else has been given the counters.
-        counters.into_iter().map(|counter| Ok((counter.serial, self.read(&counter, &carried)?))).collect()
+        let counts = self.read(&counters, &carried)?;
+        Ok(counters.iter().map(|counter| counter.serial).zip(counts).collect())
     }
 
     /// Goes on from these counts, for rules in force of the same serial.
@@ -277,20 +282,31 @@ impl RuleMaps {
     }
 
     pub(super) fn counts(&self) -> Result<Vec<RuleCount>, MapError> {
-        let count = |counter: &Counter| {
-            Ok(RuleCount { name: counter.name.clone(), count: self.read(counter, &self.carried)? })
-        };
-        self.counters.iter().map(count).collect()
+        let counts = self.read(&self.counters, &self.carried)?;
+        let named = self.counters.iter().zip(counts);
+        Ok(named.map(|(counter, count)| RuleCount { name: counter.name.clone(), count }).collect())
     }
 
-    /// What a rule has matched, together with what was carried over.
-    fn read(&self, counter: &Counter, carried: &HashMap<u64, Count>) -> Result<Count, MapError> {
-        let per_cpu = self.counts.get(&u32::from(counter.number), 0).map_err(failed)?;
-        let before = carried.get(&counter.serial).copied().unwrap_or_default();
-        Ok(per_cpu.iter().fold(before, |sum, count| Count {
-            packets: sum.packets.wrapping_add(count.packets),
-            bytes: sum.bytes.wrapping_add(count.bytes),
-        }))
+    /// What rules have matched, together with what was carried over.
+    fn read(&self, counters: &[Counter], carried: &HashMap<u64, Count>) -> Result<Vec<Count>, MapError> {
+        let numbers = counters.iter().map(|counter| u32::from(counter.number));
+        let (Some(first), Some(last)) = (numbers.clone().min(), numbers.clone().max()) else {
+            return Ok(Vec::new());
+        };
+        // Rules that came one after the other have counters side by side, unless others went meanwhile.
+        let all = last - first + 1;
+        let read: Vec<[u64; 2]> = if all as usize <= FEW_BETWEEN * counters.len() {
+            let span = sums::read(&self.counts, first, all).map_err(failed)?;
+            numbers.map(|number| span[(number - first) as usize]).collect()
+        } else {
+            let one = |number| sums::read(&self.counts, number, 1).map(|one| one[0]);
+            numbers.map(one).collect::<Result<_, _>>().map_err(failed)?
+        };
+        let carry = |(counter, [packets, bytes]): (&Counter, [u64; 2])| {
+            let before = carried.get(&counter.serial).copied().unwrap_or_default();
+            Count { packets: before.packets.wrapping_add(packets), bytes: before.bytes.wrapping_add(bytes) }
+        };
+        Ok(counters.iter().zip(read).map(carry).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The few system calls that no library has: small, audited, and the only unsafe code beside [`crate::xsk`].
 
+pub mod batch;
 mod bpf;
 pub mod ethtool;
 pub mod grace;
