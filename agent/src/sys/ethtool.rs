@@ -209,19 +209,20 @@ impl<'a> Interface<'a> {
     fn read_array(&self, head: &[u32], told: usize, count: u32, size: usize) -> io::Result<Vec<u8>> {
         let offset = size_of_val(head);
         let length = offset + count as usize * size;
-        let mut memory = Guarded::new(length)?;
-        for (to, word) in memory.bytes_mut().as_chunks_mut::<4>().0.iter_mut().zip(head) {
-            *to = word.to_ne_bytes();
-        }
-        let data = memory.as_mut_ptr().cast();
-        // SAFETY: the struct lies in memory that the kernel cannot write past the end of, whatever number of elements
-        // it finds.
-        unsafe { self.raw_ioctl(data) }?;
-        let written = memory.bytes().as_chunks::<4>().0.get(told).map(|bytes| u32::from_ne_bytes(*bytes));
-        if written != Some(count) {
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
-        }
-        Ok(memory.bytes()[offset..length].to_vec())
+        Guarded::with(length, |memory| {
+            for (to, word) in memory.bytes_mut().as_chunks_mut::<4>().0.iter_mut().zip(head) {
+                *to = word.to_ne_bytes();
+            }
+            let data = memory.as_mut_ptr().cast();
+            // SAFETY: the struct lies in memory that the kernel cannot write past the end of, whatever number of
+            // elements it finds.
+            unsafe { self.raw_ioctl(data) }?;
+            let written = memory.bytes().as_chunks::<4>().0.get(told).map(|bytes| u32::from_ne_bytes(*bytes));
+            if written != Some(count) {
+                return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            }
+            Ok(memory.bytes()[offset..length].to_vec())
+        })?
     }
 
     /// One `SIOCETHTOOL` with a command struct that starts with its number and has no pointers in it.

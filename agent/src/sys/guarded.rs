@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "maps and unmaps memory, and lends it as a slice")]
 
-use std::{ffi::c_void, io, ptr::NonNull, slice};
+use std::{cell::Cell, ffi::c_void, io, ptr::NonNull, slice};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
@@ -23,11 +23,43 @@ pub(super) struct Guarded {
     length: usize,
 }
 
+thread_local! {
+    /// What was used last. To take a mapping away interrupts every CPU that a thread of this process runs on, workers
+    /// among them.
+    static SPARE: Cell<Option<Guarded>> = const { Cell::new(None) };
+}
+
 impl Guarded {
-    /// At least `length` bytes; rounded up to a multiple of 8, so that the start is aligned for a `u64`.
-    pub(super) fn new(length: usize) -> io::Result<Self> {
-        let page = rustix::param::page_size();
+    /// Lends `use_it` at least `length` bytes; rounded up to a multiple of 8, so that the start is aligned for a `u64`.
+    pub(super) fn with<T>(length: usize, use_it: impl FnOnce(&mut Self) -> T) -> io::Result<T> {
         let length = length.next_multiple_of(8);
+        let mut memory = match SPARE.take().and_then(|spare| spare.again(length)) {
+            Some(memory) => memory,
+            None => Self::new(length)?,
+        };
+        let result = use_it(&mut memory);
+        SPARE.set(Some(memory));
+        Ok(result)
+    }
+
+    /// The same mapping for so many bytes, zeroed, if it has room for them.
+    fn again(self, length: usize) -> Option<Self> {
+        let (base, mapped) = (self.base, self.mapped);
+        let usable = mapped - rustix::param::page_size();
+        if length > usable {
+            return None;
+        }
+        std::mem::forget(self);
+        // SAFETY: both lie in the mapping, by the invariants and what was just compared.
+        let start = unsafe { base.cast::<u8>().add(usable - length) };
+        // INVARIANT: the mapping is that of the one forgotten, and `length` a multiple of 8.
+        let mut memory = Self { base, mapped, start, length };
+        memory.bytes_mut().fill(0);
+        Some(memory)
+    }
+
+    fn new(length: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
         let usable = length.next_multiple_of(page);
         let mapped = usable + page;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -94,5 +126,23 @@ mod tests {
         assert!(read == -1 || read == 16, "{read}");
         memory.bytes_mut()[15] = 1;
         assert_eq!(memory.bytes()[15], 1);
+    }
+
+    #[test]
+    fn what_was_used_before_is_zeroed_and_ends_at_the_same_place() {
+        let page = rustix::param::page_size();
+        let end = |memory: &mut Guarded| memory.bytes().as_ptr_range().end as usize;
+        let first = Guarded::with(100, |memory| {
+            memory.bytes_mut().fill(7);
+            (memory.bytes().len(), end(memory))
+        })
+        .unwrap();
+        assert_eq!(first.0, 104);
+        for length in [8, page - 8, page] {
+            let again = Guarded::with(length, |memory| (memory.bytes() == vec![0; length], end(memory)));
+            assert_eq!(again.unwrap(), (true, first.1), "{length}");
+        }
+        let more = Guarded::with(page + 1, |memory| memory.bytes() == vec![0; page + 8]);
+        assert!(more.unwrap());
     }
 }
