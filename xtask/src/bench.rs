@@ -3,7 +3,7 @@
 pub(crate) mod datapath;
 pub(crate) mod pool;
 mod ratio;
-mod scrape;
+pub(crate) mod scrape;
 mod steer;
 
 use anyhow::Result;

@@ -1,5 +1,5 @@
 //! `cargo xtask test`: the fast tests by cargo, the pool's threads under loom, what the pool's instructions
-//! are, then what needs root, then what takes minutes.
+//! are, then what needs root, what being watched costs, then what takes minutes.
 
 use std::env;
 use std::ffi::OsString;
@@ -44,6 +44,11 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         privileged(options, &programs, &compile::umemd(&programs)?)?;
         if full {
             privileged(options, &programs, &compile::release()?)?;
+            if shell::is_root() {
+                bench::scrape::check_repeatable().context("being scraped costs more than it may")?;
+            } else {
+                eprintln!("skipped: what being scraped costs: needs root; run `cargo xtask bench scrape`");
+            }
             mutants(&[])?;
             let time = Duration::from_secs(60).into();
             fuzz::run(&Fuzz { target: None, time, merge: false, install: options.install })?;

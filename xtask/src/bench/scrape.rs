@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::ratio::Ratio;
+use super::ratio::{Ratio, median};
 use crate::cli::{BenchScrape, Traffic};
 use crate::lab::net::Namespaces;
 use crate::lab::scrape;
@@ -22,9 +22,12 @@ use crate::{compile, shell};
 const RATE: u32 = 10;
 /// What they may take of a core, percent.
 const MOST_PERCENT: f64 = 0.5;
-/// What they may add to the CPU time that a packet takes the worker. None is expected: this is more than a machine that
-/// does something else beside makes of nothing, by the lower end of what is measured.
+/// What they may add to the CPU time that a packet takes the worker, by the lower end of what is measured, and by the
+/// median. None is expected. It is time and not instructions, as virtual machines have no counter of these, and callgrind
+/// does not part the worker's from those of the thread that answers. Time of two windows differs by some percent for no
+/// reason of ours, as caches and interrupts are shared with whatever else runs: the median is to see what is plainly wrong.
 const MOST_RATIO: f64 = 1.02;
+const MOST_MEDIAN: f64 = 1.05;
 /// How long the agent is watched, with scrapes and without.
 const TIME: Duration = Duration::from_secs(5);
 /// Windows with scrapes, each beside one without.
@@ -37,7 +40,7 @@ const LOAD: u64 = 76_000;
 /// The largest agent that is promised to be cheap to scrape.
 const QUEUES: u32 = 64;
 const RULES: u32 = 256;
-/// How often it is scraped; what the machine does beside takes no part in the least of them.
+/// How often it is scraped; the one in the middle counts, of which what the machine does beside has little part.
 const SCRAPES: u32 = 50;
 /// What one scrape of it may take of a CPU, and its page of the network.
 const MOST_TIME: Duration = Duration::from_millis(5);
@@ -45,8 +48,21 @@ const MOST_BYTES: usize = 1 << 20;
 
 const LISTEN: &str = "127.0.0.1:19479";
 
+/// A measurement of an agent in a lab.
+type Measure = fn(&Path, &Namespaces) -> Result<Value>;
+
 /// Prints a line for each measurement; fails if one is over its bound.
 pub(super) fn run(options: &BenchScrape) -> Result<()> {
+    measure(options, &[idle, busy, large])
+}
+
+/// The same with what is repeatable on a machine that does something else beside: bytes, and times of which
+/// the median of many is far below its bound.
+pub(crate) fn check_repeatable() -> Result<()> {
+    measure(&BenchScrape { json: false }, &[large])
+}
+
+fn measure(options: &BenchScrape, measures: &[Measure]) -> Result<()> {
     let mut cargo = shell::cargo();
     cargo.args(["bench", "--package", "umemd", "--bench", "scrape"]);
     let mut results: Vec<Value> = Vec::new();
@@ -58,7 +74,7 @@ pub(super) fn run(options: &BenchScrape) -> Result<()> {
     ensure!(shell::is_root(), "the rest makes network namespaces; run it as root");
     let umemd = compile::release()?;
     let lab = Namespaces::create()?;
-    for measure in [idle, busy, large] {
+    for measure in measures {
         let result = measure(&umemd, &lab)?;
         print(options, &result);
         results.push(result);
@@ -70,7 +86,7 @@ pub(super) fn run(options: &BenchScrape) -> Result<()> {
 fn check(result: &Value) -> Result<()> {
     let has = |key: &str| !result[key].is_null();
     let bounds: &[(&str, f64)] = if has("pairs") {
-        &[("worker_ratio_low", MOST_RATIO)]
+        &[("worker_ratio_low", MOST_RATIO), ("worker_ratio", MOST_MEDIAN)]
     } else if has("scrapes") {
         &[("cpu_percent", MOST_PERCENT)]
     } else {
@@ -174,17 +190,17 @@ fn large(umemd: &Path, lab: &Namespaces) -> Result<Value> {
     let _ = fs::remove_file(&file);
     let agent = agent?;
     let main = agent.thread("umemd")?;
-    let (mut least, mut bytes) = (Duration::MAX, 0);
+    let (mut times, mut bytes) = (Vec::new(), 0);
     for _ in 0..SCRAPES {
         let before = cpu_time(&main)?;
         bytes = scrape::get(LISTEN, "/metrics").context("umemd does not answer")?.len();
         // The kernel adds up when the thread sleeps again.
         thread::sleep(Duration::from_millis(20));
-        least = least.min(cpu_time(&main)?.saturating_sub(before));
+        times.push(cpu_time(&main)?.saturating_sub(before).as_secs_f64() * 1e3);
     }
     Ok(json!({
         "bench": "scrape", "page": "metrics", "queues": QUEUES, "rules": RULES, "live": true,
-        "cpu_ms": least.as_micros() as f64 / 1e3, "bytes": bytes,
+        "cpu_ms": (median(&times) * 1e3).round() / 1e3, "bytes": bytes,
     }))
 }
 
@@ -285,13 +301,13 @@ mod tests {
     #[test]
     fn what_is_not_measured_is_not_within_its_bound() {
         let fine = [
-            json!({"pairs": 20, "worker_ratio_low": 1.0}),
+            json!({"pairs": 20, "worker_ratio_low": 1.0, "worker_ratio": 1.01}),
             json!({"scrapes": 50, "cpu_percent": 0.1}),
             json!({"cpu_ms": 1.0, "bytes": 1000}),
         ];
         for result in fine {
             check(&result).unwrap();
-            for key in ["worker_ratio_low", "cpu_percent", "cpu_ms", "bytes"] {
+            for key in ["worker_ratio_low", "worker_ratio", "cpu_percent", "cpu_ms", "bytes"] {
                 let mut lacking = result.clone();
                 if lacking.as_object_mut().unwrap().remove(key).is_some() {
                     assert!(check(&lacking).unwrap_err().to_string().contains(key), "{lacking}");
