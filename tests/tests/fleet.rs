@@ -410,9 +410,7 @@ fn the_live_page_names_the_pools_that_cannot_end() {
     pools[2]["detached_s"] = json!(1);
     pools[2]["inflight_pages"] = Value::Null;
     let mut all = status(10.0, &[eth0]);
-    let orphan = |pool: &str, pages: Value| {
-        json!({"pool": pool, "memory": "page", "inflight_pages": pages, "detached_s": 86_400, "stalled": true})
-    };
+    let orphan = |pool: &str, pages: Value| json!({"pool": pool, "memory": "page", "inflight_pages": pages, "detached_s": 86_400, "stalled": true});
     all["orphans"] = json!([orphan("5", json!(1234)), orphan("4", Value::Null)]);
     let puppet = Puppet::start(all);
     let mut browser = Browser::open(&puppet.url());
@@ -421,7 +419,8 @@ fn the_live_page_names_the_pools_that_cannot_end() {
     assert_shows_its_status(&shown);
     let detached: Vec<_> = list(&shown["pools"])[1..].iter().map(|row| row[4].clone()).collect();
     assert_eq!(detached, ["", "3,120 s ago, STALLED", "1 s ago"]);
-    let gone = |pool, pages| format!("page_pool {pool} of an interface that is gone: {pages} pages in flight");
+    let gone =
+        |pool, pages| format!("page_pool {pool} of an interface that is gone: {pages} pages in flight");
     assert_eq!(shown["trouble"], json!([gone("5", "1,234"), gone("4", "–")]));
     assert_fits_a_phone(&mut browser, "stalled-phone.png");
     // When the last page came home they are gone.
@@ -482,6 +481,70 @@ fn the_live_page_says_since_when_nobody_answers() {
     let width = "+document.querySelector('#places path[style^=fill]').getAttribute('d').match(/^M(\\S+)/)[1]";
     let begins = browser.value(width).as_f64().unwrap();
     assert_eq!(begins, -1.0, "a second beyond the left edge");
+}
+
+/// A board at a moment of the five minutes that the README's picture shows: its counts until then. Traffic swells and
+/// ebbs; once its default drops what no rule wants, and once the worker is too slow for a while.
+fn board(second: u64) -> Value {
+    let rate = |second: u64| {
+        // As a day would look, in five minutes, and no second like another.
+        let swell = (second as f64 / 47.0).sin() * 6000.0 + (second * second % 97) as f64 * 20.0;
+        20_000 + swell as i64
+    };
+    let until = |rate: &dyn Fn(u64) -> i64| (0..=second).map(rate).sum::<i64>() as u64;
+    let received = until(&rate);
+    let unwanted =
+        until(&|second| if (90..120).contains(&second) { 900 + (second as i64 % 7) * 40 } else { 0 });
+    let late = until(&|second| if (215..227).contains(&second) { rate(second) / 9 } else { 0 });
+    let pages = until(&|second| rate(second) / 3 + 2000);
+    let mut one = queue(0, received);
+    let mut place = |name: &str, frames: u64| one["frames"][name] = json!(frames);
+    let (user, rx) =
+        if (215..227).contains(&second) { (250, 800) } else { (20 + second % 9 * 7, second % 5) };
+    let (cache, fill) = (64 - second % 13, 1984 - second % 31);
+    for (name, frames) in [("user", user), ("rx", rx), ("cache", cache), ("fill", fill)] {
+        place(name, frames);
+    }
+    place("slab", 4096 - user - rx - cache - fill);
+    one["cpu"] = json!(1);
+    one["traffic"]["tx_packets"] = json!(received);
+    one["traffic"]["tx_bytes"] = json!(60 * received);
+    let mut eth0 = device("eth0", &[one], &[(17, pages)]);
+    eth0["page_pool"]["pools"][0]["inflight_pages"] = json!(600);
+    eth0["drops"] = json!([
+        {"layer": "xdp", "cause": "unmatched_dropped", "count": unwanted, "lost": true},
+        {"layer": "socket", "cause": "rx_ring_full", "count": late, "lost": true},
+        {"layer": "socket", "cause": "tx_ring_empty_descs", "count": received / 3, "lost": false},
+    ]);
+    status(1000.0 + second as f64, &[eth0])
+}
+
+/// The README's picture is this one: `UMEMD_SCREENSHOTS=$PWD/agent/dist` makes it anew.
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_has_all_that_its_picture_shows() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    const MINUTES: u64 = 5;
+    let last = board(60 * MINUTES);
+    let puppet = Puppet::start(board(0));
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 1000.0);
+    puppet.say(Some(last.clone()));
+    // Told at once, and not once a second.
+    let all: Vec<Value> = (1..=60 * MINUTES).map(board).collect();
+    browser.value(&format!("{}.forEach(see); draw(last)", json!(all)));
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    let drawn = "['--cache', '--fill'].map(c => [...document.querySelectorAll('#recycled path')].find(p => \
+                 p.getAttribute('style').includes(c)).getAttribute('d').split('L').length)";
+    let lines = browser.value(drawn);
+    assert!(
+        list(&lines).iter().all(|points| points.as_u64() > Some(290)),
+        "both sides, all the time: {lines}"
+    );
+    browser.picture("live-page.png");
 }
 
 #[test]
