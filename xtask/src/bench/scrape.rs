@@ -23,9 +23,9 @@ const RATE: u32 = 10;
 /// What they may take of a core, percent.
 const MOST_PERCENT: f64 = 0.5;
 /// What they may add to the CPU time that a packet takes the worker, by the lower end of what is measured, and by the
-/// median. None is expected. It is time and not instructions, as virtual machines have no counter of these, and callgrind
-/// does not part the worker's from those of the thread that answers. Time of two windows differs by some percent for no
-/// reason of ours, as caches and interrupts are shared with whatever else runs: the median is to see what is plainly wrong.
+/// median. None is expected: in instructions there is none, which datapath's own benchmark counts (`watched` beside
+/// `drop`). Time of two windows differs by some percent for no reason of ours, as caches and interrupts are shared with
+/// whatever else runs: the median is to see what is plainly wrong.
 const MOST_RATIO: f64 = 1.02;
 const MOST_MEDIAN: f64 = 1.05;
 /// How long the agent is watched, with scrapes and without.

@@ -15,7 +15,7 @@ pub(crate) const CHILD: &str = "--count-instructions";
 const TURNS: u64 = 2048;
 /// How far a figure may be from the recorded one.
 const TOLERANCE: f64 = 0.02;
-/// What receiving and dropping a packet may cost, whatever is recorded.
+/// What receiving and dropping a packet may cost, whatever is recorded, and whoever looks on.
 const MOST_DROP: f64 = 60.0;
 
 /// Instructions per packet, or `None` without valgrind.
@@ -59,7 +59,8 @@ pub(crate) fn check(file: &str, cases: &[Case]) -> ExitCode {
             eprintln!("valgrind is needed to count instructions: apt-get install valgrind");
             return ExitCode::from(2);
         };
-        let is_over = case.subject == Subject::Drop && case.batch == 64 && got > MOST_DROP;
+        let is_drop = matches!(case.subject, Subject::Drop | Subject::Watched);
+        let is_over = is_drop && case.batch == 64 && got > MOST_DROP;
         let verdict = match expected {
             _ if is_over => "OVER 60",
             Some(expected) if (got / expected - 1.0).abs() <= TOLERANCE => "as recorded",

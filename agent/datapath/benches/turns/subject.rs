@@ -11,18 +11,21 @@ use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Drop,
+    /// The same, while somebody reads after each turn what the worker has published. A scraper does so ten times a second.
+    Watched,
     Reflect,
     Forward,
     Generate,
 }
 
 impl Subject {
-    pub(crate) const ALL: [Subject; 4] =
-        [Subject::Drop, Subject::Reflect, Subject::Forward, Subject::Generate];
+    pub(crate) const ALL: [Subject; 5] =
+        [Subject::Drop, Subject::Watched, Subject::Reflect, Subject::Forward, Subject::Generate];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Subject::Drop => "drop",
+            Subject::Watched => "watched",
             Subject::Reflect => "reflect",
             Subject::Forward => "forward",
             Subject::Generate => "generate",
@@ -50,7 +53,7 @@ impl Case {
     /// A run of so many turns, each with a batch of packets; how many packets it handled.
     pub(crate) fn run(self, turns: u64) -> u64 {
         match self.subject {
-            Subject::Drop => self.run_with(Drop, turns),
+            Subject::Drop | Subject::Watched => self.run_with(Drop, turns),
             Subject::Reflect => self.run_with(Reflect, turns),
             Subject::Forward => self.run_with(Forward, turns),
             Subject::Generate => {
@@ -75,12 +78,17 @@ impl Case {
         }
         let receives = self.subject != Subject::Generate;
         let before = worker.snapshot().traffic;
+        let published = worker.published();
         for turn in 0..turns {
             if receives {
                 worker.port_mut().arrive_many(self.batch, packet.len() as u32);
             }
             one_turn(&mut worker, TURN * turn as u32);
             worker.port_mut().send_all();
+            if self.subject == Subject::Watched {
+                black_box(published.pending());
+                black_box(published.read());
+            }
         }
         let snapshot = worker.snapshot();
         assert!(snapshot.conserved(), "{snapshot:?}");
