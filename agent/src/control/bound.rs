@@ -25,8 +25,8 @@ pub(super) struct Bound {
 /// Binds one queue of each interface, in the mode planned; or in copy mode, said aloud, if zero-copy was nobody's
 /// wish but the table's. Waits, if it `may_wait`, for a queue that is not free yet.
 ///
-/// One UMEM, however often its sockets are tried: one that was refused is unpinned some time later, and may take with it
-/// what the next one is allowed to pin.
+/// One UMEM, however often its sockets are refused: a second one could be more than may be pinned, as the first is
+/// unpinned some time later. But libxdp binds the first socket of a UMEM once (`xsk_socket__delete()` leaves it as it is).
 pub(super) fn bind(
     config: &RunConfig,
     plans: &[Plan],
@@ -34,17 +34,20 @@ pub(super) fn bind(
     may_wait: bool,
 ) -> Result<Bound, OpenError> {
     let rings = RingSizes::new(config.layout, config.rings);
-    let (frames, huge_pages) = umem(config, plans, queues, rings)?;
+    let (mut frames, mut huge_pages) = umem(config, plans, queues, rings)?;
     let (planned, asked) = plans[0].bind;
-    let bind = |bind| sockets(plans, queues, &frames, rings, bind, may_wait);
-    let bound = match bind(planned) {
+    let bound = match sockets(plans, queues, &frames, rings, planned, may_wait) {
         Err(error) if planned == BindMode::ZeroCopy && !asked && !matches!(error, OpenError::Busy { .. }) => {
             log::warn!(
                 "{error}: {} should have zero-copy and gets copy mode; --zerocopy makes this an error, --copy no \
                  warning",
                 plans[0].facts.driver
             );
-            bind(BindMode::Copy)
+            if plans.len() > 1 || matches!(error, OpenError::WrongMode { .. }) {
+                drop(frames);
+                (frames, huge_pages) = umem(config, plans, queues, rings)?;
+            }
+            sockets(plans, queues, &frames, rings, BindMode::Copy, may_wait)
         }
         result => result,
     };
@@ -88,8 +91,9 @@ fn several_frames_or_one<T>(
 ) -> Result<(T, bool), OpenError> {
     match open(wanted) {
         Err(error @ OpenError::NoMultiBuffer { .. }) if does_without => {
+            let opened = open(false)?;
             log::warn!("{error}; it does without");
-            Ok((open(false)?, false))
+            Ok((opened, false))
         }
         result => Ok((result?, wanted)),
     }
@@ -137,6 +141,13 @@ mod tests {
         let refused = several_frames_or_one(true, false, open);
         assert!(matches!(refused, Err(OpenError::NoMultiBuffer { .. })), "{refused:?}");
         assert!(matches!(several_frames_or_one(true, true, |_| Ok(())), Ok(((), true))));
+        // A driver without zero-copy says of several frames the same as of one.
+        let open = |several: bool| match several {
+            true => open(true),
+            false => Err(OpenError::NoZeroCopy { interface: "eth0".into(), queue: 0 }),
+        };
+        let refused = several_frames_or_one(true, true, open);
+        assert!(matches!(refused, Err(OpenError::NoZeroCopy { .. })), "{refused:?}");
         let busy = |_| Err::<(), _>(OpenError::Busy { interface: "eth0".into(), queue: 0 });
         assert!(matches!(several_frames_or_one(true, true, busy), Err(OpenError::Busy { .. })));
     }
