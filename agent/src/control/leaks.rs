@@ -33,8 +33,8 @@ fn swallowed(queue: &QueueView, now: &Observation) -> impl Iterator<Item = Strin
     let Swallowed { kernel, tx } = queue.swallowed;
     [(kernel, "receive into"), (tx, "send")].into_iter().filter(|(frames, _)| *frames > 0).map(|(frames, what)| {
         format!(
-            "{} queue {}: the kernel has kept {frames} of the frames that it got to {what} for longer than {:?}, although \
-             nothing else is on its way: it lost them",
+            "{} queue {}: the kernel has kept {frames} of the frames that it got to {what} for longer than {:?}, since \
+             a time when nothing else was on its way: it lost them",
             queue.device, queue.queue, now.leak_after
         )
     })
@@ -73,7 +73,7 @@ mod tests {
         now.devices[0].queues[1].swallowed = Swallowed { kernel: 0, tx: 3 };
         let told: Vec<_> = lines(&now).collect();
         let [told] = &told[..] else { panic!("{told:?}") };
-        let said = "eth0 queue 1: the kernel has kept 3 of the frames that it got to send for longer than 60s, although";
+        let said = "eth0 queue 1: the kernel has kept 3 of the frames that it got to send for longer than 60s, since";
         assert!(told.starts_with(said), "{told}");
     }
 
