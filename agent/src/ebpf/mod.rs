@@ -341,11 +341,6 @@ impl Program {
         Ok(std::array::from_fn(|decision| counted.get(decision).map_or(0, |[count]| *count)))
     }
 
-    #[cfg(test)]
-    fn decisions_for_test(&mut self) -> &mut PerCpuArray<MapData, u64> {
-        &mut self.decisions
-    }
-
     /// Frames that were steered and got to no socket, by errno, since the program was loaded; or why nobody knows.
     pub fn redirect_errors(&self) -> RedirectErrors {
         self.redirect.read()

@@ -22,6 +22,24 @@ use crate::sys::grace::GracePeriod;
 /// a call does.
 const FEW_BETWEEN: usize = 4;
 
+/// Counters of these numbers, in the order of the numbers: by one call of `read`, which is told the first one and how many,
+/// or by one for each where too many others lie between them.
+fn read_some<T: Copy, E>(
+    numbers: &[u32],
+    mut read: impl FnMut(u32, u32) -> Result<Vec<T>, E>,
+) -> Result<Vec<T>, E> {
+    let (Some(first), Some(last)) = (numbers.iter().min(), numbers.iter().max()) else {
+        return Ok(Vec::new());
+    };
+    // Rules that came one after the other have counters side by side, unless others went meanwhile.
+    let all = last - first + 1;
+    if all as usize <= FEW_BETWEEN * numbers.len() {
+        let span = read(*first, all)?;
+        return Ok(numbers.iter().map(|number| span[(number - first) as usize]).collect());
+    }
+    numbers.iter().map(|number| Ok(read(*number, 1)?[0])).collect()
+}
+
 /// What a rule has matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleCount {
@@ -289,19 +307,9 @@ impl RuleMaps {
 
     /// What rules have matched, together with what was carried over.
     fn read(&self, counters: &[Counter], carried: &HashMap<u64, Count>) -> Result<Vec<Count>, MapError> {
-        let numbers = counters.iter().map(|counter| u32::from(counter.number));
-        let (Some(first), Some(last)) = (numbers.clone().min(), numbers.clone().max()) else {
-            return Ok(Vec::new());
-        };
-        // Rules that came one after the other have counters side by side, unless others went meanwhile.
-        let all = last - first + 1;
-        let read: Vec<[u64; 2]> = if all as usize <= FEW_BETWEEN * counters.len() {
-            let span = sums::read(&self.counts, first, all).map_err(failed)?;
-            numbers.map(|number| span[(number - first) as usize]).collect()
-        } else {
-            let one = |number| sums::read(&self.counts, number, 1).map(|one| one[0]);
-            numbers.map(one).collect::<Result<_, _>>().map_err(failed)?
-        };
+        let numbers: Vec<u32> = counters.iter().map(|counter| counter.number.into()).collect();
+        let read =
+            read_some(&numbers, |first, count| sums::read(&self.counts, first, count)).map_err(failed)?;
         let carry = |(counter, [packets, bytes]): (&Counter, [u64; 2])| {
             let before = carried.get(&counter.serial).copied().unwrap_or_default();
             Count { packets: before.packets.wrapping_add(packets), bytes: before.bytes.wrapping_add(bytes) }
@@ -312,4 +320,25 @@ impl RuleMaps {
 
 fn failed(source: aya::maps::MapError) -> MapError {
     MapError::Map { what: "rules".to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_together_unless_they_lie_far_apart() {
+        let read = |numbers: &[u32]| {
+            let mut calls = Vec::new();
+            let values = read_some(numbers, |first, count| {
+                calls.push((first, count));
+                Ok::<_, ()>((first..first + count).map(|number| 10 * number).collect())
+            });
+            (values.unwrap(), calls)
+        };
+        assert_eq!(read(&[]), (vec![], vec![]));
+        assert_eq!(read(&[7]), (vec![70], vec![(7, 1)]));
+        assert_eq!(read(&[9, 2, 4]), (vec![90, 20, 40], vec![(2, 8)]));
+        assert_eq!(read(&[100, 2]), (vec![1000, 20], vec![(100, 1), (2, 1)]));
+    }
 }

@@ -30,6 +30,9 @@ impl Words<2> for umemd_common::maps::Count {
 /// does not learn it while anybody runs on it.
 static ONE_BY_ONE: AtomicBool = AtomicBool::new(false);
 
+/// The kernel's own number for a command that a kind of map does not have (include/linux/errno.h).
+const ENOTSUPP: i32 = 524;
+
 /// Entries `first` up to `first + count`.
 pub(super) fn read<const N: usize, V: Words<N>>(
     array: &PerCpuArray<MapData, V>,
@@ -39,10 +42,11 @@ pub(super) fn read<const N: usize, V: Words<N>>(
     if count > 1 && !ONE_BY_ONE.load(Relaxed) {
         match batch::read(array, first, count) {
             Ok(words) => return Ok(summed(&words, count as usize)),
-            Err(error) => {
-                log::debug!("counters are read one by one: {error}");
+            Err(error) if matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EINVAL)) => {
+                log::debug!("this kernel reads counters one by one: {error}");
                 ONE_BY_ONE.store(true, Relaxed);
             }
+            Err(error) => log::debug!("counters are read one by one this time: {error}"),
         }
     }
     one_by_one(array, first, count)
@@ -86,7 +90,7 @@ mod tests {
         use aya::{maps::PerCpuValues, util::nr_cpus};
 
         let mut program = crate::ebpf::Program::load(crate::ebpf::LoadOptions::default()).unwrap();
-        let array = program.decisions_for_test();
+        let array = &mut program.decisions;
         let cpus = nr_cpus().unwrap() as u64;
         for index in 0..array.len() {
             let values = (0..cpus).map(|cpu| u64::from(index) * 100 + cpu).collect::<Vec<_>>();

@@ -6,6 +6,7 @@ use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _},
     ptr,
+    sync::OnceLock,
 };
 
 use aya::{
@@ -32,6 +33,15 @@ struct Batch {
     flags: u64,
 }
 
+/// How many values an entry has, which is told by a file and stays as it is.
+fn possible_cpus() -> io::Result<usize> {
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    match CPUS.get() {
+        Some(cpus) => Ok(*cpus),
+        None => nr_cpus().map(|cpus| *CPUS.get_or_init(|| cpus)).map_err(|(_, error)| error),
+    }
+}
+
 /// Entries `first` up to `first + count` of an array: of each one the value of each CPU, as words of 64 bits, one after
 /// the other.
 ///
@@ -45,7 +55,7 @@ struct Batch {
 pub fn read<V: Pod>(array: &PerCpuArray<MapData, V>, first: u32, count: u32) -> io::Result<Vec<u64>> {
     const { assert!(size_of::<V>().is_multiple_of(size_of::<u64>()), "the kernel rounds up to words") };
     assert!(first + count <= array.len(), "{first} and {count} more of {}", array.len());
-    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    let cpus = possible_cpus()?;
     let mut values = vec![0_u64; count as usize * cpus * (size_of::<V>() / size_of::<u64>())];
     let mut keys = vec![0_u32; count as usize];
     // Where the one before ended; none before the first.
