@@ -299,21 +299,26 @@ mod tests {
     fn who_keeps_the_place_is_told_no_longer_that_others_want_it() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
-            let connection = |lives: u64| {
+            let leaves = Rc::new(tokio::sync::Notify::new());
+            let connection = |leaves: Rc<tokio::sync::Notify>| {
                 let heard = Heard::default();
                 heard.asked();
-                let task = tokio::task::spawn_local(tokio::time::sleep(Duration::from_millis(lives)));
+                let task = tokio::task::spawn_local(async move { leaves.notified().await });
                 Open { heard, task: task.abort_handle() }
             };
-            let mut open: VecDeque<Open> = [100_000, 50].map(connection).into();
+            let stays = Rc::default();
+            let mut open: VecDeque<Open> = [Rc::clone(&stays), Rc::clone(&leaves)].map(connection).into();
             let kept = open[0].heard.clone();
             let room = make_room(&mut open, 2, LONG);
             let looked = async {
-                tokio::time::sleep(Duration::from_millis(25)).await;
-                kept.is_last()
+                while !kept.is_last() {
+                    yield_now().await;
+                }
+                leaves.notify_one();
             };
-            let ((), wanted) = tokio::join!(room, looked);
-            assert_eq!((wanted, kept.is_last(), open.len()), (true, false, 1));
+            let both = async { tokio::join!(room, looked) };
+            tokio::time::timeout(LONG, both).await.expect("it is told that others want the place");
+            assert_eq!((kept.is_last(), open.len()), (false, 1));
         });
     }
 

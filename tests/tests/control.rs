@@ -183,7 +183,7 @@ fn narrow(address: SocketAddr) -> TcpStream {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn who_reads_no_answer_costs_the_datapath_nothing() {
-    /// As many as make a list of rules longer than a socket's buffer.
+    /// As many as make a list of rules longer than what a socket may have on its way (net.core.wmem_default).
     const RULES: u32 = 4000;
     const PAGES: usize = 300;
     let Some(lab) = Lab::new() else { return };
@@ -209,7 +209,6 @@ fn who_reads_no_answer_costs_the_datapath_nothing() {
     let lists: Vec<UnixStream> = (0..4)
         .map(|_| {
             let mut stream = UnixStream::connect(agent.control()).expect("somebody listens");
-            set_socket_recv_buffer_size(&stream, 1).expect("any size will do");
             stream.write_all(b"{\"version\":1,\"request\":\"rule_list\"}\n").expect("a request is short");
             stream
         })
@@ -226,11 +225,11 @@ fn who_reads_no_answer_costs_the_datapath_nothing() {
     }
     for stream in &pages {
         let came = ioctl_fionread(stream).expect("it is a socket");
-        assert!(came < (PAGES * page) as u64, "{came} bytes came: nothing was left to be taken");
+        assert!((1..(PAGES * page) as u64).contains(&came), "{came} bytes came: nothing is stuck half way");
     }
     for stream in &lists {
         let came = ioctl_fionread(stream).expect("it is a socket");
-        assert!(came < list as u64, "{came} of {list} bytes came: nothing was left to be taken");
+        assert!((1..list as u64).contains(&came), "{came} of {list} bytes came: nothing is stuck half way");
     }
     let metrics = agent.metrics();
     for name in ["rx_dropped", "rx_ring_full"] {
