@@ -3,9 +3,9 @@
 //!
 //! The layers overlap: what a NIC misses its driver may count again, and `rx_fill_ring_empty_descs` is part of
 //! `rx_dropped`. A column of them must not be added up. But from the program on, the rows that [are losses](Row::is_lost)
-//! count each packet once: their sum is what is called lost everywhere. What the NIC lost has its place beside it: it may
-//! be the same packets again, or others' than ours, and has been counted since the driver was loaded. `lost.json` is an
-//! example that every surface is tested with.
+//! count each packet once, as far as umemd knows the errno of a refused redirect: their sum is what is called lost
+//! everywhere. What the NIC lost has its place beside it: it may be the same packets again, or others' than ours, and has
+//! been counted since the driver was loaded. `lost.json` is an example that every surface is tested with.
 
 #[cfg(test)]
 pub(crate) mod example;

@@ -219,12 +219,13 @@ impl Bench<'_> {
         let after = (running.cpu_time()?, device_sent()?);
         let syscalls = trace.map(|trace| trace.count()).transpose()?;
         let said = running.finish().with_context(|| contestant.name.clone())?;
-        let passed_on = device_sent()? - at_first;
+        let sent_at_last = device_sent()?;
         let (packets, lost) = match (handler, sent) {
             // Who sends by itself began before and ends later.
-            (_, None) => (after.1 - before.1, said.packets.saturating_sub(passed_on)),
+            (_, None) => (after.1 - before.1, said.packets.saturating_sub(sent_at_last - at_first)),
             (Handler::Reflect | Handler::Forward, Some(sent)) => {
-                (said.packets, sent.saturating_sub(said.packets.min(passed_on)))
+                let passed_on = said.packets.min(sent_at_last - before.1);
+                (said.packets, sent.saturating_sub(passed_on))
             }
             (_, Some(sent)) => (said.packets, sent.saturating_sub(said.packets)),
         };
