@@ -286,7 +286,8 @@ mod tests {
     use super::*;
     use crate::nic;
 
-    fn link(name: &str) -> Link {
+    /// An interface of this name, otherwise as the loopback.
+    pub(super) fn link(name: &str) -> Link {
         let lo = nic::links().unwrap().into_iter().find(|link| link.name == "lo").unwrap();
         Link { name: name.into(), xdp: None, ..lo }
     }

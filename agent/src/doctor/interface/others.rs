@@ -140,13 +140,7 @@ pub(super) fn conduit(name: &str, folder: Option<&Path>) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::nic;
-
-    fn link(name: &str) -> Link {
-        let lo = nic::links().unwrap().into_iter().find(|link| link.name == "lo").unwrap();
-        Link { name: name.into(), xdp: None, ..lo }
-    }
+    use super::{super::tests::link, *};
 
     #[test]
     fn the_conduit_of_a_switch_is_one_by_its_tagging() {
