@@ -48,12 +48,18 @@ pub(super) enum RuleStep<'a> {
 }
 
 /// What the kernel knows of an interface of ours, where to ask costs more than to look at our own memory.
-#[derive(Default)]
 pub(super) struct Costly {
-    /// What each rule has matched.
-    pub(super) rules: Vec<RuleCount>,
+    /// What each rule has matched; `None` if the kernel does not tell.
+    pub(super) rules: Option<Vec<RuleCount>>,
     /// CPU time of each queue's thread, seconds.
     pub(super) cpu_s: Vec<Option<f64>>,
+}
+
+impl Costly {
+    /// Of an interface that is away.
+    pub(super) fn of_nobody() -> Self {
+        Self { rules: Some(Vec::new()), cpu_s: Vec::new() }
+    }
 }
 
 /// The program of an interface that has no sockets yet: gve wants it before those.
@@ -210,12 +216,10 @@ impl Device {
         Ok(())
     }
 
-    /// What each rule has matched.
-    pub(super) fn rule_counts(&self) -> Vec<RuleCount> {
-        self.program.borrow().rule_counts().unwrap_or_else(|error| {
-            log::error!("{}: {error}", self.info.name);
-            Vec::new()
-        })
+    /// What each rule has matched; `None` if the kernel does not tell.
+    pub(super) fn rule_counts(&self) -> Option<Vec<RuleCount>> {
+        let counts = self.program.borrow().rule_counts();
+        counts.inspect_err(|error| log::error!("{}: {error}", self.info.name)).ok()
     }
 
     /// What is not asked for at every scrape.

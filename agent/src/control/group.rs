@@ -173,14 +173,14 @@ impl Group {
 
     /// What each rule has matched on each interface; nothing while those are away.
     pub(super) fn rule_counts(&self) -> Vec<Vec<RuleCount>> {
-        self.with(|open| open.devices.iter().map(Device::rule_counts).collect()).unwrap_or_default()
+        self.with(|open| open.devices.iter().filter_map(Device::rule_counts).collect()).unwrap_or_default()
     }
 
     /// What the kernel knows of each interface; nothing while they are away.
     pub(super) fn costly(&self) -> Vec<Costly> {
         match &*self.state.borrow() {
             State::Open(open) => open.devices.iter().map(Device::costly).collect(),
-            State::Closed { infos, .. } => infos.iter().map(|_| Costly::default()).collect(),
+            State::Closed { infos, .. } => infos.iter().map(|_| Costly::of_nobody()).collect(),
         }
     }
 

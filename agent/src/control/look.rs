@@ -15,20 +15,33 @@ use super::{
 };
 use crate::{
     capture::{Closing, Writer, Written},
-    observe::{self, Asked, Collector, Observation, QueueView},
+    observe::{self, Asked, Collector, DeviceInfo, Observation, QueueView},
 };
 
-/// For this long the kernel is not asked again: whoever asks more often gets the same answer about interfaces.
-/// What our own queues say is always new.
-const FRESH: Duration = Duration::from_millis(250);
+/// How old the kernel's answers may be for a scrape. To ask is a third of what a scrape costs, and who scrapes reckons
+/// in minutes.
+pub(super) const FOR_SCRAPES: Duration = Duration::from_millis(900);
+/// The same for who shows what happened in the last second: the live page, and `umemd top`.
+pub(super) const FOR_VIEWS: Duration = Duration::from_millis(100);
 
 /// What the kernel said last.
 pub(super) struct LastAsked {
     at: Instant,
+    /// Of which interfaces, and which of them were away: one that was opened again has counters of its own.
+    of: Vec<(Arc<DeviceInfo>, bool)>,
     /// Of the interfaces.
     asked: Asked,
     /// Of what is ours on each of them.
     ours: Vec<Costly>,
+}
+
+impl LastAsked {
+    fn is_of(&self, of: &[(Arc<DeviceInfo>, bool)]) -> bool {
+        let same = |((a, a_away), (b, b_away)): (&(Arc<DeviceInfo>, bool), &(_, _))| {
+            Arc::ptr_eq(a, b) && a_away == b_away
+        };
+        self.of.len() == of.len() && self.of.iter().zip(of).all(same)
+    }
 }
 
 impl Agent {
@@ -100,20 +113,33 @@ impl Agent {
         }
     }
 
-    /// The same, and what the kernel says of the interfaces themselves.
-    pub(super) async fn observe_all(&self) -> Observation {
+    /// The same, and what the kernel says: of the interfaces themselves, of what the rules matched and of CPU times. It
+    /// is not asked again while its last answer is not older than `age`.
+    pub(super) async fn observe_all(&self, age: Duration) -> Observation {
         let mut observation = self.observe_now().await;
         let mut asked = self.asked.borrow_mut();
-        let fresh = asked.as_ref().filter(|last| last.at.elapsed() < FRESH).is_some();
+        let of: Vec<_> = observation
+            .devices
+            .iter()
+            .map(|device| (Arc::clone(&device.info), device.away.is_some()))
+            .collect();
+        let fresh = asked.as_ref().is_some_and(|last| last.at.elapsed() <= age && last.is_of(&of));
         if !fresh {
             let devices = observation.devices.iter().map(|device| device.info.as_ref());
-            let ours = self.groups.iter().flat_map(Group::costly).collect();
-            let said = observe::ask(devices);
-            *asked = Some(LastAsked { at: Instant::now(), asked: said, ours });
+            let start = Instant::now();
+            let ours: Vec<_> = self.groups.iter().flat_map(Group::costly).collect();
+            let rules = Collector {
+                name: "rules",
+                success: ours.iter().all(|ours| ours.rules.is_some()),
+                took: start.elapsed(),
+            };
+            let mut said = observe::ask(devices);
+            said.collectors.push(rules);
+            *asked = Some(LastAsked { at: start, of, asked: said, ours });
         }
         if let Some(LastAsked { asked, ours, .. }) = &*asked {
             for (device, ours) in observation.devices.iter_mut().zip(ours) {
-                device.rules.clone_from(&ours.rules);
+                device.rules = ours.rules.clone().unwrap_or_default();
                 for (queue, cpu_s) in device.queues.iter_mut().zip(&ours.cpu_s) {
                     queue.cpu_s = *cpu_s;
                 }

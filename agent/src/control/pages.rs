@@ -1,10 +1,15 @@
 //! What the agent says over HTTP.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use hyper::{StatusCode, body::Bytes};
 
-use super::{Agent, device::Device, group::Group};
+use super::{
+    Agent,
+    device::Device,
+    group::Group,
+    look::{FOR_SCRAPES, FOR_VIEWS},
+};
 use crate::{
     metrics::{self, Answer},
     observe::Observation,
@@ -20,10 +25,12 @@ impl Agent {
                 content_type: "text/html; charset=utf-8",
                 body: metrics::PAGE.into(),
             },
-            "/metrics" => self.costly_page("/metrics", metrics::CONTENT_TYPE, metrics::render).await,
+            "/metrics" => {
+                self.costly_page("/metrics", FOR_SCRAPES, metrics::CONTENT_TYPE, metrics::render).await
+            }
             "/status" => {
                 let json = |observation| Ok(Status::of(&observation).json());
-                self.costly_page("/status", "application/json", json).await
+                self.costly_page("/status", FOR_VIEWS, "application/json", json).await
             }
             "/healthz" => health(self.sick("makes no turns", |device| device.stalled_queues().collect())),
             "/readyz" => {
@@ -35,14 +42,15 @@ impl Agent {
         Some(page)
     }
 
-    /// A page of all that can be said.
+    /// A page of all that can be said; what the kernel says may have such an age.
     async fn costly_page(
         &self,
         path: &'static str,
+        age: Duration,
         content_type: &'static str,
         make: fn(Observation) -> Result<String, fmt::Error>,
     ) -> Answer {
-        match self.flight.page(path, async || make(self.observe_all().await).map(Bytes::from)).await {
+        match self.flight.page(path, async || make(self.observe_all(age).await).map(Bytes::from)).await {
             Ok(body) => Answer { status: StatusCode::OK, content_type, body },
             Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }

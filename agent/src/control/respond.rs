@@ -1,6 +1,6 @@
 //! What is answered on the control socket.
 
-use super::{Agent, socket::Respond};
+use super::{Agent, look::FOR_VIEWS, socket::Respond};
 use crate::{
     protocol::{Refusal, Request, answer},
     status::Status,
@@ -11,7 +11,7 @@ impl Respond for Agent {
         match request {
             Request::Status => {
                 // In turn with the pages: of what costs something one is made at a time, whoever asks.
-                let told = async || Ok(answer(Ok(Status::of(&self.observe_all().await))).into());
+                let told = async || Ok(answer(Ok(Status::of(&self.observe_all(FOR_VIEWS).await))).into());
                 match self.flight.page("the control socket's status", told).await {
                     Ok(line) => String::from_utf8_lossy(&line).into_owned(),
                     Err(error) => answer::<()>(Err(Refusal::refused(error))),

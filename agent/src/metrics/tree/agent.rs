@@ -91,9 +91,9 @@ pub(super) const SELF: &[Metric] = metrics! { Agent
         |observation| observation.capture.map(|capture| capture.packets);
     Counter "umemd_capture_bytes" "Bytes written to the capture."
         |observation| observation.capture.map(|capture| capture.bytes);
-    Counter "umemd_capture_lost" "Packets shown to the capture that could not be written: the disk is full."
+    Counter "umemd_capture_lost" "Packets shown to the capture that could not be written, as on a disk that is full; the log has the reason."
         |observation| observation.capture.map(|capture| capture.lost);
-    Gauge "umemd_scrape_collector_success" ["collector"] "Whether the kernel answered at this scrape; that it has nothing to tell is an answer."
+    Gauge "umemd_scrape_collector_success" ["collector"] "Whether the kernel answered when it was last asked; that it has nothing to tell is an answer."
         |observation, out| {
             for collector in &observation.collectors {
                 out.add_with(&[collector.name], collector.success);

@@ -124,8 +124,8 @@ pub(super) fn check(verdicts: &mut Verdicts) {
 /// back: per frame one allocation here and one there, and one page recycled into the driver's own cache.
 fn page_pool(agent: &e2e::agent::Agent, cable: &Cable) {
     let scrape = || {
-        // Answers are kept for a while.
-        thread::sleep(Duration::from_millis(300));
+        // The kernel's answers are kept for 0.9 seconds.
+        thread::sleep(Duration::from_secs(1));
         agent.metrics()
     };
     let before = scrape();
