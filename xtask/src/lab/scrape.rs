@@ -1,5 +1,6 @@
 //! Asks umemd over HTTP, as its users do.
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::thread;
@@ -36,11 +37,17 @@ pub(crate) fn settled(address: &str, sent: u64) -> Option<u64> {
 pub(crate) fn get(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    stream.write_all(request(path, address, "close").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     (head.split_whitespace().nth(1) == Some("200")).then(|| body.to_owned())
+}
+
+/// A request, to be sent by one write, as clients do: `write!` would make it one for each piece, and wake who reads
+/// it each time.
+fn request(path: &str, host: impl fmt::Display, connection: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n")
 }
 
 /// A connection that is kept from one scrape to the next, as Prometheus keeps it (`config/http_config.go` of its common
@@ -59,7 +66,7 @@ impl Kept {
     /// The body of a 200.
     pub(crate) fn get(&mut self, path: &str) -> Option<String> {
         let address = self.0.get_ref().peer_addr().ok()?;
-        write!(self.0.get_ref(), "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").ok()?;
+        self.0.get_mut().write_all(request(path, address, "keep-alive").as_bytes()).ok()?;
         let (mut head, mut length) = (String::new(), 0);
         while !head.ends_with("\r\n\r\n") {
             let start = head.len();
