@@ -11,6 +11,25 @@
 //!                                     \--- reference --> TX ring -------> completion
 //! ```
 //!
+//! That nobody writes to a frame that the writer reads is not a promise but a type, so that no packet ever has to be
+//! copied for it: the handler is the last one who has the packet as a [`Packet<Frame>`](Packet), which alone can be
+//! changed; what goes on is a `Packet<FrameRef>`, and becomes a `Frame` again when its count says that nobody else is
+//! left.
+//!
+//! ```
+//! # use {datapath::{FrameBytes, Packet}, frame_pool::Frame};
+//! fn change_before(bytes: &mut impl FrameBytes, packet: &mut Packet<Frame>) {
+//!     bytes.with_mut(packet, |bytes| bytes[0] = 1);
+//! }
+//! ```
+//!
+//! ```compile_fail
+//! # use {datapath::{FrameBytes, Packet}, frame_pool::FrameRef};
+//! fn change_behind_the_capture(bytes: &mut impl FrameBytes, sent: &mut Packet<FrameRef>) {
+//!     bytes.with_mut(sent, |bytes| bytes[0] = 1);
+//! }
+//! ```
+//!
 //! The worker never waits for the writer. A packet for which the queue has no room, or the pool's limit on
 //! held frames ([`PoolConfig::held_limit`](frame_pool::PoolConfig::held_limit)) no frame, is missed and
 //! counted; it is handled and sent like any other.
