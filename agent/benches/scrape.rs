@@ -14,6 +14,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use umemd::{
+    config::Wait,
     ebpf::RuleCount,
     metrics,
     nic::stats::NicStats,
@@ -103,7 +104,7 @@ fn observation() -> Observation {
         huge_pages: false,
         nodes: Nodes::default(),
         multi_buffer: false,
-        spin: false,
+        wait: Wait::Poll { gather: Duration::ZERO },
         rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
         cpu_s: Some(1e6),
     };

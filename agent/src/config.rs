@@ -1,6 +1,7 @@
 //! What to run, as plain data that was validated once.
 
 mod source;
+mod wait;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,6 +15,7 @@ use frame_pool::{FrameLayout, LayoutError};
 pub use source::Source;
 pub(crate) use source::place;
 use thiserror::Error;
+pub use wait::{Wait, gather};
 
 use crate::{
     ebpf::Mode,
@@ -60,6 +62,8 @@ pub struct RunConfig {
     pub cpus: Option<Vec<usize>>,
     /// Whether a worker that has nothing to do looks again at once, instead of sleeping.
     pub spin: bool,
+    /// How long frames gather before a worker's next turn; `None`: see [`wait`](Self::wait).
+    pub gather: Option<Duration>,
     /// Where the HTTP listener binds.
     pub listen: SocketAddr,
     /// Where the control socket is made; `None`: nowhere.
@@ -103,6 +107,7 @@ impl RunConfig {
             rings,
             cpus,
             spin,
+            gather,
             listen,
             control,
             allow_hosts,
@@ -129,6 +134,7 @@ impl RunConfig {
             ("the size of a ring", *rings == new.rings),
             ("cpus", *cpus == new.cpus),
             ("spin", *spin == new.spin),
+            ("rx-usecs", *gather == new.gather),
             ("listen", *listen == new.listen),
             ("control", *control == new.control),
             ("allow-host", *allow_hosts == new.allow_hosts),
@@ -314,6 +320,14 @@ pub enum ConfigError {
         what: &'static str,
         /// Which flag.
         flag: &'static str,
+    },
+    /// A wait that is none any more.
+    #[error("--rx-usecs {usecs} is too long: a worker lets frames gather for at most {longest} microseconds")]
+    Gather {
+        /// `--rx-usecs`.
+        usecs: u32,
+        /// What is the most.
+        longest: u32,
     },
     /// Two flags that exclude each other.
     #[error("{0}")]

@@ -1,5 +1,7 @@
 //! How sockets are made and workers run.
 
+use std::time::{Duration, Instant};
+
 use e2e::{
     lab::{Lab, LabConfig, PORT, STEER},
     privilege::{XDP_USE_SG, kernel_has, kernel_lacks},
@@ -28,6 +30,32 @@ fn a_spinning_worker_never_sleeps_and_another_does() {
         assert_eq!(slept < COUNT / 16 / 2, spins, "{args:?}: slept {slept} times");
         agent.terminate();
         assert_eq!(agent.wait().summary()["tx_packets"], COUNT);
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn frames_gather_for_as_long_as_asked() {
+    const COUNT: u64 = 1000;
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&[&REFLECT[..], &["--rx-usecs", "1000"]].concat()).start();
+    assert_eq!(agent.metrics().label_values("umemd_worker_info", "rx_usecs"), ["1000"]);
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+
+    let start = Instant::now();
+    wire.reflect(COUNT, any_size);
+    // A quarter of a window waits for the one before it: each takes a turn of its own, and behind each frames gather.
+    let turns = (COUNT / (WINDOW / 4)) as u32;
+    // Not behind the first ones: alone they are no stream.
+    assert!(start.elapsed() >= Duration::from_millis(1) * (turns - 2), "{:?}", start.elapsed());
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["tx_packets"], COUNT);
+
+    for (handler, usecs) in [("drop", "50"), ("reflect", "0")] {
+        let agent = lab.agent(&["--steer", STEER, "--handler", handler]).start();
+        assert_eq!(agent.metrics().label_values("umemd_worker_info", "rx_usecs"), [usecs], "{handler}");
+        agent.terminate();
+        agent.wait().summary();
     }
 }
 

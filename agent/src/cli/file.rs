@@ -61,6 +61,7 @@ pub(super) struct File {
     completion_ring: Option<u32>,
     cpus: Option<Vec<usize>>,
     spin: bool,
+    rx_usecs: Option<u32>,
     capture: CaptureTable,
     generate: GenerateTable,
     rule: Vec<RuleText<Spanned<String>>>,
@@ -148,6 +149,7 @@ impl File {
             completion_ring,
             cpus,
             spin,
+            rx_usecs,
             capture,
             generate,
             rule,
@@ -193,7 +195,9 @@ impl File {
         fill(&mut sockets.completion_ring, completion_ring);
         fill(&mut sockets.cpus, cpus);
         sockets.huge_pages |= huge_pages;
-        sockets.spin |= spin;
+        if !sockets.spin && sockets.rx_usecs.is_none() {
+            (sockets.spin, sockets.rx_usecs) = (spin, rx_usecs);
+        }
         capture.under(&mut args.capture);
         generate.under(&mut args.generate);
         rule.into_iter().map(plain).collect()

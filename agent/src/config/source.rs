@@ -138,6 +138,7 @@ impl Blame {
             ConfigError::FrameSize(_) => Some(key("frame-size")),
             ConfigError::Ring { flag, .. } => Some(key(flag)),
             ConfigError::Headroom { .. } => Some(key("headroom")),
+            ConfigError::Gather { .. } => Some(key("rx-usecs")),
             ConfigError::Size { .. } => Some(Self::Key(Some("generate"), "size".to_owned())),
             ConfigError::Twice { flag: "--iface", value } => Some(interface(value)),
             ConfigError::Twice { value, .. } => Some(Self::Value(&["queues"], value.clone())),

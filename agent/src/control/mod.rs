@@ -116,6 +116,8 @@ where
     H: PacketHandler + Send + 'static,
 {
     config.handler = Handler::Drop;
+    // Nobody knows who waits for what it does.
+    config.gather.get_or_insert(Duration::ZERO);
     start(config, out, Box::new(move |place, parts| crew::solo(parts, handler(place), |_| false)))
 }
 

@@ -117,7 +117,7 @@ impl Open {
                     huge_pages,
                     nodes,
                     multi_buffer,
-                    spin: config.spin,
+                    wait: config.wait(rings.fill_target),
                     rings,
                     epoch: common.epoch,
                     leak_after: config.leak_after,
@@ -197,7 +197,7 @@ impl Open {
                 // Linux cuts a thread's name after 15 bytes; an interface's has up to 15.
                 name: format!("{}/{}", device.info().name, queue.number()),
                 cpu,
-                spin: common.config().spin,
+                wait: queue.wait(),
                 epoch: common.epoch,
             };
             let running = worker::spawn(post, crew, Arc::clone(&queue.bell))

@@ -12,6 +12,7 @@ use rustix::{net::xdp::XdpStatistics, process::Pid};
 
 use super::{bell::Bell, standstill::Standstill};
 use crate::{
+    config::Wait,
     numa::Nodes,
     observe::{HoldsView, QueueView, Swallowed, process::thread_cpu_s},
     xsk::{FillWakeups, RingSizes, SocketHandle},
@@ -30,7 +31,7 @@ pub(super) struct Fixed {
     pub(super) huge_pages: bool,
     pub(super) nodes: Nodes,
     pub(super) multi_buffer: bool,
-    pub(super) spin: bool,
+    pub(super) wait: Wait,
     pub(super) rings: RingSizes,
     /// Time zero of its worker's turns.
     pub(super) epoch: Instant,
@@ -120,6 +121,11 @@ impl Queue {
             watch: Cell::new(Watch { turns: 0, since: Instant::now(), steered: false, failed_open: 0 }),
             standstill: Cell::new(Standstill::new(Instant::now())),
         }
+    }
+
+    /// How its worker waits.
+    pub(super) fn wait(&self) -> Wait {
+        self.fixed.wait
     }
 
     /// Its number.
@@ -223,7 +229,7 @@ impl Queue {
             huge_pages: fixed.huge_pages,
             nodes: fixed.nodes,
             multi_buffer: fixed.multi_buffer,
-            spin: fixed.spin,
+            wait: fixed.wait,
             rings: fixed.rings,
             cpu_s: None,
             snapshot,

@@ -23,7 +23,7 @@ use super::{
     bell::Bell,
     crew::{self, Crew},
 };
-use crate::xsk::XskPort;
+use crate::{config::Wait, xsk::XskPort};
 
 /// How long a worker sleeps at most while frames are being sent: nothing wakes it when a completion arrives.
 const SENDING: Duration = Duration::from_millis(1);
@@ -82,8 +82,8 @@ pub(super) struct Post {
     pub(super) name: String,
     /// Where it is pinned.
     pub(super) cpu: usize,
-    /// Whether it never sleeps.
-    pub(super) spin: bool,
+    /// What it does while there is nothing to do.
+    pub(super) wait: Wait,
     /// Time zero of its turns.
     pub(super) epoch: Instant,
 }
@@ -133,19 +133,26 @@ fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post) -> End {
 /// Turns until asked to stop, or done; then takes in what has come by then.
 fn work(crew: &mut dyn Crew, bell: &Bell, post: &Post) -> Why {
     let now = || post.epoch.elapsed();
+    let mut stream = Stream::default();
     let why = loop {
-        let turn = crew.poll_once(now());
+        let at = now();
+        let turn = crew.poll_once(at);
         if bell.says_stop() {
             break Why::Asked;
         }
         if crew.is_done() {
             break Why::Done;
         }
-        match nap(&turn, || crew.is_sending(), now) {
+        let Wait::Poll { gather } = post.wait else {
+            std::hint::spin_loop();
+            continue;
+        };
+        let gather = stream.goes_on(&turn, at, gather).then_some(gather);
+        match nap(&turn, gather, || crew.is_sending(), now) {
             Nap::None => {}
-            _ if post.spin => std::hint::spin_loop(),
-            Nap::AtMost(longest) => sleep(crew, bell, Some(longest)),
-            Nap::UntilWoken => sleep(crew, bell, None),
+            Nap::Gather(time) => sleep(None, bell, Some(time)),
+            Nap::AtMost(longest) => sleep(Some(crew), bell, Some(longest)),
+            Nap::UntilWoken => sleep(Some(crew), bell, None),
         }
     };
 
@@ -159,13 +166,42 @@ fn work(crew: &mut dyn Crew, bell: &Bell, post: &Post) -> Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nap {
     None,
+    /// So long, whatever arrives, but for the bell.
+    Gather(Duration),
     AtMost(Duration),
     /// By a frame, or by the bell.
     UntilWoken,
 }
 
-/// How long the worker may sleep now.
-fn nap(turn: &Turn, is_sending: impl Fn() -> bool, now: impl Fn() -> Duration) -> Nap {
+/// Whether frames come in quick succession: to let more gather behind one that comes alone would be a second wake-up
+/// for the same frame.
+#[derive(Debug, Default)]
+struct Stream {
+    /// When the last ones came.
+    last: Option<Duration>,
+}
+
+impl Stream {
+    /// Notes a turn. True if it received frames, and others came so shortly before that more will come while they
+    /// gather.
+    fn goes_on(&mut self, turn: &Turn, at: Duration, gather: Duration) -> bool {
+        if turn.received == 0 || gather.is_zero() {
+            return false;
+        }
+        // Linux sleeps up to twice as long as it is asked to (PR_SET_TIMERSLACK).
+        let goes_on = self.last.is_some_and(|last| at.saturating_sub(last) <= 3 * gather);
+        self.last = Some(at);
+        goes_on
+    }
+}
+
+/// How long the worker may sleep now, or is to let frames gather.
+fn nap(
+    turn: &Turn,
+    gather: Option<Duration>,
+    is_sending: impl Fn() -> bool,
+    now: impl Fn() -> Duration,
+) -> Nap {
     if !turn.may_sleep() {
         return Nap::None;
     }
@@ -174,19 +210,21 @@ fn nap(turn: &Turn, is_sending: impl Fn() -> bool, now: impl Fn() -> Duration) -
     let is_down = turn.kick == Kick::Down;
     let next = next.map(|next| if is_down { next.max(SENDING) } else { next });
     let completion = (!is_down && is_sending()).then_some(SENDING);
-    match [next, completion].into_iter().flatten().min() {
-        None => Nap::UntilWoken,
-        Some(Duration::ZERO) => Nap::None,
-        Some(longest) => Nap::AtMost(longest),
+    let longest = [next, completion].into_iter().flatten().min();
+    match (gather, longest) {
+        (_, Some(Duration::ZERO)) => Nap::None,
+        (Some(gather), longest) => Nap::Gather(longest.map_or(gather, |longest| longest.min(gather))),
+        (None, Some(longest)) => Nap::AtMost(longest),
+        (None, None) => Nap::UntilWoken,
     }
 }
 
-/// Sleeps until a frame arrives, the bell rings, or the time is up, if there is one. In copy mode the kernel also
-/// sends what is on the TX ring (`xsk_poll`).
-fn sleep(crew: &dyn Crew, bell: &Bell, longest: Option<Duration>) {
+/// Sleeps until a frame arrives for `crew`, if any, the bell rings, or the time is up, if there is one. In copy mode
+/// the kernel also sends what is on the TX ring (`xsk_poll`).
+fn sleep(crew: Option<&dyn Crew>, bell: &Bell, longest: Option<Duration>) {
     let mut fds = [(); 3].map(|()| PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN));
     let mut count = 1;
-    for (slot, socket) in fds[1..].iter_mut().zip(crew::sockets(crew)) {
+    for (slot, socket) in fds[1..].iter_mut().zip(crew.into_iter().flat_map(crew::sockets)) {
         *slot = PollFd::from_borrowed_fd(socket, PollFlags::IN);
         count += 1;
     }
@@ -213,7 +251,7 @@ mod tests {
     fn a_worker_sleeps_no_longer_than_what_it_has_left_to_do_allows() {
         let idle = Turn::default();
         let ms = Duration::from_millis;
-        let nap = |turn: Turn, is_sending| nap(&turn, || is_sending, || ms(100));
+        let nap = |turn: Turn, is_sending| nap(&turn, None, || is_sending, || ms(100));
         assert_eq!(nap(idle, false), Nap::UntilWoken);
         assert_eq!(nap(idle, true), Nap::AtMost(SENDING));
         assert_eq!(nap(Turn { kick: Kick::Down, ..idle }, true), Nap::UntilWoken, "nothing completes");
@@ -226,5 +264,31 @@ mod tests {
         assert_eq!(nap(Turn { kick: Kick::Failed, ..idle }, true), Nap::AtMost(SENDING), "and tries again");
         assert_eq!(nap(Turn { more: true, ..idle }, false), Nap::None);
         assert_eq!(nap(Turn { kick: Kick::Again, ..idle }, true), Nap::None);
+    }
+
+    #[test]
+    fn frames_gather_behind_those_that_came_and_hold_up_nothing_else() {
+        let us = Duration::from_micros;
+        let nap = |turn: Turn, is_sending| nap(&turn, Some(us(50)), || is_sending, || us(100));
+        let some = Turn { received: 3, ..Turn::default() };
+        assert_eq!(nap(some, false), Nap::Gather(us(50)));
+        assert_eq!(nap(some, true), Nap::Gather(us(50)), "sooner than one looks for completions");
+        assert_eq!(nap(Turn { more: true, ..some }, false), Nap::None, "or the kernel has few frames");
+        assert_eq!(nap(Turn { next: Some(us(120)), ..some }, false), Nap::Gather(us(20)));
+        assert_eq!(nap(Turn { next: Some(us(100)), ..some }, false), Nap::None);
+    }
+
+    #[test]
+    fn a_frame_that_comes_alone_is_not_waited_behind() {
+        let us = Duration::from_micros;
+        let (some, nothing) = (Turn { received: 1, ..Turn::default() }, Turn::default());
+        let mut stream = Stream::default();
+        let mut after = |turn, at| stream.goes_on(turn, us(at), us(50));
+        assert!(!after(&some, 1000), "the first one");
+        assert!(after(&some, 1150));
+        assert!(!after(&nothing, 1200), "nothing came: the next frame is waited for");
+        assert!(after(&some, 1300));
+        assert!(!after(&some, 1451), "alone again");
+        assert!(!Stream::default().goes_on(&some, us(0), Duration::ZERO));
     }
 }

@@ -23,6 +23,7 @@ use umemd_common::Decision;
 
 use crate::{
     capture::Written,
+    config::Wait,
     ebpf::{RedirectErrors, RuleCount},
     nic::netdev::Features,
     numa::Nodes,
@@ -151,8 +152,8 @@ pub struct QueueView {
     pub nodes: Nodes,
     /// Whether packets may take several frames.
     pub multi_buffer: bool,
-    /// Whether its worker never sleeps.
-    pub spin: bool,
+    /// How its worker waits for frames.
+    pub wait: Wait,
     /// Entries of the socket's rings.
     pub rings: RingSizes,
     /// CPU time of the worker's thread, seconds, while it runs; of two queues of one worker the first one has it.
@@ -257,7 +258,7 @@ pub(crate) fn fixture() -> Observation {
         huge_pages: false,
         nodes: Nodes::default(),
         multi_buffer: false,
-        spin: false,
+        wait: Wait::Poll { gather: Duration::from_micros(50) },
         rings: RingSizes { fill: 4096, fill_target: 2048, rx: 2048, tx: 1024, completion: 2048 },
         cpu_s: Some(0.25),
         snapshot: Snapshot {

@@ -4,6 +4,9 @@
 //! the CPU time of the process that receives it is divided by the packets. Runs alternate, and a ratio is
 //! taken within each pair, so that what disturbs the machine for longer than a pair disturbs both.
 //!
+//! umemd runs as it does by default. So `drop`, for which nobody waits, lets frames gather (`--rx-usecs`), and the others
+//! are woken as their peers are.
+//!
 //! The load comes from a socket of the stack, and not from `--handler generate`: that needs a program on the far
 //! interface, which makes a veth deliver there by NAPI instead of at once, and so would measure another path for who
 //! reflects; and it leaves no checksum to its device, as those do whose packets are to be carried.

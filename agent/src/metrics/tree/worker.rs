@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use umemd_common::{Decision, decision::Action};
 
 use super::{Kind, Metric, Read, metrics};
+use crate::config::Wait;
 
 pub(super) const TREE: &[Metric] = metrics! { Queue
     Counter "umemd_rx_packets" "Packets read from the RX ring."
@@ -45,8 +46,14 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
             out.add_with(&["tx", "down"], traffic.kicks_down);
             out.add_with(&["tx", "failed"], traffic.kicks_failed);
         };
-    Gauge "umemd_worker_info" ["cpu", "policy"] "Where the queue's worker is pinned, and whether it sleeps in poll or never does, as with --spin."
-        |q, out| out.add_with(&[&q.cpu.to_string(), if q.spin { "spin" } else { "poll" }], true);
+    Gauge "umemd_worker_info" ["cpu", "policy", "rx_usecs"] "Where the queue's worker is pinned, whether it sleeps in poll or never does, as with --spin, and for how long frames gather before it looks again (--rx-usecs)."
+        |q, out| {
+            let (policy, gather) = match q.wait {
+                Wait::Spin => ("spin", Duration::ZERO),
+                Wait::Poll { gather } => ("poll", gather),
+            };
+            out.add_with(&[&q.cpu.to_string(), policy, &gather.as_micros().to_string()], true);
+        };
     Counter "umemd_worker_polls" ["result"] "Turns of the queue's worker."
         |q, out| {
             out.add_with(&["busy"], q.snapshot.turns_busy);
