@@ -179,9 +179,12 @@ impl Status {
         // Not told of one, it is not told of all together.
         let pages = self.orphans.iter().map(|pool| pool.inflight_pages).sum::<Option<u64>>();
         let pages = pages.map_or_else(String::new, |pages| format!(", {} pages in flight", thousands(pages)));
+        let oldest = self.orphans.iter().filter_map(|pool| pool.detached_s).max();
+        let oldest = oldest.map_or_else(String::new, |s| format!(", the oldest for {} s", thousands(s)));
         let count = self.orphans.len();
-        (count > 0)
-            .then(|| format!("page_pools of interfaces that are gone: {count}{pages} (umemd pagepool)"))
+        (count > 0).then(|| {
+            format!("page_pools of interfaces that are gone: {count}{pages}{oldest} (umemd pagepool)")
+        })
     }
 
     /// Everyone who keeps frames, and of which queue of which interface; queues that were closed last.
@@ -430,6 +433,7 @@ mod tests {
         assert_eq!((status.orphans.len(), status.orphans[0].stalled), (1, true));
         let told = status.orphans_told().unwrap();
         assert!(told.starts_with("page_pools of interfaces that are gone: 1, "), "{told}");
+        assert!(told.contains(", the oldest for ") && told.ends_with(" s (umemd pagepool)"), "{told}");
     }
 
     #[test]

@@ -419,8 +419,11 @@ fn the_live_page_names_the_pools_that_cannot_end() {
     assert_shows_its_status(&shown);
     let detached: Vec<_> = list(&shown["pools"])[1..].iter().map(|row| row[4].clone()).collect();
     assert_eq!(detached, ["", "3,120 s ago, STALLED", "1 s ago"]);
-    let gone =
-        |pool, pages| format!("page_pool {pool} of an interface that is gone: {pages} pages in flight");
+    let gone = |pool, pages| {
+        format!(
+            "page_pool {pool} of an interface that is gone: {pages} pages in flight, detached 86,400 s ago, STALLED"
+        )
+    };
     assert_eq!(shown["trouble"], json!([gone("5", "1,234"), gone("4", "–")]));
     assert_fits_a_phone(&mut browser, "stalled-phone.png");
     // When the last page came home they are gone.
