@@ -1,6 +1,6 @@
 //! The worker on the simulated kernel, over many seeds.
 //!
-//! `UMEMD_SIM_SEEDS=n` runs the seeds from 0 to n (200 if unset), `UMEMD_SIM_SEED=n` runs that one:
+//! `UMEMD_SIM_SEEDS=n` runs the seeds from 0 to n (100 if unset), `UMEMD_SIM_SEED=n` runs that one:
 //! a failure prints it. After every step the law holds: each frame is in exactly one place.
 
 mod common;

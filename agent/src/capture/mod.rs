@@ -238,11 +238,7 @@ impl Writing {
             interface: numbers.get(first.seen.side).or(numbers.first()).copied().unwrap_or(0),
             time: self.clock.at(first.seen.at),
             queue: source.queue,
-            verdict: match first.seen.verdict {
-                Verdict::Drop => Action::Drop,
-                Verdict::Transmit if numbers.len() > 1 => Action::Redirect,
-                Verdict::Transmit => Action::Tx,
-            },
+            verdict: action(first.seen.verdict, numbers.len()),
         };
         self.output.packet(about, |put| {
             for part in &*parts {
@@ -269,5 +265,27 @@ impl Writing {
                 }
             }
         }
+    }
+}
+
+/// What XDP would have called that which a worker of so many interfaces did.
+fn action(verdict: Verdict, interfaces: usize) -> Action {
+    match verdict {
+        Verdict::Drop => Action::Drop,
+        Verdict::Transmit if interfaces > 1 => Action::Redirect,
+        Verdict::Transmit => Action::Tx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_a_packet_has_xdps_names() {
+        let told = |verdict, interfaces| action(verdict, interfaces) as u32;
+        assert_eq!((told(Verdict::Drop, 1), told(Verdict::Drop, 2)), (1, 1), "XDP_DROP");
+        assert_eq!(told(Verdict::Transmit, 1), 3, "XDP_TX");
+        assert_eq!(told(Verdict::Transmit, 2), 4, "XDP_REDIRECT");
     }
 }

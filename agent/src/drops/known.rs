@@ -282,5 +282,8 @@ mod tests {
         for field in LINK {
             assert!(explain("nic", field).is_some(), "{field}");
         }
+        for (errno, _) in umemd_common::maps::REDIRECT_ERRNOS {
+            assert!(explain("redirect", errno).is_some(), "{errno}");
+        }
     }
 }

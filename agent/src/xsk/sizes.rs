@@ -62,6 +62,8 @@ mod tests {
                 assert!(entries.is_power_of_two(), "{sizes:?}");
             }
             assert!(sizes.rx >= sizes.fill_target && sizes.completion >= sizes.tx, "{sizes:?}");
+            // Full at what is lent, the fill ring would keep out the batch that comes before the kernel has released one.
+            assert_eq!((sizes.fill, sizes.completion), (2 * sizes.fill_target, 2 * sizes.tx), "{sizes:?}");
             assert!(sizes.fill_target + sizes.tx < layout.chunk_count(), "handlers get some: {sizes:?}");
         }
     }
