@@ -38,6 +38,13 @@ pub trait PacketHandler {
     /// come from the network: they may be fewer than a header's, or none.
     fn handle(&mut self, packet: &mut [u8]) -> Verdict;
 
+    /// [`handle`](Self::handle) for the common case, in as little code as it takes: all else it leaves alone and says
+    /// `None`, and then `handle` is called.
+    #[inline]
+    fn glance(&mut self, packet: &mut [u8]) -> Option<Verdict> {
+        Some(self.handle(packet))
+    }
+
     /// Handles a packet in several frames (`XDP_USE_SG`), of which the first holds the headers. Unless
     /// a handler says otherwise it sees that one only, and its verdict is about all of them.
     #[inline]
@@ -61,6 +68,11 @@ impl<H: PacketHandler> PacketHandler for &mut H {
     #[inline]
     fn handle(&mut self, packet: &mut [u8]) -> Verdict {
         (**self).handle(packet)
+    }
+
+    #[inline]
+    fn glance(&mut self, packet: &mut [u8]) -> Option<Verdict> {
+        (**self).glance(packet)
     }
 
     #[inline]

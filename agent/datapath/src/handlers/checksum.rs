@@ -8,8 +8,9 @@
 pub(super) struct Sum(u64);
 
 impl Sum {
+    /// Adds eight bytes as they lie in memory.
     #[inline]
-    fn word(self, word: u64) -> Sum {
+    pub(super) fn word(self, word: u64) -> Sum {
         let (sum, carry) = self.0.overflowing_add(word);
         // End-around carry. It cannot carry again: a sum that overflowed is at most 2^64 - 2.
         Sum(sum + u64::from(carry))
@@ -38,10 +39,10 @@ impl Sum {
         self
     }
 
-    /// The sum of a few words, too few for a carry.
+    /// The sum of a few numbers that are not in memory.
     #[inline]
-    pub(super) fn of<const N: usize>(words: [u32; N]) -> Sum {
-        Sum(words.into_iter().map(u64::from).sum())
+    pub(super) fn of<const N: usize>(numbers: [u16; N]) -> Sum {
+        Sum(numbers.into_iter().map(|number| u64::from(number.to_be())).sum())
     }
 
     /// Adds another sum.
@@ -52,8 +53,21 @@ impl Sum {
     /// Whether it is the one that these two bytes hold, uncomplemented; both zeros are the same.
     #[inline]
     pub(super) fn is(self, bytes: [u8; 2]) -> bool {
-        // All ones minus a number is its negative, and 2^16 is 1 modulo 65,535: no folding is needed.
-        self.word(u64::from(!u16::from_ne_bytes(bytes))).0.is_multiple_of(0xffff)
+        // All ones minus a number is its negative.
+        self.word(u64::from(!u16::from_ne_bytes(bytes))).is_zero()
+    }
+
+    /// Takes away a checksum as it lies in memory, from few numbers.
+    #[inline]
+    pub(super) fn minus(self, checksum: u16) -> Sum {
+        Sum(self.0 + 0xffff - u64::from(checksum))
+    }
+
+    /// Whether it is zero, which has two forms.
+    #[inline]
+    pub(super) fn is_zero(self) -> bool {
+        // 2^16 is 1 modulo 65,535: no folding is needed.
+        self.0.is_multiple_of(0xffff)
     }
 
     /// Adds bytes that begin at any distance, even or odd.

@@ -32,17 +32,18 @@ pub struct Reflect;
 impl PacketHandler for Reflect {
     #[inline]
     fn handle(&mut self, packet: &mut [u8]) -> Verdict {
+        self.glance(packet).unwrap_or_else(|| handle_odd(packet))
+    }
+
+    #[inline]
+    fn glance(&mut self, packet: &mut [u8]) -> Option<Verdict> {
         let len = packet.len();
-        match packet.first_chunk_mut() {
-            Some(head) if is_plain_udp(head, len) => {
-                answer(head);
-                if is_partial(head) {
-                    complete_checksum(packet);
-                }
-                Verdict::Transmit
-            }
-            _ => handle_odd(packet),
+        let head = packet.first_chunk_mut()?;
+        if !is_plain_udp(head, len) || is_partial(head) {
+            return None;
         }
+        answer(head);
+        Some(Verdict::Transmit)
     }
 
     /// The headers are in the first frame; a checksum is over all of them.
@@ -69,54 +70,46 @@ fn handle_odd(packet: &mut [u8]) -> Verdict {
 /// Headers of the most common kind: UDP over IPv4 without options.
 type Head = [u8; ETHERNET + IPV4_MIN + UDP];
 
-/// Whether this is the head of a packet of `len` bytes that is a whole datagram with a checksum.
+/// Whether this is the head of a packet of `len` bytes that is a whole datagram.
 #[inline]
 fn is_plain_udp(head: &Head, len: usize) -> bool {
-    // Ethertype, version and header length; no fragment, and the protocol: each pair in one comparison.
-    let kind = word(head, 12) ^ u32::from_ne_bytes([0x08, 0x00, 0x45, 0]);
-    let part = word(head, 20) ^ u32::from_ne_bytes([0, 0, 0, PROTOCOL_UDP]);
-    let [total, udp] = [16, 38].map(|at| usize::from(u16::from_be_bytes([head[at], head[at + 1]])));
-    kind & u32::from_ne_bytes([0xff, 0xff, 0xff, 0]) == 0
-        && part & u32::from_ne_bytes([0x3f, 0xff, 0, 0xff]) == 0
-        && udp >= UDP
-        && total == IPV4_MIN + udp
-        && total + ETHERNET <= len
-        && head[40..] != [0, 0]
+    let total = u16::from_be_bytes(field(head, 16));
+    // Of the two bytes of flags and offset, every fragment has one or the other.
+    let part = u16::from_ne_bytes(field(head, 20)) & u16::from_ne_bytes([0x3f, 0xff]);
+    field(head, 12) == ETHERTYPE_IPV4
+        && head[14] == 0x45
+        && part == 0
+        && head[23] == PROTOCOL_UDP
+        // One comparison: what is too short wraps around to more than there is.
+        && usize::from(total).wrapping_sub(IPV4_MIN + UDP) <= len - head.len()
+        && field(head, 38) == total.wrapping_sub(IPV4_MIN as u16).to_be_bytes()
 }
 
-/// Four bytes as they lie in memory.
+/// `N` bytes of a header.
 #[inline]
-fn word(head: &Head, at: usize) -> u32 {
-    u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+fn field<const N: usize>(head: &Head, at: usize) -> [u8; N] {
+    std::array::from_fn(|n| head[at + n])
 }
 
-/// Whether the checksum of such a datagram is that of the pseudo header only.
+/// Whether the checksum of such a datagram is that of the pseudo header only, or looks so because there is none.
 #[inline]
 fn is_partial(head: &Head) -> bool {
-    let [len, checksum] = [[head[38], head[39]], [head[40], head[41]]];
-    let pseudo = [
-        word(head, 26),
-        word(head, 30),
-        u16::from(PROTOCOL_UDP).to_be().into(),
-        u16::from_ne_bytes(len).into(),
-    ];
-    Sum::of(pseudo).is(checksum)
+    let [len, checksum] = [38, 40].map(|at| u16::from_ne_bytes(field(head, at)));
+    let rest = Sum::of([PROTOCOL_UDP.into(), u16::from_be(len)]).minus(checksum);
+    rest.word(u64::from_ne_bytes(field(head, 26))).is_zero()
 }
 
 /// What [`swap`] does, for a plain datagram.
 #[inline]
 fn answer(head: &mut Head) {
-    // Two registers, where an array of six bytes goes through memory.
-    let [to, from] = [word(head, 0), word(head, 6)];
-    let [to_end, from_end] = [4, 10].map(|at| [head[at], head[at + 1]]);
-    head[0..4].copy_from_slice(&from.to_ne_bytes());
-    head[4..6].copy_from_slice(&from_end);
-    head[6..10].copy_from_slice(&to.to_ne_bytes());
-    head[10..12].copy_from_slice(&to_end);
-    let [source, destination] = [word(head, 26), word(head, 30)];
-    head[26..30].copy_from_slice(&destination.to_ne_bytes());
-    head[30..34].copy_from_slice(&source.to_ne_bytes());
-    let ports = word(head, 34).rotate_left(16);
+    // Eight bytes at once, of which the last two are overwritten by what comes behind.
+    let [to, from] = [0, 6].map(|at| field::<8>(head, at));
+    head[0..8].copy_from_slice(&from);
+    head[6..14].copy_from_slice(&to);
+    head[12..14].copy_from_slice(&ETHERTYPE_IPV4);
+    let addresses = u64::from_ne_bytes(field(head, 26)).rotate_left(32);
+    head[26..34].copy_from_slice(&addresses.to_ne_bytes());
+    let ports = u32::from_ne_bytes(field(head, 34)).rotate_left(16);
     head[34..38].copy_from_slice(&ports.to_ne_bytes());
 }
 
