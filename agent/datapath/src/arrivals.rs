@@ -3,15 +3,15 @@
 //! Most packets are in one frame that the ledger knows: they go through the worker's hands at once, one by one.
 //! The first other one, and what comes behind it, is laid out in a vector for the worker to look at as a whole.
 
-use std::mem;
 use std::ops::ControlFlow;
+use std::{mem, slice};
 
-use frame_pool::{Ledger, Lent};
+use frame_pool::{Fate, Frame, Ledger, Lent};
 
 use crate::descriptor::Descriptor;
 use crate::handler::Verdict;
 use crate::packet::Packet;
-use crate::port::{FrameBytes, PacketSink};
+use crate::port::{FrameBytes, Glance, PacketSink, Passed};
 
 /// What a port must remember of packets whose frames do not come in one batch.
 #[derive(Debug, Default)]
@@ -146,6 +146,88 @@ impl<'a> Arrivals<'a> {
     }
 }
 
+/// Fewer entries are not worth [passing](pass): what that saves each, getting ready for it costs again.
+pub const WORTH_PASSING: usize = 16;
+
+/// The [short way](crate::QueuePort::pass) of a ring's entries, in order: those of packets that are sent are copied into
+/// the next of `slots` on the TX ring. Says how many went by; the others are to be [settled](Arrivals::settle).
+///
+/// Not inlined, and its loop has neither a call nor an end by panic if the glance has none: so what the loop needs
+/// stays in registers.
+#[inline(never)]
+pub fn pass<D: Copy, B: FrameBytes>(
+    ledger: &mut Ledger,
+    assembly: &Assembly,
+    entries: &[D],
+    slots: &mut slice::IterMut<'_, D>,
+    describe: impl Fn(&D) -> Descriptor,
+    bytes: &mut B,
+    sight: &mut impl Glance,
+) -> usize {
+    if assembly.headless {
+        return 0;
+    }
+    let layout = ledger.layout();
+    let mut passing = Passing::of(sight, slots);
+    let Passing { sight, home, slots, passed, .. } = &mut passing;
+    // Each may need a slot, or room on the way home.
+    let most = entries.len().min(slots.len()).min(home.capacity() - home.len());
+    let mut ahead = &entries[..most];
+    ledger.pass_run(
+        Lent::Fill,
+        &mut ahead,
+        slots,
+        |entry| describe(entry).addr(),
+        |entry, mut frame| {
+            let packet = describe(entry);
+            if !packet.is_plain(layout) {
+                return Fate::Left(frame);
+            }
+            match sight.glance(&mut frame, packet, bytes) {
+                Some(Verdict::Transmit) if !packet.is_empty() => {
+                    passed.bytes_sent += u64::from(packet.len());
+                    Fate::Onward(frame)
+                }
+                Some(verdict) if home.len() < home.capacity() => {
+                    passed.bytes_home += u64::from(packet.len());
+                    passed.empty += u64::from(verdict == Verdict::Transmit);
+                    home.push(frame);
+                    Fate::Taken
+                }
+                _ => Fate::Left(frame),
+            }
+        },
+    );
+    most - ahead.len()
+}
+
+/// Who glances, and what it is told in the end, also if the handler panics: set aside where nothing else points to it.
+struct Passing<'a, 's, D, S: Glance> {
+    sight: &'a mut S,
+    home: Vec<Frame>,
+    slots: &'a mut slice::IterMut<'s, D>,
+    /// How many slots there were.
+    room: usize,
+    passed: Passed,
+}
+
+impl<'a, 's, D, S: Glance> Passing<'a, 's, D, S> {
+    #[inline]
+    fn of(sight: &'a mut S, slots: &'a mut slice::IterMut<'s, D>) -> Self {
+        let home = mem::take(sight.home());
+        Passing { sight, home, room: slots.len(), slots, passed: Passed::default() }
+    }
+}
+
+impl<D, S: Glance> Drop for Passing<'_, '_, D, S> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.sight.home() = mem::take(&mut self.home);
+        let sent = (self.room - self.slots.len()) as u64;
+        self.sight.passed(Passed { sent, ..self.passed });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -163,6 +245,10 @@ mod tests {
         }
 
         fn with_mut<T>(&mut self, _: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
+            change(&mut [])
+        }
+
+        fn with_plain<T>(&mut self, _: &mut Frame, _: Descriptor, change: impl FnOnce(&mut [u8]) -> T) -> T {
             change(&mut [])
         }
     }

@@ -63,7 +63,7 @@ impl Descriptor {
 
     /// Whether it tells of a packet in one frame, which ends before the frame does.
     #[inline]
-    pub(crate) fn is_plain(self, layout: FrameLayout) -> bool {
+    pub fn is_plain(self, layout: FrameLayout) -> bool {
         // One comparison: more to come is more than any frame has.
         !self.described.overflowing_add(layout.before_end(self.addr())).1
     }

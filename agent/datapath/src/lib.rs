@@ -37,6 +37,13 @@
 //! refilled whether or not anything was received, because a queue that only sends receives nothing,
 //! and one whose fill ring is empty never will.
 //!
+//! # Short ways
+//!
+//! Most packets of a full batch need no more than a [glance](PacketHandler::glance). They go from the RX ring to the
+//! TX ring as they came, or home, in one small loop ([`QueuePort::pass`]); the first other one, and what is behind it,
+//! takes steps 3 to 5. The ledger recognises each address
+//! as ever.
+//!
 //! # Beside the way
 //!
 //! * A [`Pair`] is two of these with one handler: what is received on one side goes into the other's backlog.
@@ -79,7 +86,7 @@ mod through;
 mod vec;
 pub mod worker;
 
-pub use self::arrivals::{Arrivals, Assembly};
+pub use self::arrivals::{Arrivals, Assembly, WORTH_PASSING, pass};
 pub use self::capture::{Capture, CaptureReader, Captured, HeldBytes, NothingCaptured};
 pub use self::descriptor::Descriptor;
 pub use self::fragments::Fragments;
@@ -89,7 +96,7 @@ pub use self::memory::MemoryPort;
 pub use self::observer::{Home, Observer, ObserverCounts, Seen};
 pub use self::packet::Packet;
 pub use self::pair::Pair;
-pub use self::port::{FrameBytes, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
+pub use self::port::{FrameBytes, Glance, Kick, Occupancy, PacketSink, Passed, PortPlaces, QueuePort};
 pub use self::publish::{Pending, Published, Publisher};
 pub use self::right::Right;
 pub use self::shutdown::{Drain, FinalReport};

@@ -5,10 +5,10 @@
 
 use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, RefusedCounts};
 
-use crate::arrivals::{Arrivals, Assembly};
+use crate::arrivals::{Arrivals, Assembly, WORTH_PASSING, pass};
 use crate::descriptor::Descriptor;
 use crate::packet::{MAX_FRAGMENTS, Packet, whole};
-use crate::port::{FrameBytes, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
+use crate::port::{FrameBytes, Glance, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
 use crate::right::Right;
 use crate::ring::Ring;
 
@@ -33,6 +33,15 @@ impl FrameBytes for Memory {
     #[inline]
     fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
         let start = packet.addr(self.layout).0 as usize;
+        match self.bytes.get_mut(start..start + packet.len() as usize) {
+            Some(bytes) => change(bytes),
+            None => change_nothing(change),
+        }
+    }
+
+    #[inline]
+    fn with_plain<T>(&mut self, _: &mut Frame, packet: Descriptor, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        let start = packet.addr().0 as usize;
         match self.bytes.get_mut(start..start + packet.len() as usize) {
             Some(bytes) => change(bytes),
             None => change_nothing(change),
@@ -171,6 +180,37 @@ impl QueuePort for MemoryPort {
         let received = arrivals.count();
         self.rx.release();
         received
+    }
+
+    fn pass(&mut self, max: usize, glance: &mut impl Glance) -> usize {
+        if self.rx.waiting() < WORTH_PASSING as u32 {
+            return 0;
+        }
+        let mut passed = 0;
+        loop {
+            // Up to where one of the arrays ends.
+            let (entries, mut slots) = (self.rx.ahead(max - passed), self.tx.writer(max - passed));
+            let most = entries.len().min(slots.room());
+            let describe = |entry: &Descriptor| *entry;
+            let count = pass(
+                &mut self.ledger,
+                &self.assembly,
+                entries,
+                slots.left(),
+                describe,
+                &mut self.memory,
+                glance,
+            );
+            drop(slots);
+            self.rx.skip(count);
+            passed += count;
+            if count < most || most == 0 {
+                break;
+            }
+        }
+        self.tx.submit();
+        self.rx.release();
+        passed
     }
 
     #[inline]

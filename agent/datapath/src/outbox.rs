@@ -29,6 +29,20 @@ pub(crate) struct Outbox<R> {
     pub(crate) invalid: u64,
 }
 
+impl<R> Outbox<R> {
+    /// Whether its packets were received by the side that sends them.
+    #[inline]
+    pub(crate) fn is_own(&self) -> bool {
+        self.home.is_none()
+    }
+
+    /// Counts the bytes of packets, each in one frame, that go into the backlog without [`push`](Self::push).
+    #[inline]
+    pub(crate) fn passes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+}
+
 impl<R: Right> Outbox<R> {
     /// `arriving` is how many frames may come in during a turn: they all go through the backlog, and those
     /// beyond its limit are dropped at the turn's end.
@@ -51,12 +65,6 @@ impl<R: Right> Outbox<R> {
     pub(crate) fn push(&mut self, packet: Packet<R>) {
         self.bytes += u64::from(packet.len());
         push(&mut self.backlog, packet);
-    }
-
-    /// Counts the bytes of packets, each in one frame, that go into the backlog without [`push`](Self::push).
-    #[inline]
-    pub(crate) fn passes(&mut self, bytes: u64) {
-        self.bytes += bytes;
     }
 
     /// Notes that the packet that came in last has so many frames.

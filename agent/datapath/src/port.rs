@@ -7,6 +7,7 @@
 
 use frame_pool::{Frame, FrameRef, Ledger, Lent, RefusedCounts};
 
+use crate::descriptor::Descriptor;
 use crate::handler::Verdict;
 use crate::packet::Packet;
 use crate::right::Right;
@@ -128,6 +129,14 @@ pub trait FrameBytes {
 
     /// Changes the bytes of a part of a packet in place; only its sole holder can.
     fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T;
+
+    /// Changes the bytes that a [plain](Descriptor::is_plain) descriptor tells of, which lie in `frame`.
+    fn with_plain<T>(
+        &mut self,
+        frame: &mut Frame,
+        packet: Descriptor,
+        change: impl FnOnce(&mut [u8]) -> T,
+    ) -> T;
 }
 
 /// Takes packets as they come off an RX ring.
@@ -138,6 +147,37 @@ pub trait PacketSink {
 
     /// Takes the packet that was decided about.
     fn take(&mut self, packet: Packet, verdict: Verdict);
+}
+
+/// Says at a glance what becomes of packets, each in one frame.
+pub trait Glance {
+    /// What is to become of the packet in `frame`, if a [glance](crate::PacketHandler::glance) tells. If not, nothing
+    /// was changed.
+    fn glance(
+        &mut self,
+        frame: &mut Frame,
+        packet: Descriptor,
+        bytes: &mut impl FrameBytes,
+    ) -> Option<Verdict>;
+
+    /// Where frames go that are not sent.
+    fn home(&mut self) -> &mut Vec<Frame>;
+
+    /// What became of packets; the frames of those that are not sent are [at home](Self::home).
+    fn passed(&mut self, passed: Passed);
+}
+
+/// What became of packets at a [`Glance`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Packets that were put on the TX ring.
+    pub sent: u64,
+    /// Bytes of these.
+    pub bytes_sent: u64,
+    /// Bytes of those that are not sent.
+    pub bytes_home: u64,
+    /// Of these, packets that were to be sent and have no bytes, which no kernel takes.
+    pub empty: u64,
 }
 
 /// The four rings of one queue, and the bytes of its frames.
@@ -165,6 +205,17 @@ pub trait QueuePort {
     /// gives back, goes into `packets`, and so does all behind it. What is in `packets` already are the first
     /// parts of a packet whose others had not arrived; then the sink gets nothing.
     fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize;
+
+    /// The short way of most packets, from the RX ring to the TX ring as they came, or home: takes at most `max` off the
+    /// RX ring and says how many. Stops before the first that is not in one frame, or that the ledger refuses, or at
+    /// which a glance is not enough, or for which the TX ring has no room; and takes none if they are too few to be
+    /// worth it. The others are to be [received](Self::receive). A port need not have it.
+    ///
+    /// The caller sees to it that no packet waits for the TX ring, and that sent frames may come back as [`Frame`]s.
+    #[inline]
+    fn pass(&mut self, _max: usize, _glance: &mut impl Glance) -> usize {
+        0
+    }
 
     /// Lends packets to the kernel for sending, from the front and in order, and says how many frames it
     /// took. What does not fit stays in `packets`; of a packet in several frames all fit, or none.

@@ -11,6 +11,9 @@ mod sealed {
 /// How a frame that is to be sent is held: as a [`Frame`] by the sole holder, or as a [`FrameRef`] by one
 /// of several. Sending reads the bytes as any other holder does.
 pub trait Right: sealed::Sealed + Sized {
+    /// Whether it is a [`Frame`].
+    const IS_SOLE: bool;
+
     /// The frame's name.
     fn id(&self) -> FrameId;
 
@@ -41,6 +44,8 @@ pub trait Right: sealed::Sealed + Sized {
 }
 
 impl Right for Frame {
+    const IS_SOLE: bool = true;
+
     #[inline]
     fn id(&self) -> FrameId {
         self.id()
@@ -87,6 +92,8 @@ impl Right for Frame {
 }
 
 impl Right for FrameRef {
+    const IS_SOLE: bool = false;
+
     #[inline]
     fn id(&self) -> FrameId {
         self.id()

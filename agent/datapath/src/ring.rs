@@ -6,6 +6,8 @@
 //! side sees that only when it is submitted or released. So a worker's turn can fall into the middle
 //! of a NAPI poll, when frames were taken from the fill ring and the ring does not show it yet.
 
+use std::slice;
+
 /// A ring of `T`, a power of two of slots, with free-running indices.
 #[derive(Clone, Debug)]
 pub(crate) struct Ring<T> {
@@ -100,6 +102,20 @@ impl<T: Copy + Default> Ring<T> {
         [&straight[..first], &wrapped[..count - first]]
     }
 
+    /// At most `count` entries, left where they are, up to where the array ends.
+    #[inline]
+    pub(crate) fn ahead(&self, count: usize) -> &[T] {
+        let start = self.consuming as usize & (self.slots.len() - 1);
+        let count = count.min(self.waiting() as usize).min(self.slots.len() - start);
+        &self.slots[start..start + count]
+    }
+
+    /// [Takes](Self::take) `count` entries that were [looked at](Self::ahead).
+    #[inline]
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.consuming = self.consuming.wrapping_add(count as u32);
+    }
+
     /// [Puts](Self::put) `count` entries, for which there must be room, into one or two slices.
     #[inline]
     pub(crate) fn put_slices(&mut self, count: usize) -> [&mut [T]; 2] {
@@ -108,6 +124,14 @@ impl<T: Copy + Default> Ring<T> {
         let (wrapped, straight) = self.slots.split_at_mut(start);
         let first = count.min(straight.len());
         [&mut straight[..first], &mut wrapped[..count - first]]
+    }
+
+    /// Slots to be written one by one, at most so many and up to where the array ends.
+    #[inline]
+    pub(crate) fn writer(&mut self, most: usize) -> Writer<'_, T> {
+        let start = self.producing as usize & (self.slots.len() - 1);
+        let room = most.min(self.room() as usize).min(self.slots.len() - start);
+        Writer { slots: self.slots[start..start + room].iter_mut(), room, producing: &mut self.producing }
     }
 
     /// Entries by the published indices: what anyone else can know of the ring.
@@ -120,6 +144,36 @@ impl<T: Copy + Default> Ring<T> {
         self.consumer = self.producing;
         self.consuming = self.producing;
         self.producer = self.producing;
+    }
+}
+
+/// [Puts](Ring::put) entries of which it is not yet known how many there will be: as many as were written when this is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Writer<'a, T> {
+    slots: slice::IterMut<'a, T>,
+    room: usize,
+    producing: &'a mut u32,
+}
+
+impl<'a, T> Writer<'a, T> {
+    /// How many slots there were in the beginning.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// The slots that are not written yet: the next one is the one to write.
+    #[inline]
+    pub(crate) fn left(&mut self) -> &mut slice::IterMut<'a, T> {
+        &mut self.slots
+    }
+}
+
+impl<T> Drop for Writer<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.producing = self.producing.wrapping_add((self.room - self.slots.len()) as u32);
     }
 }
 

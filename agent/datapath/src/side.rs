@@ -44,7 +44,7 @@ pub(crate) struct Side<P> {
     /// Frames that were ever read from the RX ring.
     pub(crate) rx_frames: u64,
     /// Frames that were ever put on the TX ring.
-    tx_frames: u64,
+    pub(crate) tx_frames: u64,
     turns_busy: u64,
     turns_idle: u64,
     last_turn: Duration,

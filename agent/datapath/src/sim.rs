@@ -37,10 +37,10 @@ pub use self::random::Random;
 pub use self::umem::SimUmem;
 
 use self::kernel::Kernel;
-use crate::arrivals::{Arrivals, Assembly};
+use crate::arrivals::{Arrivals, Assembly, WORTH_PASSING, pass};
 use crate::descriptor::Descriptor;
 use crate::packet::{MAX_FRAGMENTS, Packet, whole};
-use crate::port::{Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
+use crate::port::{Glance, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
 use crate::right::Right;
 use crate::ring::Ring;
 
@@ -147,6 +147,37 @@ impl QueuePort for SimPort {
         let received = arrivals.count();
         self.rx.release();
         received
+    }
+
+    fn pass(&mut self, max: usize, glance: &mut impl Glance) -> usize {
+        if self.rx.waiting() < WORTH_PASSING as u32 {
+            return 0;
+        }
+        let mut passed = 0;
+        loop {
+            // Up to where one of the arrays ends.
+            let (entries, mut slots) = (self.rx.ahead(max - passed), self.tx.writer(max - passed));
+            let most = entries.len().min(slots.room());
+            let describe = |entry: &Descriptor| *entry;
+            let count = pass(
+                &mut self.ledger,
+                &self.assembly,
+                entries,
+                slots.left(),
+                describe,
+                &mut self.umem,
+                glance,
+            );
+            drop(slots);
+            self.rx.skip(count);
+            passed += count;
+            if count < most || most == 0 {
+                break;
+            }
+        }
+        self.tx.submit();
+        self.rx.release();
+        passed
     }
 
     #[inline]

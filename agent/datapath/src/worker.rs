@@ -145,11 +145,13 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     /// Turns within a millisecond of the last one that was [published](Turn::published) are not.
     pub fn poll_once(&mut self, now: Duration) -> Turn {
         let Worker { side, outbox, handler, observer } = self;
+        let sent_before = side.tx_frames;
         let completed = side.complete(outbox);
         let filled = side.refill();
         let received = side.receive(now, 0, handler, observer, outbox);
         let next = side.generate(now, handler, observer, outbox);
-        let transmitted = side.transmit(outbox);
+        side.transmit(outbox);
+        let transmitted = (side.tx_frames - sent_before) as usize;
         let (kick, completed_late) = side.kick(outbox);
         let completed = completed + completed_late;
         let more = side.may_have_more(received);

@@ -110,6 +110,12 @@ impl Frame {
         self.0.get() ^ ((home.number() as u64) << 32)
     }
 
+    /// Tag and index as one number: a name.
+    #[inline]
+    pub(crate) const fn number(&self) -> u64 {
+        self.0.get()
+    }
+
     /// Hands a frame over, from its provider to a pool or back; `false`, and nothing changed, if it is not
     /// of the one that hands it over.
     #[inline]

@@ -60,7 +60,7 @@ pub use frame::{Frame, FramePin, FrameRef, PoolTag};
 pub use held::HeldFrame;
 pub use holds::{HOLD_BOUNDS, Held, HoldTimes, Holder};
 pub use layout::{FrameAddr, FrameId, FrameLayout, LayoutError};
-pub use ledger::{Ledger, Lent, Refused, RefusedCounts, Settled};
+pub use ledger::{Fate, Ledger, Lent, Refused, RefusedCounts, Settled};
 pub use pool::{FramePool, Phase};
 pub use provider::{MemoryProvider, NUMA_NO_NODE, UmemProvider};
 pub use recycler::Recycler;

@@ -107,6 +107,16 @@ impl FrameBytes for PortFrames {
     fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
         self.0.with_bytes_mut(packet, change)
     }
+
+    #[inline]
+    fn with_plain<T>(
+        &mut self,
+        frame: &mut Frame,
+        packet: Descriptor,
+        change: impl FnOnce(&mut [u8]) -> T,
+    ) -> T {
+        self.0.with_plain_bytes(frame, packet, change)
+    }
 }
 
 /// The same, while the port itself is in use.
@@ -119,6 +129,16 @@ impl FrameBytes for &UmemFrames {
     #[inline]
     fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
         self.with_bytes_mut(packet, change)
+    }
+
+    #[inline]
+    fn with_plain<T>(
+        &mut self,
+        frame: &mut Frame,
+        packet: Descriptor,
+        change: impl FnOnce(&mut [u8]) -> T,
+    ) -> T {
+        self.with_plain_bytes(frame, packet, change)
     }
 }
 

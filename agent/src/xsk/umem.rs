@@ -7,7 +7,7 @@
 
 use std::{cell::UnsafeCell, fmt, io, ptr, slice};
 
-use datapath::{Captured, HeldBytes, Packet, Right};
+use datapath::{Captured, Descriptor, HeldBytes, Packet, Right};
 use frame_pool::{Frame, FrameAddr, FrameId, FrameLayout};
 use xsk_rs::{FrameDesc, Umem};
 
@@ -119,6 +119,21 @@ impl UmemFrames {
         // SAFETY:
         // - In bounds of the frame: `place` sees to it.
         // - Unaliased: `packet` holds the sole right to the frame, and is borrowed mutably all the time.
+        change(unsafe { slice::from_raw_parts_mut(start, len) })
+    }
+
+    /// Changes the bytes of a packet in one frame, before it is one.
+    #[inline]
+    pub(super) fn with_plain_bytes<T>(
+        &self,
+        frame: &mut Frame,
+        packet: Descriptor,
+        change: impl FnOnce(&mut [u8]) -> T,
+    ) -> T {
+        let (start, len) = self.place(frame.id(), self.layout.offset_of(packet.addr()), packet.len());
+        // SAFETY:
+        // - In bounds of the frame: `place` sees to it.
+        // - Unaliased: `frame` is the sole right to it, and is borrowed mutably all the time.
         change(unsafe { slice::from_raw_parts_mut(start, len) })
     }
 }

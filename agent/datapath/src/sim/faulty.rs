@@ -5,7 +5,7 @@ use frame_pool::{Frame, FrameRef, Lent, RefusedCounts};
 use super::random::Random;
 use crate::handler::Verdict;
 use crate::packet::Packet;
-use crate::port::{FrameBytes, Kick, PacketSink, PortPlaces, QueuePort};
+use crate::port::{FrameBytes, Glance, Kick, PacketSink, PortPlaces, QueuePort};
 use crate::right::Right;
 
 /// Something untrue about one frame, that a broken kernel or driver might say on a ring.
@@ -154,6 +154,10 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         let dropped = drops - sink.drops;
         self.dropped += dropped;
         received - dropped as usize
+    }
+
+    fn pass(&mut self, max: usize, glance: &mut impl Glance) -> usize {
+        if self.delayed() { 0 } else { self.inner.pass(max, glance) }
     }
 
     fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use frame_pool::FrameLayout;
+use frame_pool::{Frame, FrameLayout};
 
 use crate::capture::{Captured, HeldBytes};
+use crate::descriptor::Descriptor;
 use crate::packet::Packet;
 use crate::port::FrameBytes;
 use crate::right::Right;
@@ -52,5 +53,10 @@ impl FrameBytes for SimUmem {
     #[inline]
     fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
         self.at(packet.addr(self.layout).0, packet.len(), change)
+    }
+
+    #[inline]
+    fn with_plain<T>(&mut self, _: &mut Frame, packet: Descriptor, change: impl FnOnce(&mut [u8]) -> T) -> T {
+        self.at(packet.addr().0, packet.len(), change)
     }
 }
