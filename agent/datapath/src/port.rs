@@ -5,7 +5,7 @@
 //! again only when the ledger has recognised the address that came back. A wrong address is then a
 //! counter of the port and not a wrong frame in the worker's hands.
 
-use frame_pool::{Frame, FrameRef, Ledger, Lent, RefusedCounts};
+use frame_pool::{Frame, FramePool, FrameRef, Ledger, Lent, RefusedCounts};
 
 use crate::descriptor::Descriptor;
 use crate::handler::Verdict;
@@ -226,6 +226,14 @@ pub trait QueuePort {
     ///
     /// A completion says that the kernel is through with a frame, not that the frame was sent.
     fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize;
+
+    /// The short way from the completion ring to the fill ring, for at most `max` frames: as far as
+    /// [`FramePool::turn_over`] goes. Says how many; the others are to be [completed](Self::complete). A port need
+    /// not have it.
+    #[inline]
+    fn turn_over(&mut self, _pool: &mut FramePool, _max: usize) -> usize {
+        0
+    }
 
     /// How many frames a packet to be sent may have: [`MAX_FRAGMENTS`](crate::packet::MAX_FRAGMENTS), or
     /// fewer if the TX ring has not as many slots.

@@ -126,6 +126,21 @@ impl<T: Copy + Default> Ring<T> {
         [&mut straight[..first], &mut wrapped[..count - first]]
     }
 
+    /// At most so many slots for entries of which it is not yet known how many there will be, up to where the array
+    /// ends.
+    #[inline]
+    pub(crate) fn spare(&mut self, most: usize) -> &mut [T] {
+        let start = self.producing as usize & (self.slots.len() - 1);
+        let count = most.min(self.room() as usize).min(self.slots.len() - start);
+        &mut self.slots[start..start + count]
+    }
+
+    /// [Puts](Self::put) what was written to as many of the [spare](Self::spare) slots.
+    #[inline]
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.producing = self.producing.wrapping_add(count as u32);
+    }
+
     /// Slots to be written one by one, at most so many and up to where the array ends.
     #[inline]
     pub(crate) fn writer(&mut self, most: usize) -> Writer<'_, T> {

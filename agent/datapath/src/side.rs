@@ -110,6 +110,22 @@ impl<P: QueuePort> Side<P> {
         if self.port.lent(Lent::Tx) == 0 { 0 } else { self.reap(out) }
     }
 
+    /// The same, but as many as are missing on the fill ring go there at once: what would come home only to be taken
+    /// again need not. How many were sent, and how many of them are lent again.
+    #[inline]
+    pub(crate) fn turn_over<R: Right>(&mut self, out: &mut Outbox<R>) -> (usize, usize) {
+        if self.port.lent(Lent::Tx) == 0 { (0, 0) } else { self.turn_over_some(out) }
+    }
+
+    #[inline(never)]
+    fn turn_over_some<R: Right>(&mut self, out: &mut Outbox<R>) -> (usize, usize) {
+        let missing = if out.is_own() { self.missing() } else { 0 };
+        let turned = self.port.turn_over(&mut self.pool, missing);
+        self.traffic.completions += turned as u64;
+        self.traffic.filled += turned as u64;
+        (turned + self.complete(out), turned)
+    }
+
     fn reap<R: Right>(&mut self, out: &mut Outbox<R>) -> usize {
         let mut completed = 0;
         loop {
@@ -128,14 +144,9 @@ impl<P: QueuePort> Side<P> {
     /// the last one. Does not look at whether anything is received: once the fill ring is empty,
     /// nothing would be ever again.
     pub(crate) fn refill(&mut self) -> usize {
-        let missing = self.fill_target.saturating_sub(self.port.lent(Lent::Fill)) as usize;
-        let running_dry = self.runs_dry();
-        if missing < self.batch && !running_dry {
-            return 0;
-        }
-        let mut wanted = missing.min(self.port.fill_room());
+        let mut wanted = self.missing();
         let mut filled = 0;
-        while wanted >= self.batch || (wanted > 0 && running_dry) {
+        while wanted > 0 {
             let batch = wanted.min(self.batch);
             let got = self.pool.alloc_bulk(&mut self.fresh, batch);
             let taken = self.port.fill(&mut self.fresh);
@@ -151,6 +162,17 @@ impl<P: QueuePort> Side<P> {
         }
         self.traffic.filled += filled as u64;
         filled
+    }
+
+    /// How many frames the kernel should be lent now: whole batches, or all up to the fill target if it has few.
+    fn missing(&mut self) -> usize {
+        let missing = self.fill_target.saturating_sub(self.port.lent(Lent::Fill)) as usize;
+        let running_dry = self.runs_dry();
+        if missing < self.batch && !running_dry {
+            return 0;
+        }
+        let missing = missing.min(self.port.fill_room());
+        if running_dry { missing } else { missing - missing % self.batch }
     }
 
     /// Whether the kernel has less than half of the frames that it should have for receiving. Those on the RX

@@ -29,7 +29,7 @@ mod kernel;
 mod random;
 mod umem;
 
-use frame_pool::{Frame, FrameAddr, FrameLayout, FrameRef, Ledger, Lent, RefusedCounts};
+use frame_pool::{Frame, FrameAddr, FrameLayout, FramePool, FrameRef, Ledger, Lent, RefusedCounts};
 
 pub use self::faulty::{Faulty, Lie, Rates, Tamper};
 pub use self::kernel::XdpStatistics;
@@ -206,6 +206,29 @@ impl QueuePort for SimPort {
         }
         self.completion.release();
         rights.len() - before
+    }
+
+    #[inline]
+    fn turn_over(&mut self, pool: &mut FramePool, max: usize) -> usize {
+        let (layout, mut turned) = (self.layout, 0);
+        loop {
+            // Up to where one of the arrays ends.
+            let (addrs, slots) = (self.completion.ahead(max - turned), self.fill.spare(max - turned));
+            let most = addrs.len().min(slots.len());
+            let addr_of = |addr: &u64| FrameAddr(*addr);
+            let count = pool.turn_over(&mut self.ledger, addrs, addr_of, slots, |slot, id| {
+                *slot = layout.addr_of(id).0;
+            });
+            self.completion.skip(count);
+            self.fill.advance(count);
+            turned += count;
+            if count < most || most == 0 {
+                break;
+            }
+        }
+        self.completion.release();
+        self.fill.submit();
+        turned
     }
 
     fn max_fragments(&self) -> usize {

@@ -146,8 +146,8 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     pub fn poll_once(&mut self, now: Duration) -> Turn {
         let Worker { side, outbox, handler, observer } = self;
         let sent_before = side.tx_frames;
-        let completed = side.complete(outbox);
-        let filled = side.refill();
+        let (completed, turned_over) = side.turn_over(outbox);
+        let filled = turned_over + side.refill();
         let received = side.receive(now, 0, handler, observer, outbox);
         let next = side.generate(now, handler, observer, outbox);
         side.transmit(outbox);

@@ -382,6 +382,36 @@ impl Ledger {
         if all { Ok(()) } else { Err(self.refuse_addr(lent, addr_of(&given_back[frames.len() - before]))) }
     }
 
+    /// Sent frames of one pool, each of which has a sole holder, are lent to the fill ring at once: see
+    /// [`FramePool::turn_over`](crate::FramePool::turn_over).
+    #[inline]
+    pub(crate) fn turn_over<D, S>(
+        &mut self,
+        home: PoolTag,
+        completed: &[D],
+        addr_of: impl Fn(&D) -> FrameAddr,
+        is_sole: impl Fn(u64) -> bool,
+        slots: &mut [S],
+        mut fill: impl FnMut(&mut S, FrameId),
+    ) -> usize {
+        let layout = self.layout;
+        let table = &mut self.entries[..];
+        let [filled, sent] = [Lent::Fill, Lent::Tx].map(|lent| Entry::lent(lent, home.number()));
+        let mut turned = 0;
+        for (one, slot) in completed.iter().zip(slots) {
+            let index = layout.index_of(addr_of(one));
+            match usize::try_from(index).ok().and_then(|index| table.get_mut(index)) {
+                Some(entry) if *entry == sent && is_sole(index) => *entry = filled,
+                _ => break,
+            }
+            fill(slot, FrameId(index as u32));
+            turned += 1;
+        }
+        self.lent[Lent::Tx as usize] -= turned;
+        self.lent[Lent::Fill as usize] += turned;
+        turned as usize
+    }
+
     /// [`lend`](Self::lend) for frames in order, each with what is to be done with its name.
     #[inline]
     pub fn lend_each<T>(
@@ -693,6 +723,40 @@ mod tests {
             taken.push(ledger.settle(lent, addr).unwrap());
         }
         assert_eq!((taken.len(), pool.places().out), (4, 4));
+    }
+
+    #[test]
+    fn what_is_turned_over_counts_as_put_and_taken_again() {
+        let (layout, mut pool, a, b) = two_frames();
+        let mut ledger = Ledger::new(layout);
+        let c = pool.alloc().unwrap();
+        let mut shared = pool.recycler().share(c, 2).unwrap();
+        let sent = shared.split(1).unwrap();
+        let mut addrs = [a, b].map(|frame| layout.addr_of(ledger.lend(frame, Lent::Tx))).to_vec();
+        addrs.push(layout.addr_of(ledger.lend_ref(sent).unwrap()));
+        let before = pool.stats();
+        let mut filled = [None; 3];
+        let mut turn = |completed: &[FrameAddr], most: usize| {
+            let slots = &mut filled[..most];
+            let turned =
+                pool.turn_over(&mut ledger, completed, |addr| *addr, slots, |slot, id| *slot = Some(id));
+            (turned, ledger.lent(Lent::Fill), ledger.lent(Lent::Tx))
+        };
+        assert_eq!(turn(&addrs, 1), (1, 1, 2), "as many as there are slots");
+        assert_eq!(turn(&addrs, 3), (0, 1, 2), "it came back already");
+        assert_eq!(turn(&addrs[1..], 3), (1, 2, 1), "one that is shared goes the long way");
+        assert_eq!(filled[0], layout.frame_of(addrs[1]));
+        assert_eq!(ledger.refused().total(), 0);
+        let after = pool.stats();
+        let counted = (after.recycle.cached - before.recycle.cached, after.alloc.fast - before.alloc.fast);
+        assert_eq!((counted, pool.places().out), ((2, 2), 3));
+        let Ok(Settled::Shared(sent)) = ledger.settle_any(Lent::Tx, addrs[2]) else { panic!("no reference") };
+        pool.put_ref_direct(sent);
+        pool.put_ref_direct(shared);
+        for addr in &addrs[..2] {
+            pool.put_direct(ledger.settle(Lent::Fill, *addr).unwrap());
+        }
+        assert_eq!(pool.places().out, 0);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{cell::Cell, marker::PhantomData};
 
 use crate::{
-    AllocStats, Counting, ExtraStats, Frame, FrameId, FrameLayout, FrameRef, PoolConfig, PoolPlaces,
-    PoolStats, PoolTag, RecycleStats, Recycler,
+    AllocStats, Counting, ExtraStats, Frame, FrameAddr, FrameId, FrameLayout, FrameRef, Ledger, PoolConfig,
+    PoolPlaces, PoolStats, PoolTag, RecycleStats, Recycler,
     cache::AllocCache,
     frag::FragState,
     frame::LastRight,
@@ -164,6 +164,29 @@ impl FramePool {
         self.shared.put_odd_ones(frames);
         self.cached += self.cache.append(frames) as u64;
         self.cache_refused_bulk(frames);
+    }
+
+    /// The shortest way from a completion ring to a fill ring: frames that would be put into the cache, and be the next
+    /// that are taken out of it. Takes them over in order, as far as there are `slots` on the fill ring, which `fill`
+    /// writes; says how many.
+    ///
+    /// Counts as [`put_direct_bulk`](Self::put_direct_bulk) and [`alloc_bulk`](Self::alloc_bulk) of that many. Ends
+    /// before the first of which more is to be said: that does not fit into the cache, that has another holder or
+    /// another home, or that the ledger would refuse.
+    #[inline]
+    pub fn turn_over<D, S>(
+        &mut self,
+        ledger: &mut Ledger,
+        completed: &[D],
+        addr_of: impl Fn(&D) -> FrameAddr,
+        slots: &mut [S],
+        fill: impl FnMut(&mut S, FrameId),
+    ) -> usize {
+        let completed = &completed[..completed.len().min(self.cache.room())];
+        let turned = ledger.turn_over(self.tag, completed, addr_of, self.refs.soles(), slots, fill);
+        self.cached += turned as u64;
+        self.alloc.fast += turned as u64;
+        turned
     }
 
     /// Gives all references of the bundle back; the last of a frame recycles it as

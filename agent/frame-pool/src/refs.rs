@@ -77,6 +77,14 @@ impl RefTable {
         is_sole_frame_of(&self.words, home, frame)
     }
 
+    /// [`is_sole`](Self::is_sole), for a loop.
+    #[inline]
+    pub(crate) fn soles(&self) -> impl Fn(u64) -> bool {
+        // As in `are_sole_frames_of`.
+        let words = &self.words[..];
+        move |index| words.get(index as usize).is_some_and(|word| word.load(Ordering::Acquire) == SOLE)
+    }
+
     /// Whether all frames are of the pool with this tag, and each [`is_sole`](Self::is_sole).
     #[inline]
     pub(crate) fn are_sole_frames_of(&self, home: PoolTag, frames: &[Frame]) -> bool {

@@ -1,6 +1,6 @@
 //! [`Faulty`]: middleware that drops, delays and lies.
 
-use frame_pool::{Frame, FrameRef, Lent, RefusedCounts};
+use frame_pool::{Frame, FramePool, FrameRef, Lent, RefusedCounts};
 
 use super::random::Random;
 use crate::handler::Verdict;
@@ -166,6 +166,10 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
 
     fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
         if self.delayed() { 0 } else { self.inner.complete(rights) }
+    }
+
+    fn turn_over(&mut self, pool: &mut FramePool, max: usize) -> usize {
+        if self.delayed() { 0 } else { self.inner.turn_over(pool, max) }
     }
 
     fn max_fragments(&self) -> usize {
