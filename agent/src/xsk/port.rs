@@ -5,14 +5,14 @@
     reason = "xsk-rs leaves to its caller what the ledger guarantees; each block says which"
 )]
 
-use std::sync::Arc;
+use std::{cell::Cell, mem, ops::Range, sync::Arc};
 
 use datapath::{
-    Arrivals, Assembly, Descriptor, FrameBytes, Kick, Occupancy, Packet, PacketSink, PortPlaces, QueuePort,
-    Right,
+    Arrivals, Assembly, Descriptor, FrameBytes, Glance, Kick, Occupancy, Packet, PacketSink, Passed,
+    PortPlaces, QueuePort, Right, Verdict, WORTH_PASSING,
     packet::{MAX_FRAGMENTS, whole},
 };
-use frame_pool::{Frame, FrameAddr, FrameRef, Ledger, Lent, RefusedCounts};
+use frame_pool::{Frame, FrameAddr, FramePool, FrameRef, Ledger, Lent, RefusedCounts};
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     io::Errno,
@@ -38,6 +38,10 @@ const XDP_PKT_CONTD: u32 = 1;
 pub struct XskPort {
     /// What one call hands to, or takes from, a ring. xsk-rs moves slices.
     scratch: [FrameDesc; SCRATCH],
+    /// Which of them a short way took off a ring and left to the long one, that comes next. Empty between turns.
+    left: Range<usize>,
+    /// What a short way puts on another ring.
+    onward: [FrameDesc; SCRATCH],
     ledger: Ledger,
     assembly: Assembly,
     /// `None` once closed.
@@ -71,6 +75,8 @@ impl XskPort {
     pub(super) fn new(frames: Arc<UmemFrames>, rings: Rings) -> Self {
         Self {
             scratch: [FrameDesc::default(); SCRATCH],
+            left: 0..0,
+            onward: [FrameDesc::default(); SCRATCH],
             ledger: Ledger::new(frames.layout()),
             assembly: Assembly::default(),
             rings: Some(rings),
@@ -174,20 +180,40 @@ impl QueuePort for XskPort {
 
     fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize {
         let Some(rings) = &mut self.rings else { return 0 };
-        // SAFETY: the descriptors in `scratch` are overwritten by what the kernel gives back; none of them is
-        // used for a frame until the ledger has settled it below.
-        let count = unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
+        if self.left.is_empty() {
+            // SAFETY: the descriptors in `scratch` are overwritten by what the kernel gives back; none of them is
+            // used for a frame until the ledger has settled it below.
+            self.left = 0..unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
+        }
         let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
-        let describe = |desc: &FrameDesc| {
-            let (addr, len) = (FrameAddr(desc.addr() as u64), desc.lengths().data() as u32);
-            Descriptor::new(addr, len, desc.has_more_frames())
-        };
         let mut umem = &*self.frames.0;
         let known = umem.descriptors();
         // INVARIANT: the ledger found the address in this packet's frame.
         let note = |_: &_, packet: &Packet, desc: &_| known.set(packet, desc);
-        arrivals.settle(&self.scratch[..count], describe, note, &mut umem, sink);
+        let entries = &self.scratch[mem::take(&mut self.left)];
+        arrivals.settle(entries, describe, note, &mut umem, sink);
         arrivals.count()
+    }
+
+    fn pass(&mut self, max: usize, glance: &mut impl Glance) -> usize {
+        let Some(rings) = &mut self.rings else { return 0 };
+        debug_assert!(self.left.is_empty(), "the long way comes next");
+        // SAFETY: as in `receive`.
+        let count = unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
+        self.left = 0..count;
+        if count < WORTH_PASSING {
+            return 0;
+        }
+        let room = count.min(rings.tx.nb_free_exact() as usize);
+        let onward = Onward { tx: &mut rings.tx, slots: &mut self.onward[..room], sent: Cell::new(0) };
+        let mut slots = onward.slots.iter_mut();
+        let mut glance = Counted { glance, sent: &onward.sent };
+        let entries = &self.scratch[..count];
+        let (ledger, mut umem) = (&mut self.ledger, &*self.frames.0);
+        let passed =
+            datapath::pass(ledger, &self.assembly, entries, &mut slots, describe, &mut umem, &mut glance);
+        self.left = passed..count;
+        passed
     }
 
     fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
@@ -214,11 +240,38 @@ impl QueuePort for XskPort {
     fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
         let Some(rings) = &mut self.rings else { return 0 };
         let room = (rights.capacity() - rights.len()).min(SCRATCH);
-        // SAFETY: as in `receive`.
-        let count = unsafe { rings.completion.consume(&mut self.scratch[..room]) };
-        let before = rights.len();
-        R::settle_all(&mut self.ledger, &self.scratch[..count], |desc| FrameAddr(desc.addr() as u64), rights);
+        if self.left.is_empty() {
+            // SAFETY: as in `receive`.
+            self.left = 0..unsafe { rings.completion.consume(&mut self.scratch[..room]) };
+        }
+        let (start, before) = (self.left.start, rights.len());
+        self.left.start = self.left.end.min(start + room);
+        R::settle_all(&mut self.ledger, &self.scratch[start..self.left.start], addr_of, rights);
         rights.len() - before
+    }
+
+    fn turn_over(&mut self, pool: &mut FramePool, max: usize) -> usize {
+        let max = max.min(SCRATCH);
+        let Some(rings) = self.rings.as_mut().filter(|_| max > 0) else { return 0 };
+        // SAFETY: as in `receive`.
+        let count = unsafe { rings.completion.consume(&mut self.scratch[..max]) };
+        let (descriptors, slots) = (self.frames.0.descriptors(), &mut self.onward[..max]);
+        let turned = pool.turn_over(&mut self.ledger, &self.scratch[..count], addr_of, slots, |slot, id| {
+            // SAFETY: the ledger has the frame, and gives it to nobody until this call is over.
+            *slot = unsafe { descriptors.of_id(id) };
+        });
+        // SAFETY: as in `fill`.
+        let produced = unsafe { rings.fill.produce(&self.onward[..turned]) };
+        debug_assert_eq!(produced, turned, "the caller knew of the room, and this is the only producer");
+        self.left = turned..count;
+        if self.ledger.lent(Lent::Tx) == 0 {
+            // Nobody asks for completions when none is due: if there are more, they are lies, and refused here.
+            for desc in &self.scratch[mem::take(&mut self.left)] {
+                let refused = self.ledger.settle_any(Lent::Tx, addr_of(desc));
+                debug_assert!(refused.is_err(), "nothing is lent");
+            }
+        }
+        turned
     }
 
     fn max_fragments(&self) -> usize {
@@ -301,6 +354,63 @@ impl QueuePort for XskPort {
         debug_assert!(self.rings.is_none(), "the kernel still holds what is to be reclaimed");
         self.ledger.reclaim_all(|frame| frames.push(frame))
             + self.ledger.reclaim_refs(|reference| references.push(reference))
+    }
+}
+
+/// What an entry of the RX ring says.
+#[inline]
+fn describe(desc: &FrameDesc) -> Descriptor {
+    let len = desc.lengths().data() as u32;
+    Descriptor::new(addr_of(desc), len, desc.has_more_frames())
+}
+
+#[inline]
+fn addr_of(desc: &FrameDesc) -> FrameAddr {
+    FrameAddr(desc.addr() as u64)
+}
+
+/// Puts the packets that were [passed](QueuePort::pass) on the TX ring in the end, also if a handler panics: the ledger
+/// has lent them.
+struct Onward<'a> {
+    tx: &'a mut TxQueue,
+    slots: &'a mut [FrameDesc],
+    sent: Cell<usize>,
+}
+
+impl Drop for Onward<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as in `transmit`; the ledger lent each to TX before its slot was written.
+        let produced = unsafe { self.tx.produce(&self.slots[..self.sent.get()]) };
+        debug_assert_eq!(produced, self.sent.get(), "there are as many slots as there is room");
+    }
+}
+
+/// Hears how many slots were written.
+struct Counted<'a, G> {
+    glance: &'a mut G,
+    sent: &'a Cell<usize>,
+}
+
+impl<G: Glance> Glance for Counted<'_, G> {
+    #[inline]
+    fn glance(
+        &mut self,
+        frame: &mut Frame,
+        packet: Descriptor,
+        bytes: &mut impl FrameBytes,
+    ) -> Option<Verdict> {
+        self.glance.glance(frame, packet, bytes)
+    }
+
+    #[inline]
+    fn home(&mut self) -> &mut Vec<Frame> {
+        self.glance.home()
+    }
+
+    #[inline]
+    fn passed(&mut self, passed: Passed) {
+        self.sent.set(self.sent.get() + passed.sent as usize);
+        self.glance.passed(passed);
     }
 }
 
