@@ -76,6 +76,7 @@ pub mod port;
 pub mod publish;
 pub mod right;
 mod ring;
+mod rings;
 mod seqlock;
 pub mod shutdown;
 mod side;

@@ -3,14 +3,13 @@
 //! For tests of a handler of one's own, and to count what a worker costs without a kernel. Nothing goes wrong
 //! here; for what does, there is [`sim`](crate::sim).
 
-use frame_pool::{Frame, FrameAddr, FrameLayout, FramePool, FrameRef, Ledger, Lent, RefusedCounts};
+use frame_pool::{Frame, FrameAddr, FrameLayout, FramePool, FrameRef, Lent, RefusedCounts};
 
-use crate::arrivals::{Arrivals, Assembly, WORTH_PASSING, pass};
 use crate::descriptor::Descriptor;
-use crate::packet::{MAX_FRAGMENTS, Packet, whole};
-use crate::port::{FrameBytes, Glance, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
+use crate::packet::Packet;
+use crate::port::{FrameBytes, Glance, Kick, PacketSink, PortPlaces, QueuePort};
 use crate::right::Right;
-use crate::ring::Ring;
+use crate::rings::{Rings, Slots};
 
 /// `XDP_PACKET_HEADROOM`: what is left free before a received packet.
 const HEADROOM: u32 = 256;
@@ -58,30 +57,16 @@ fn change_nothing<T>(change: impl FnOnce(&mut [u8]) -> T) -> T {
 /// A queue in memory.
 #[derive(Debug)]
 pub struct MemoryPort {
-    layout: FrameLayout,
     memory: Memory,
-    ledger: Ledger,
-    assembly: Assembly,
-    fill: Ring<u64>,
-    rx: Ring<Descriptor>,
-    tx: Ring<Descriptor>,
-    completion: Ring<u64>,
-    closed: bool,
+    rings: Rings,
 }
 
 impl MemoryPort {
     /// A queue with a UMEM of zeros and four rings of `ring` slots, rounded up to a power of two.
     pub fn new(layout: FrameLayout, ring: u32) -> Self {
         MemoryPort {
-            layout,
             memory: Memory { layout, bytes: vec![0; layout.byte_len() as usize] },
-            ledger: Ledger::new(layout),
-            assembly: Assembly::default(),
-            fill: Ring::new(ring),
-            rx: Ring::new(ring),
-            tx: Ring::new(ring),
-            completion: Ring::new(ring),
-            closed: false,
+            rings: Rings::new(layout, Slots { fill: ring, rx: ring, tx: ring, completion: ring }),
         }
     }
 
@@ -90,7 +75,7 @@ impl MemoryPort {
     pub fn arrive(&mut self, packet: &[u8]) -> bool {
         let room = self.blank_len();
         let count = packet.len().div_ceil(room).max(1);
-        if self.fill.waiting() < count as u32 || self.rx.room() < count as u32 {
+        if self.rings.fill.waiting() < count as u32 || self.rings.rx.room() < count as u32 {
             return false;
         }
         let mut rest = packet;
@@ -113,26 +98,26 @@ impl MemoryPort {
     }
 
     fn arrive_as_it_is(&mut self, len: u32, more: bool) -> Option<u64> {
-        let addr = self.fill.take()? + u64::from(HEADROOM);
-        self.rx.put(Descriptor::new(FrameAddr(addr), len, more)).then_some(addr)
+        let addr = self.rings.fill.take()? + u64::from(HEADROOM);
+        self.rings.rx.put(Descriptor::new(FrameAddr(addr), len, more)).then_some(addr)
     }
 
     fn deliver(&mut self) {
-        self.rx.submit();
-        self.fill.release();
+        self.rings.rx.submit();
+        self.rings.fill.release();
     }
 
     /// The oldest packet on the TX ring is sent: its bytes.
     pub fn sent(&mut self) -> Option<Vec<u8>> {
         let mut packet = Vec::new();
         loop {
-            let descriptor = self.tx.take()?;
+            let descriptor = self.rings.tx.take()?;
             let start = descriptor.addr().0 as usize;
             packet.extend_from_slice(&self.memory.bytes[start..start + descriptor.len() as usize]);
-            self.completion.put(descriptor.addr().0);
+            self.rings.completion.put(descriptor.addr().0);
             if !descriptor.has_more() {
-                self.tx.release();
-                self.completion.submit();
+                self.rings.tx.release();
+                self.rings.completion.submit();
                 return Some(packet);
             }
         }
@@ -141,12 +126,12 @@ impl MemoryPort {
     /// Everything on the TX ring is sent, and nobody looks; how many frames there were.
     pub fn send_all(&mut self) -> usize {
         let mut sent = 0;
-        while let Some(descriptor) = self.tx.take() {
-            self.completion.put(descriptor.addr().0);
+        while let Some(descriptor) = self.rings.tx.take() {
+            self.rings.completion.put(descriptor.addr().0);
             sent += 1;
         }
-        self.tx.release();
-        self.completion.submit();
+        self.rings.tx.release();
+        self.rings.completion.submit();
         sent
     }
 }
@@ -156,130 +141,56 @@ impl QueuePort for MemoryPort {
 
     #[inline]
     fn fill_room(&mut self) -> usize {
-        if self.closed { 0 } else { self.fill.room() as usize }
+        self.rings.fill_room()
     }
 
     #[inline]
     fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let count = frames.len().min(self.fill_room());
-        let layout = self.layout;
-        for slots in self.fill.put_slices(count) {
-            self.ledger.lend_tail(Lent::Fill, frames, slots, |slot, id| *slot = layout.addr_of(id).0);
-        }
-        self.fill.submit();
-        count
+        self.rings.fill(frames)
     }
 
     #[inline]
     fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize {
-        let count = max.min(self.rx.waiting() as usize);
-        let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
-        for descriptors in self.rx.take_slices(count) {
-            arrivals.settle(descriptors, |descriptor| *descriptor, |_, _, _| {}, &mut self.memory, sink);
-        }
-        let received = arrivals.count();
-        self.rx.release();
-        received
+        self.rings.receive(&mut self.memory, packets, max, sink)
     }
 
     fn pass(&mut self, max: usize, glance: &mut impl Glance) -> usize {
-        if self.rx.waiting() < WORTH_PASSING as u32 {
-            return 0;
-        }
-        let mut passed = 0;
-        loop {
-            // Up to where one of the arrays ends.
-            let (entries, mut slots) = (self.rx.ahead(max - passed), self.tx.writer(max - passed));
-            let most = entries.len().min(slots.room());
-            let describe = |entry: &Descriptor| *entry;
-            let count = pass(
-                &mut self.ledger,
-                &self.assembly,
-                entries,
-                slots.left(),
-                describe,
-                &mut self.memory,
-                glance,
-            );
-            drop(slots);
-            self.rx.skip(count);
-            passed += count;
-            if count < most || most == 0 {
-                break;
-            }
-        }
-        self.tx.submit();
-        self.rx.release();
-        passed
+        self.rings.pass(&mut self.memory, max, glance)
     }
 
     #[inline]
     fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
-        let room = if self.closed { 0 } else { self.tx.room() as usize };
-        let count = whole(packets, room);
-        let layout = self.layout;
-        for slots in self.tx.put_slices(count) {
-            let packets = packets.drain(..slots.len()).map(Packet::into_parts);
-            let lent = slots.iter_mut().zip(packets).map(|(slot, (part, right))| ((slot, part), right));
-            R::lend_each(&mut self.ledger, lent, |(slot, part), id| {
-                *slot = part.in_frame(layout.addr_of(id))
-            });
-        }
-        self.tx.submit();
-        count
+        self.rings.transmit(packets)
     }
 
     #[inline]
     fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
-        let before = rights.len();
-        let count = (rights.capacity() - before).min(self.completion.waiting() as usize);
-        for addrs in self.completion.take_slices(count) {
-            R::settle_all(&mut self.ledger, addrs, |addr| FrameAddr(*addr), rights);
-        }
-        self.completion.release();
-        rights.len() - before
+        self.rings.complete(rights)
     }
 
     #[inline]
     fn turn_over(&mut self, pool: &mut FramePool, max: usize) -> usize {
-        let (layout, mut turned) = (self.layout, 0);
-        loop {
-            // Up to where one of the arrays ends.
-            let (addrs, slots) = (self.completion.ahead(max - turned), self.fill.spare(max - turned));
-            let most = addrs.len().min(slots.len());
-            let addr_of = |addr: &u64| FrameAddr(*addr);
-            let count = pool.turn_over(&mut self.ledger, addrs, addr_of, slots, |slot, id| {
-                *slot = layout.addr_of(id).0;
-            });
-            self.completion.skip(count);
-            self.fill.advance(count);
-            turned += count;
-            if count < most || most == 0 {
-                break;
-            }
-        }
-        self.completion.release();
-        self.fill.submit();
-        turned
+        self.rings.turn_over(pool, max)
     }
 
     fn max_fragments(&self) -> usize {
-        MAX_FRAGMENTS.min(self.tx.size() as usize)
+        self.rings.max_fragments()
     }
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
         let len = len.min(self.blank_len()) as u32;
-        Packet::received(frame, self.layout, Descriptor::new(FrameAddr(u64::from(HEADROOM)), len, false))
+        let descriptor = Descriptor::new(FrameAddr(u64::from(HEADROOM)), len, false);
+        Packet::received(frame, self.rings.layout, descriptor)
     }
 
     fn blank_len(&self) -> usize {
-        (self.layout.chunk_size() - HEADROOM) as usize
+        (self.rings.layout.chunk_size() - HEADROOM) as usize
     }
 
     /// The caller is the kernel, and needs not be woken.
     #[inline]
     fn kick(&mut self) -> Kick {
-        if self.closed { Kick::Down } else { Kick::NotNeeded }
+        if self.rings.is_closed() { Kick::Down } else { Kick::NotNeeded }
     }
 
     #[inline]
@@ -294,33 +205,23 @@ impl QueuePort for MemoryPort {
 
     #[inline]
     fn lent(&self, lent: Lent) -> u32 {
-        self.ledger.lent(lent)
+        self.rings.ledger.lent(lent)
     }
 
     fn places(&mut self) -> PortPlaces {
-        PortPlaces::from(Occupancy {
-            rx: self.rx.len(),
-            fill: self.fill.len(),
-            completion: self.completion.len(),
-            ..Occupancy::of(&self.ledger)
-        })
+        self.rings.places()
     }
 
     fn refused(&self) -> RefusedCounts {
-        self.ledger.refused()
+        self.rings.ledger.refused()
     }
 
     fn close(&mut self) {
-        self.closed = true;
-        self.fill.clear();
-        self.rx.clear();
-        self.tx.clear();
-        self.completion.clear();
+        self.rings.close();
     }
 
     fn reclaim(&mut self, frames: &mut Vec<Frame>, references: &mut Vec<FrameRef>) -> u32 {
-        self.ledger.reclaim_all(|frame| frames.push(frame))
-            + self.ledger.reclaim_refs(|reference| references.push(reference))
+        self.rings.reclaim(frames, references)
     }
 }
 

@@ -6,7 +6,7 @@
 //! side sees that only when it is submitted or released. So a worker's turn can fall into the middle
 //! of a NAPI poll, when frames were taken from the fill ring and the ring does not show it yet.
 
-use std::slice;
+use std::{ops::Range, slice};
 
 /// A ring of `T`, a power of two of slots, with free-running indices.
 #[derive(Clone, Debug)]
@@ -130,9 +130,14 @@ impl<T: Copy + Default> Ring<T> {
     /// ends.
     #[inline]
     pub(crate) fn spare(&mut self, most: usize) -> &mut [T] {
+        let spare = self.spare_range(most);
+        &mut self.slots[spare]
+    }
+
+    #[inline]
+    fn spare_range(&self, most: usize) -> Range<usize> {
         let start = self.producing as usize & (self.slots.len() - 1);
-        let count = most.min(self.room() as usize).min(self.slots.len() - start);
-        &mut self.slots[start..start + count]
+        start..start + most.min(self.room() as usize).min(self.slots.len() - start)
     }
 
     /// [Puts](Self::put) what was written to as many of the [spare](Self::spare) slots.
@@ -144,9 +149,9 @@ impl<T: Copy + Default> Ring<T> {
     /// Slots to be written one by one, at most so many and up to where the array ends.
     #[inline]
     pub(crate) fn writer(&mut self, most: usize) -> Writer<'_, T> {
-        let start = self.producing as usize & (self.slots.len() - 1);
-        let room = most.min(self.room() as usize).min(self.slots.len() - start);
-        Writer { slots: self.slots[start..start + room].iter_mut(), room, producing: &mut self.producing }
+        let spare = self.spare_range(most);
+        let slots = self.slots[spare].iter_mut();
+        Writer { room: slots.len(), slots, producing: &mut self.producing }
     }
 
     /// Entries by the published indices: what anyone else can know of the ring.

@@ -29,7 +29,7 @@ mod kernel;
 mod random;
 mod umem;
 
-use frame_pool::{Frame, FrameAddr, FrameLayout, FramePool, FrameRef, Ledger, Lent, RefusedCounts};
+use frame_pool::{Frame, FrameAddr, FrameLayout, FramePool, FrameRef, Lent, RefusedCounts};
 
 pub use self::faulty::{Faulty, Lie, Rates, Tamper};
 pub use self::kernel::XdpStatistics;
@@ -37,12 +37,11 @@ pub use self::random::Random;
 pub use self::umem::SimUmem;
 
 use self::kernel::Kernel;
-use crate::arrivals::{Arrivals, Assembly, WORTH_PASSING, pass};
 use crate::descriptor::Descriptor;
-use crate::packet::{MAX_FRAGMENTS, Packet, whole};
-use crate::port::{Glance, Kick, Occupancy, PacketSink, PortPlaces, QueuePort};
+use crate::packet::Packet;
+use crate::port::{Glance, Kick, PacketSink, PortPlaces, QueuePort};
 use crate::right::Right;
-use crate::ring::Ring;
+use crate::rings::{Rings, Slots};
 
 /// `XDP_PACKET_HEADROOM`: what the kernel leaves free before a received packet.
 const XDP_PACKET_HEADROOM: u32 = 256;
@@ -86,14 +85,8 @@ impl Default for SimConfig {
 /// A queue whose kernel is a model. See the [module](self) for what it models.
 #[derive(Debug)]
 pub struct SimPort {
-    layout: FrameLayout,
     umem: SimUmem,
-    ledger: Ledger,
-    assembly: Assembly,
-    fill: Ring<u64>,
-    rx: Ring<Descriptor>,
-    tx: Ring<Descriptor>,
-    completion: Ring<u64>,
+    rings: Rings,
     kernel: Kernel,
 }
 
@@ -106,152 +99,76 @@ impl SimPort {
     /// One of several queues with the same UMEM (`XDP_SHARED_UMEM`).
     pub fn on(umem: &SimUmem, config: SimConfig) -> Self {
         let layout = umem.layout();
-        SimPort {
-            layout,
-            umem: umem.clone(),
-            ledger: Ledger::new(layout),
-            assembly: Assembly::default(),
-            fill: Ring::new(config.fill_ring),
-            rx: Ring::new(config.rx_ring),
-            tx: Ring::new(config.tx_ring),
-            completion: Ring::new(config.completion_ring),
-            kernel: Kernel::new(config, layout),
-        }
+        let slots = Slots {
+            fill: config.fill_ring,
+            rx: config.rx_ring,
+            tx: config.tx_ring,
+            completion: config.completion_ring,
+        };
+        SimPort { umem: umem.clone(), rings: Rings::new(layout, slots), kernel: Kernel::new(config, layout) }
     }
 }
 
 impl QueuePort for SimPort {
     type Bytes = SimUmem;
 
+    #[inline]
     fn fill_room(&mut self) -> usize {
-        if self.kernel.closed { 0 } else { self.fill.room() as usize }
+        self.rings.fill_room()
     }
 
     #[inline]
     fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let count = frames.len().min(self.fill_room());
-        let layout = self.layout;
-        for slots in self.fill.put_slices(count) {
-            self.ledger.lend_tail(Lent::Fill, frames, slots, |slot, id| *slot = layout.addr_of(id).0);
-        }
-        self.fill.submit();
-        count
+        self.rings.fill(frames)
     }
 
+    #[inline]
     fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize {
-        let count = max.min(self.rx.waiting() as usize);
-        let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
-        for descriptors in self.rx.take_slices(count) {
-            arrivals.settle(descriptors, |descriptor| *descriptor, |_, _, _| {}, &mut self.umem, sink);
-        }
-        let received = arrivals.count();
-        self.rx.release();
-        received
+        self.rings.receive(&mut self.umem, packets, max, sink)
     }
 
     fn pass(&mut self, max: usize, glance: &mut impl Glance) -> usize {
-        if self.rx.waiting() < WORTH_PASSING as u32 {
-            return 0;
-        }
-        let mut passed = 0;
-        loop {
-            // Up to where one of the arrays ends.
-            let (entries, mut slots) = (self.rx.ahead(max - passed), self.tx.writer(max - passed));
-            let most = entries.len().min(slots.room());
-            let describe = |entry: &Descriptor| *entry;
-            let count = pass(
-                &mut self.ledger,
-                &self.assembly,
-                entries,
-                slots.left(),
-                describe,
-                &mut self.umem,
-                glance,
-            );
-            drop(slots);
-            self.rx.skip(count);
-            passed += count;
-            if count < most || most == 0 {
-                break;
-            }
-        }
-        self.tx.submit();
-        self.rx.release();
-        passed
+        self.rings.pass(&mut self.umem, max, glance)
     }
 
     #[inline]
     fn transmit<R: Right>(&mut self, packets: &mut Vec<Packet<R>>) -> usize {
-        let room = if self.kernel.closed { 0 } else { self.tx.room() as usize };
-        let count = whole(packets, room);
-        let layout = self.layout;
-        let mut packets = packets.drain(..count).map(Packet::into_parts);
-        for slots in self.tx.put_slices(count) {
-            let lent = slots.iter_mut().zip(&mut packets).map(|(slot, (part, right))| ((slot, part), right));
-            R::lend_each(&mut self.ledger, lent, |(slot, part), id| {
-                *slot = part.in_frame(layout.addr_of(id))
-            });
-        }
-        drop(packets);
-        self.tx.submit();
-        count
+        self.rings.transmit(packets)
     }
 
     #[inline]
     fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
-        let before = rights.len();
-        let count = (rights.capacity() - before).min(self.completion.waiting() as usize);
-        for addrs in self.completion.take_slices(count) {
-            R::settle_all(&mut self.ledger, addrs, |addr| FrameAddr(*addr), rights);
-        }
-        self.completion.release();
-        rights.len() - before
+        self.rings.complete(rights)
     }
 
     #[inline]
     fn turn_over(&mut self, pool: &mut FramePool, max: usize) -> usize {
-        let (layout, mut turned) = (self.layout, 0);
-        loop {
-            // Up to where one of the arrays ends.
-            let (addrs, slots) = (self.completion.ahead(max - turned), self.fill.spare(max - turned));
-            let most = addrs.len().min(slots.len());
-            let addr_of = |addr: &u64| FrameAddr(*addr);
-            let count = pool.turn_over(&mut self.ledger, addrs, addr_of, slots, |slot, id| {
-                *slot = layout.addr_of(id).0;
-            });
-            self.completion.skip(count);
-            self.fill.advance(count);
-            turned += count;
-            if count < most || most == 0 {
-                break;
-            }
-        }
-        self.completion.release();
-        self.fill.submit();
-        turned
+        self.rings.turn_over(pool, max)
     }
 
     fn max_fragments(&self) -> usize {
-        MAX_FRAGMENTS.min(self.tx.size() as usize)
+        self.rings.max_fragments()
     }
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
         let start = self.kernel.rx_start();
         let len = len.min(self.blank_len()) as u32;
-        Packet::received(frame, self.layout, Descriptor::new(FrameAddr(u64::from(start)), len, false))
+        let descriptor = Descriptor::new(FrameAddr(u64::from(start)), len, false);
+        Packet::received(frame, self.rings.layout, descriptor)
     }
 
     fn blank_len(&self) -> usize {
-        (self.layout.chunk_size() - self.kernel.rx_start()) as usize
+        (self.rings.layout.chunk_size() - self.kernel.rx_start()) as usize
     }
 
     fn kick(&mut self) -> Kick {
-        if self.tx.len() == 0 && !self.kernel.closed {
+        let Rings { tx, completion, .. } = &mut self.rings;
+        let before = tx.len();
+        if before == 0 && !self.kernel.closed {
             return Kick::NotNeeded;
         }
-        let before = self.tx.len();
-        match self.kernel.sendto(&mut self.tx, &mut self.completion, &self.umem) {
-            Kick::Again | Kick::Done if self.tx.len() == before => Kick::Busy,
+        match self.kernel.sendto(tx, completion, &self.umem) {
+            Kick::Again | Kick::Done if tx.len() == before => Kick::Busy,
             kick => kick,
         }
     }
@@ -268,35 +185,24 @@ impl QueuePort for SimPort {
 
     #[inline]
     fn lent(&self, lent: Lent) -> u32 {
-        self.ledger.lent(lent)
+        self.rings.ledger.lent(lent)
     }
 
     fn places(&mut self) -> PortPlaces {
-        let rx = self.rx.len();
-        let fill = self.fill.len();
-        PortPlaces::from(Occupancy {
-            rx,
-            fill,
-            completion: self.completion.len(),
-            ..Occupancy::of(&self.ledger)
-        })
+        self.rings.places()
     }
 
     fn refused(&self) -> RefusedCounts {
-        self.ledger.refused()
+        self.rings.ledger.refused()
     }
 
     fn close(&mut self) {
         self.kernel.close();
-        self.fill.clear();
-        self.rx.clear();
-        self.tx.clear();
-        self.completion.clear();
+        self.rings.close();
     }
 
     fn reclaim(&mut self, frames: &mut Vec<Frame>, references: &mut Vec<FrameRef>) -> u32 {
         assert!(self.kernel.closed, "the kernel still writes to these frames: close the port first");
-        self.ledger.reclaim_all(|frame| frames.push(frame))
-            + self.ledger.reclaim_refs(|reference| references.push(reference))
+        self.rings.reclaim(frames, references)
     }
 }

@@ -6,7 +6,8 @@ use frame_pool::{FrameAddr, FrameLayout};
 
 use super::faulty::{Lie, Tamper};
 use super::random::Random;
-use super::{Descriptor, SimConfig, SimPort, SimUmem, XDP_PACKET_HEADROOM};
+use super::{SimConfig, SimPort, SimUmem, XDP_PACKET_HEADROOM};
+use crate::descriptor::Descriptor;
 use crate::packet::MAX_FRAGMENTS;
 use crate::port::Kick;
 use crate::ring::Ring;
@@ -249,13 +250,13 @@ impl SimPort {
 
     /// The second part, `xskq_prod_submit(xs->rx)` of `xsk_flush()`: packets are on the RX ring.
     pub fn flush_rx(&mut self) {
-        self.rx.submit();
+        self.rings.rx.submit();
     }
 
     /// The third part, `__xskq_cons_release(xs->pool->fq)` of `xsk_flush()`: the fill ring shows what
     /// was taken.
     pub fn flush_fill(&mut self) {
-        self.fill.release();
+        self.rings.fill.release();
     }
 
     /// Completes up to `count` sent packets, oldest first.
@@ -264,7 +265,7 @@ impl SimPort {
             let addr = self.kernel.in_flight.remove(0);
             self.complete_one(addr);
         }
-        self.completion.submit();
+        self.rings.completion.submit();
     }
 
     /// The device is up or down. While down, it neither receives nor sends.
@@ -338,7 +339,7 @@ impl SimPort {
                     let addr = self.kernel.in_flight.swap_remove(index);
                     self.complete_one(addr);
                 }
-                self.completion.submit();
+                self.rings.completion.submit();
             }
             _ => self.kernel.busy = self.kernel.random.below(4),
         }
@@ -349,7 +350,7 @@ impl SimPort {
         if self.kernel.closed || !self.kernel.up || !self.kernel.registered {
             return;
         }
-        let room = (self.layout.chunk_size() - self.kernel.rx_start()) as usize;
+        let room = (self.rings.layout.chunk_size() - self.kernel.rx_start()) as usize;
         if packet.len() <= room {
             if self.rcv_part(&packet, false) && self.kernel.keep_log {
                 self.kernel.delivered.push(packet);
@@ -357,11 +358,11 @@ impl SimPort {
             return;
         }
         let count = packet.len().div_ceil(room);
-        if !self.kernel.config.multi_buffer || !self.kernel.can_alloc(&self.fill, count) {
+        if !self.kernel.config.multi_buffer || !self.kernel.can_alloc(&self.rings.fill, count) {
             self.kernel.statistics.rx_dropped += 1;
             return;
         }
-        if (self.rx.room() as usize) < count {
+        if (self.rings.rx.room() as usize) < count {
             self.kernel.statistics.rx_ring_full += 1;
             return;
         }
@@ -378,7 +379,7 @@ impl SimPort {
     /// One frame's part of a packet; whether it is on the RX ring, and rightly.
     fn rcv_part(&mut self, part: &[u8], more: bool) -> bool {
         let kernel = &mut self.kernel;
-        let Some(frame) = kernel.xp_alloc(&mut self.fill) else {
+        let Some(frame) = kernel.xp_alloc(&mut self.rings.fill) else {
             kernel.statistics.rx_dropped += 1;
             return false;
         };
@@ -389,13 +390,13 @@ impl SimPort {
         let addr = frame + u64::from(kernel.rx_start());
         let told = if lie == Some(Lie::RxWrongFrame) { kernel.wrong_addr() } else { addr };
         let len = if lie == Some(Lie::RxTooLong) { u32::MAX } else { part.len() as u32 };
-        if !self.rx.put(Descriptor::new(FrameAddr(told), len, more)) {
+        if !self.rings.rx.put(Descriptor::new(FrameAddr(told), len, more)) {
             kernel.statistics.rx_ring_full += 1;
             kernel.free_list.push(frame);
             return false;
         }
         if lie == Some(Lie::RxTwice) {
-            self.rx.put(Descriptor::new(FrameAddr(told), len, more));
+            self.rings.rx.put(Descriptor::new(FrameAddr(told), len, more));
         }
         self.umem.at(addr, part.len() as u32, |bytes| bytes.copy_from_slice(part));
         true
@@ -408,18 +409,18 @@ impl SimPort {
             Some(Lie::CompletionSwallow) => return,
             Some(Lie::CompletionWrongFrame) => {
                 let wrong = self.kernel.wrong_addr();
-                self.completion.put(wrong);
+                self.rings.completion.put(wrong);
                 return;
             }
             // The second one takes no slot that is reserved for another.
             Some(Lie::CompletionTwice)
-                if self.completion.room() as usize > self.kernel.in_flight.len() + 1 =>
+                if self.rings.completion.room() as usize > self.kernel.in_flight.len() + 1 =>
             {
-                self.completion.put(addr);
+                self.rings.completion.put(addr);
             }
             _ => {}
         }
-        self.completion.put(addr);
+        self.rings.completion.put(addr);
     }
 }
 
