@@ -125,29 +125,6 @@ impl FrameBytes for PortFrames {
     }
 }
 
-/// The same, while the port itself is in use.
-impl FrameBytes for &UmemFrames {
-    #[inline]
-    fn with<R: Right, T>(&self, packet: &Packet<R>, look: impl FnOnce(&[u8]) -> T) -> T {
-        self.with_bytes(packet, look)
-    }
-
-    #[inline]
-    fn with_mut<T>(&mut self, packet: &mut Packet, change: impl FnOnce(&mut [u8]) -> T) -> T {
-        self.with_bytes_mut(packet, change)
-    }
-
-    #[inline]
-    fn with_plain<T>(
-        &mut self,
-        frame: &mut Frame,
-        packet: Descriptor,
-        change: impl FnOnce(&mut [u8]) -> T,
-    ) -> T {
-        self.with_plain_bytes(frame, packet, change)
-    }
-}
-
 impl QueuePort for XskPort {
     type Bytes = PortFrames;
 
@@ -186,12 +163,10 @@ impl QueuePort for XskPort {
             self.left = 0..unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
         }
         let mut arrivals = Arrivals::new(&mut self.ledger, &mut self.assembly, packets);
-        let mut umem = &*self.frames.0;
-        let known = umem.descriptors();
         // INVARIANT: the ledger found the address in this packet's frame.
-        let note = |_: &_, packet: &Packet, desc: &_| known.set(packet, desc);
+        let note = |frames: &PortFrames, packet: &Packet, desc: &_| frames.0.descriptors().set(packet, desc);
         let entries = &self.scratch[mem::take(&mut self.left)];
-        arrivals.settle(entries, describe, note, &mut umem, sink);
+        arrivals.settle(entries, describe, note, &mut self.frames, sink);
         arrivals.count()
     }
 
@@ -209,9 +184,9 @@ impl QueuePort for XskPort {
         let mut slots = onward.slots.iter_mut();
         let mut glance = Counted { glance, sent: &onward.sent };
         let entries = &self.scratch[..count];
-        let (ledger, mut umem) = (&mut self.ledger, &*self.frames.0);
+        let (ledger, frames) = (&mut self.ledger, &mut self.frames);
         let passed =
-            datapath::pass(ledger, &self.assembly, entries, &mut slots, describe, &mut umem, &mut glance);
+            datapath::pass(ledger, &self.assembly, entries, &mut slots, describe, frames, &mut glance);
         self.left = passed..count;
         passed
     }
