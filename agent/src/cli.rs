@@ -1,17 +1,16 @@
 //! The command line: clap's types, and the file beside it. Everything else reads [`crate::config`].
 
 mod file;
+mod handler;
 mod rule;
 mod run;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+pub use handler::{CaptureArgs, GenerateArgs, HandlerArg};
 pub use rule::{ActionArg, ChangeArgs, RuleAddArgs, RuleCommand, StrippedArg};
-pub use run::{
-    CaptureArgs, DefaultArg, GenerateArgs, HandlerArg, ModeArg, MultiBufferArg, RunArgs, SocketArgs,
-    SwitchTagArg,
-};
+pub use run::{DefaultArg, ModeArg, MultiBufferArg, RunArgs, SocketArgs, SwitchTagArg};
 
 use crate::{client::Target, protocol};
 
