@@ -152,21 +152,40 @@ pub const WORTH_PASSING: usize = 16;
 /// The [short way](crate::QueuePort::pass) of a ring's entries, in order: those of packets that are sent are copied into
 /// the next of `slots` on the TX ring. Says how many went by; the others are to be [settled](Arrivals::settle).
 ///
-/// Not inlined, and its loop has neither a call nor an end by panic if the glance has none: so what the loop needs
-/// stays in registers.
-#[inline(never)]
+/// From the first one on at which a glance is not enough, all are looked at: what a queue is sent is mostly of one kind.
+#[inline]
 pub fn pass<D: Copy, B: FrameBytes>(
     ledger: &mut Ledger,
     assembly: &Assembly,
     entries: &[D],
     slots: &mut slice::IterMut<'_, D>,
-    describe: impl Fn(&D) -> Descriptor,
+    describe: impl Fn(&D) -> Descriptor + Copy,
     bytes: &mut B,
     sight: &mut impl Glance,
 ) -> usize {
     if assembly.headless {
         return 0;
     }
+    let passed = pass_by::<false, _, _>(ledger, entries, slots, describe, bytes, sight);
+    if passed == entries.len() {
+        return passed;
+    }
+    passed + pass_by::<true, _, _>(ledger, &entries[passed..], slots, describe, bytes, sight)
+}
+
+/// [`pass`], as far as glances are enough; or all the way, with a closer look at each.
+///
+/// Not inlined, and its loop has neither a call nor an end by panic if the glance has none: so what the loop needs
+/// stays in registers.
+#[inline(never)]
+fn pass_by<const CLOSER: bool, D: Copy, B: FrameBytes>(
+    ledger: &mut Ledger,
+    entries: &[D],
+    slots: &mut slice::IterMut<'_, D>,
+    describe: impl Fn(&D) -> Descriptor,
+    bytes: &mut B,
+    sight: &mut impl Glance,
+) -> usize {
     let layout = ledger.layout();
     let mut passing = Passing::of(sight, slots);
     let Passing { sight, home, slots, passed, .. } = &mut passing;
@@ -183,7 +202,12 @@ pub fn pass<D: Copy, B: FrameBytes>(
             if !packet.is_plain(layout) {
                 return Fate::Left(frame);
             }
-            match sight.glance(&mut frame, packet, bytes) {
+            let verdict = if CLOSER {
+                Some(sight.look(&mut frame, packet, bytes))
+            } else {
+                sight.glance(&mut frame, packet, bytes)
+            };
+            match verdict {
                 Some(Verdict::Transmit) if !packet.is_empty() => {
                     passed.bytes_sent += u64::from(packet.len());
                     Fate::Onward(frame)
@@ -392,5 +416,106 @@ mod tests {
         assert_eq!(queue.arrive(&[rest, next]), 2);
         assert_eq!(queue.seen(), (vec![], vec![50, 40]));
         assert!(queue.packets[0].is_torn() && !queue.packets[1].is_torn());
+    }
+
+    /// Sends packets of an even length and takes home those of an odd one: at a glance if they are below 100 bytes.
+    struct Sight {
+        home: Vec<Frame>,
+        looked_at: usize,
+        passed: Passed,
+    }
+
+    fn even_sent(packet: Descriptor) -> Verdict {
+        if packet.len().is_multiple_of(2) { Verdict::Transmit } else { Verdict::Drop }
+    }
+
+    impl Glance for Sight {
+        fn glance(&mut self, _: &mut Frame, packet: Descriptor, _: &mut impl FrameBytes) -> Option<Verdict> {
+            (packet.len() < 100).then(|| even_sent(packet))
+        }
+
+        fn look(&mut self, _: &mut Frame, packet: Descriptor, _: &mut impl FrameBytes) -> Verdict {
+            self.looked_at += 1;
+            even_sent(packet)
+        }
+
+        fn home(&mut self) -> &mut Vec<Frame> {
+            &mut self.home
+        }
+
+        fn passed(&mut self, Passed { sent, bytes_sent, bytes_home, empty }: Passed) {
+            self.passed.sent += sent;
+            self.passed.bytes_sent += bytes_sent;
+            self.passed.bytes_home += bytes_home;
+            self.passed.empty += empty;
+        }
+    }
+
+    /// What became of packets.
+    #[derive(Debug, PartialEq)]
+    struct Outcome {
+        /// The lengths of those that were sent.
+        sent: Vec<u32>,
+        at_home: usize,
+        looked_at: usize,
+        passed: Passed,
+    }
+
+    /// A packet goes on in the next frame.
+    const MORE: u32 = 1 << 16;
+
+    /// Passes packets of these lengths, with so much room for those that are sent, and at home.
+    fn passing(lengths: &[u32], slots: usize, at_home: usize) -> Outcome {
+        let mut queue = Queue::new(0);
+        let lend = |len: &u32| queue.lend(len % MORE, *len >= MORE);
+        let descriptors: Vec<_> = lengths.iter().map(lend).collect();
+        let mut sight = Sight { home: Vec::with_capacity(at_home), looked_at: 0, passed: Passed::default() };
+        let mut sent = vec![Descriptor::new(FrameAddr(0), 0, false); slots];
+        let mut left = sent.iter_mut();
+        let (ledger, assembly) = (&mut queue.ledger, &queue.assembly);
+        let count = pass(ledger, assembly, &descriptors, &mut left, |entry| *entry, &mut NoBytes, &mut sight);
+        let unused = left.len();
+        sent.truncate(slots - unused);
+        let at_home = sight.home.len();
+        assert_eq!(
+            (count, ledger.lent(Lent::Tx) as usize),
+            (sent.len() + at_home, sent.len()),
+            "{lengths:?}"
+        );
+        for descriptor in &sent {
+            queue.pool.put_direct(queue.ledger.settle(Lent::Tx, descriptor.addr()).unwrap());
+        }
+        sight.home.drain(..).for_each(|frame| queue.pool.put_direct(frame));
+        let sent = sent.into_iter().map(Descriptor::len).collect();
+        Outcome { sent, at_home, looked_at: sight.looked_at, passed: sight.passed }
+    }
+
+    #[test]
+    fn packets_pass_to_the_other_ring_or_home_and_are_counted() {
+        let passed = Passed { sent: 2, bytes_sent: 122, bytes_home: 124, empty: 1 };
+        let all = Outcome { sent: vec![60, 62], at_home: 3, looked_at: 0, passed };
+        assert_eq!(passing(&[60, 61, 0, 62, 63], 8, 8), all, "one without bytes is not sent");
+    }
+
+    #[test]
+    fn from_the_first_one_on_that_no_glance_decides_about_all_are_looked_at() {
+        let passed = Passed { sent: 2, bytes_sent: 164, bytes_home: 162, empty: 0 };
+        let all = Outcome { sent: vec![60, 104], at_home: 2, looked_at: 3, passed };
+        assert_eq!(passing(&[60, 101, 104, 61], 8, 8), all);
+    }
+
+    #[test]
+    fn what_does_not_pass_ends_it_and_stays_lent() {
+        for (lengths, slots, at_home, passes) in [
+            (&[60, 61, MORE + 60, 60][..], 8, 8, 2),
+            (&[60, 100, MORE + 60, 60], 8, 8, 2),
+            (&[60, 62, 64], 2, 8, 2),
+            (&[60, 102, 64], 2, 8, 2),
+            (&[61, 63, 65], 8, 2, 2),
+            (&[60], 0, 8, 0),
+        ] {
+            let outcome = passing(lengths, slots, at_home);
+            assert_eq!(outcome.sent.len() + outcome.at_home, passes, "{lengths:?}");
+        }
     }
 }

@@ -40,9 +40,10 @@
 //! # Short ways
 //!
 //! Most packets of a full batch need no more than a [glance](PacketHandler::glance). They go from the RX ring to the
-//! TX ring as they came, or home, in one small loop ([`QueuePort::pass`]); the first other one, and what is behind it,
-//! takes steps 3 to 5. Frames that were sent and are missing on the fill ring go there from the completion ring
-//! ([`QueuePort::turn_over`]), counted as if they had passed by the pool. Either way the ledger recognises each address.
+//! TX ring as they came, or home, in one small loop ([`QueuePort::pass`]); from the first other one on it is the same
+//! loop with a closer look. One in several frames, and what is behind it, takes steps 3 to 5. Frames that were sent and
+//! are missing on the fill ring go there from the completion ring ([`QueuePort::turn_over`]), counted as if they had
+//! passed by the pool. Either way the ledger recognises each address.
 //!
 //! # Beside the way
 //!

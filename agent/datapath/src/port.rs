@@ -149,7 +149,7 @@ pub trait PacketSink {
     fn take(&mut self, packet: Packet, verdict: Verdict);
 }
 
-/// Says at a glance what becomes of packets, each in one frame.
+/// Says what becomes of packets, each in one frame, as they go by: of most at a glance.
 pub trait Glance {
     /// What is to become of the packet in `frame`, if a [glance](crate::PacketHandler::glance) tells. If not, nothing
     /// was changed.
@@ -159,6 +159,9 @@ pub trait Glance {
         packet: Descriptor,
         bytes: &mut impl FrameBytes,
     ) -> Option<Verdict>;
+
+    /// What is to become of the packet in `frame`, for which a [glance](Self::glance) was not enough.
+    fn look(&mut self, frame: &mut Frame, packet: Descriptor, bytes: &mut impl FrameBytes) -> Verdict;
 
     /// Where frames go that are not sent.
     fn home(&mut self) -> &mut Vec<Frame>;
@@ -207,9 +210,9 @@ pub trait QueuePort {
     fn receive(&mut self, packets: &mut Vec<Packet>, max: usize, sink: &mut impl PacketSink) -> usize;
 
     /// The short way of most packets, from the RX ring to the TX ring as they came, or home: takes at most `max` off the
-    /// RX ring and says how many. Stops before the first that is not in one frame, or that the ledger refuses, or at
-    /// which a glance is not enough, or for which the TX ring has no room; and takes none if they are too few to be
-    /// worth it. The others are to be [received](Self::receive). A port need not have it.
+    /// RX ring and says how many. Stops before the first that is not in one frame, or that the ledger refuses, or for
+    /// which the TX ring has no room; and takes none if they are too few to be worth it. The others are to be
+    /// [received](Self::receive). A port need not have it.
     ///
     /// The caller sees to it that no packet waits for the TX ring, and that sent frames may come back as [`Frame`]s.
     #[inline]

@@ -78,7 +78,7 @@ impl<H: PacketHandler, O: Observer> PacketSink for Hands<'_, H, O> {
     }
 }
 
-/// The handler and its glance, and what that makes of packets while they take the short way.
+/// The handler, and what it makes of packets while they take the short way.
 ///
 /// The counters go back to their side also if the handler panics.
 struct Glancing<'a, H, R> {
@@ -115,6 +115,11 @@ impl<H: PacketHandler, R> Glance for Glancing<'_, H, R> {
         bytes: &mut impl FrameBytes,
     ) -> Option<Verdict> {
         bytes.with_plain(frame, packet, |bytes| self.handler.glance(bytes))
+    }
+
+    #[inline]
+    fn look(&mut self, frame: &mut Frame, packet: Descriptor, bytes: &mut impl FrameBytes) -> Verdict {
+        bytes.with_plain(frame, packet, |bytes| self.handler.handle(bytes))
     }
 
     #[inline]

@@ -238,6 +238,37 @@ fn a_partial_checksum_over_several_frames_is_completed() {
     assert!(worker.finish(Duration::ZERO).conserved);
 }
 
+/// A full batch goes the short way, whatever is in it.
+#[test]
+fn in_a_batch_each_is_answered_as_if_it_was_alone() {
+    let layout = FrameLayout::new(2048, 256).unwrap();
+    let pool = FramePool::new(PoolConfig::default(), UmemProvider::new(layout));
+    let config = WorkerConfig { batch: 64, ..WorkerConfig::default() };
+    let mut worker = Worker::new(pool, MemoryPort::new(layout, 128), Reflect, config);
+    worker.poll_once(Duration::ZERO);
+    for first_partial in [0, 1, 20, 63] {
+        let packets = (0..64_usize).map(|n| {
+            let mut packet = if n % 5 == 0 { udp6(&vec![n as u8; n]) } else { udp4(&vec![n as u8; n]) };
+            if n >= first_partial && n % 3 != 0 {
+                leave_to_device(&mut packet);
+            }
+            // One that is too short to be sent.
+            packet.truncate(if n == 40 { 13 } else { packet.len() });
+            packet
+        });
+        let packets: Vec<_> = packets.collect();
+        assert!(packets.iter().all(|packet| worker.port_mut().arrive(packet)));
+        worker.poll_once(Duration::ZERO);
+        for packet in packets.into_iter().filter(|packet| packet.len() >= 14) {
+            assert_eq!(worker.port_mut().sent(), Some(reflected(packet)), "{first_partial}");
+        }
+        assert_eq!(worker.port_mut().sent(), None);
+        assert!(worker.snapshot().conserved());
+        worker.poll_once(Duration::ZERO);
+    }
+    assert_eq!(worker.snapshot().traffic.handler_dropped, 4);
+}
+
 #[test]
 fn less_than_an_ethernet_header_is_dropped() {
     for len in 0..14 {

@@ -378,6 +378,11 @@ impl<G: Glance> Glance for Counted<'_, G> {
     }
 
     #[inline]
+    fn look(&mut self, frame: &mut Frame, packet: Descriptor, bytes: &mut impl FrameBytes) -> Verdict {
+        self.glance.look(frame, packet, bytes)
+    }
+
+    #[inline]
     fn home(&mut self) -> &mut Vec<Frame> {
         self.glance.home()
     }

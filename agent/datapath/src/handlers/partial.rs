@@ -59,8 +59,9 @@ fn is_plainly_whole(head: &Head) -> bool {
     kind == u32::from_ne_bytes([0x08, 0x00, 0x45, 0]) && part == 0 && !pseudo.is(field)
 }
 
+/// [`complete_checksum`] for what may be partial.
 #[inline(never)]
-fn look_closer(packet: &mut [u8]) {
+pub(super) fn look_closer(packet: &mut [u8]) {
     if let Some(partial) = find(packet, packet.len()) {
         partial.complete(packet, |sum| sum);
     }

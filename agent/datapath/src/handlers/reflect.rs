@@ -10,7 +10,7 @@
 //! device, as a local socket on a veth does, is [completed](super::complete_checksum).
 
 use super::checksum::Sum;
-use super::partial::{complete_checksum, complete_checksum_in_parts};
+use super::partial::{complete_checksum, complete_checksum_in_parts, look_closer};
 use crate::fragments::Fragments;
 use crate::handler::{PacketHandler, Verdict};
 use crate::port::FrameBytes;
@@ -32,7 +32,18 @@ pub struct Reflect;
 impl PacketHandler for Reflect {
     #[inline]
     fn handle(&mut self, packet: &mut [u8]) -> Verdict {
-        self.glance(packet).unwrap_or_else(|| handle_odd(packet))
+        let len = packet.len();
+        match packet.first_chunk_mut() {
+            Some(head) if is_plain_udp(head, len) => {
+                let is_partial = is_partial(head);
+                answer(head);
+                if is_partial {
+                    look_closer(packet);
+                }
+                Verdict::Transmit
+            }
+            _ => handle_odd(packet),
+        }
     }
 
     #[inline]
