@@ -14,7 +14,8 @@ use super::{bell::Bell, standstill::Standstill};
 use crate::{
     config::Wait,
     numa::Nodes,
-    observe::{HoldsView, QueueView, Swallowed, process::thread_cpu_s},
+    observe::{HoldsView, QueueView, Swallowed},
+    sys::thread_clock,
     xsk::{FillWakeups, RingSizes, SocketHandle},
 };
 
@@ -190,7 +191,7 @@ impl Queue {
 
     /// CPU time of its thread, seconds, if it has one of its own.
     pub(super) fn cpu_s(&self) -> Option<f64> {
-        self.thread.get().and_then(thread_cpu_s)
+        Some(thread_clock::cpu_time(self.thread.get()?)?.as_secs_f64())
     }
 
     /// The queue as it is now.

@@ -1,10 +1,8 @@
 //! What this process takes of the machine, under the names that every client library of Prometheus uses.
 
-use std::{fs::File, io::Read as _, time::Duration};
-
 use procfs::process::Process;
 use rustix::{
-    process::{Pid, Resource, getrlimit},
+    process::{Resource, getrlimit},
     thread::CapabilitySet,
 };
 
@@ -46,16 +44,6 @@ pub(super) fn read() -> Option<ProcessView> {
     })
 }
 
-/// CPU time of a thread of this process, seconds (proc_pid_schedstat(5): its first number, nanoseconds).
-pub(crate) fn thread_cpu_s(thread: Pid) -> Option<f64> {
-    let mut file = File::open(format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero())).ok()?;
-    // Three numbers of 64 bits, which the kernel makes at one read.
-    let mut text = [0; 64];
-    let length = file.read(&mut text).ok()?;
-    let nanos: u64 = str::from_utf8(&text[..length]).ok()?.split(' ').next()?.parse().ok()?;
-    Some(Duration::from_nanos(nanos).as_secs_f64())
-}
-
 /// The capabilities that a umemd may need, and whether this thread has each (capabilities(7)).
 pub(crate) fn capabilities() -> impl Iterator<Item = (&'static str, bool)> {
     let needed = [
@@ -72,21 +60,9 @@ pub(crate) fn capabilities() -> impl Iterator<Item = (&'static str, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Instant, SystemTime};
+    use std::time::{Duration, SystemTime};
 
     use super::*;
-
-    #[test]
-    fn a_thread_has_used_its_cpu_and_only_ours_are_told() {
-        let mine = rustix::thread::gettid();
-        let before = thread_cpu_s(mine).unwrap();
-        // The kernel adds up at a tick, or a switch.
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while thread_cpu_s(mine).unwrap() <= before {
-            assert!(Instant::now() < deadline, "it does not grow");
-        }
-        assert_eq!(thread_cpu_s(Pid::INIT), None);
-    }
 
     #[test]
     fn capabilities_are_those_of_the_thread() {

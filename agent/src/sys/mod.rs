@@ -6,3 +6,4 @@ pub mod ethtool;
 pub mod grace;
 mod guarded;
 pub mod link;
+pub mod thread_clock;

@@ -59,7 +59,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
             out.add_with(&["busy"], q.snapshot.turns_busy);
             out.add_with(&["idle"], q.snapshot.turns_idle);
         };
-    Counter "umemd_worker_cpu_seconds" "CPU time of the queue's thread (schedstat); of two queues that one thread serves, the first one's."
+    Counter "umemd_worker_cpu_seconds" "CPU time of the queue's thread (clock_gettime of its clock); of two queues that one thread serves, the first one's."
         |q| q.cpu_s;
     Gauge "umemd_ring_entries" ["ring"] "Entries of the socket's rings. How deep they are is umemd_pool_frames: states fill, rx, tx and completion."
         |q, out| {
