@@ -11,7 +11,9 @@ use e2e::{
     agent::{Agent, example},
     command::ip,
     lab::{Lab, LabConfig, PORT, STEER},
+    metrics::Metrics,
     ping::Ping,
+    thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
 };
@@ -376,16 +378,29 @@ fn a_handler_of_ones_own_answers_pings() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_handler_that_panics_takes_its_own_queue_with_it() {
-    for args in [&[][..], &["--mode", "skb"]] {
+    // A packet alone, and one in the middle of many that take the short way.
+    for (args, behind) in [(&[][..], 0), (&[], 54), (&["--mode", "skb"], 54)] {
         let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
         let [first, second] = lab.pairs() else { panic!("two pairs") };
         let steer = [&["--steer", STEER][..], args].concat();
         let agent = lab.agent(&steer).example("panicking_handler").start();
         let wire = Wire::connect(&lab.far, first.near.port(PORT));
-        wire.reflect(99, any_size);
+        wire.reflect(90, any_size);
 
-        wire.send(99..109, any_size);
+        if behind == 0 {
+            wire.reflect(9, any_size);
+            wire.send(99..100, any_size);
+        } else {
+            let worker = StoppedThread::stop(agent.pid(), "near0/0");
+            wire.send(90..100 + behind, any_size);
+            agent.metrics_when("all frames steered", |m| m.verdicts("steered") == 100 + behind);
+            worker.resume();
+            // Those before it are on their way already.
+            wire.expect(90..99, any_size, PATIENCE);
+        }
         agent.metrics_anyhow_when("its worker is gone", |m| m.total("umemd_worker_failed") == 1);
+        let refused = |m: &Metrics| m.total("umemd_pool_rejected_total");
+        agent.metrics_anyhow_when("nothing was taken for what it is not", |m| refused(m) == 0);
 
         // Its traffic is the stack's, and the other interface is served.
         let stack = Wire::listen(&lab.near, first.near.port(PORT));

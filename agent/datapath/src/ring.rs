@@ -151,7 +151,7 @@ impl<T: Copy + Default> Ring<T> {
     pub(crate) fn writer(&mut self, most: usize) -> Writer<'_, T> {
         let spare = self.spare_range(most);
         let slots = self.slots[spare].iter_mut();
-        Writer { room: slots.len(), slots, producing: &mut self.producing }
+        Writer { room: slots.len(), slots, producer: &mut self.producer, producing: &mut self.producing }
     }
 
     /// Entries by the published indices: what anyone else can know of the ring.
@@ -167,12 +167,13 @@ impl<T: Copy + Default> Ring<T> {
     }
 }
 
-/// [Puts](Ring::put) entries of which it is not yet known how many there will be: as many as were written when this is
-/// dropped.
+/// [Puts](Ring::put) and [submits](Ring::submit) entries of which it is not yet known how many there will be: as many as
+/// were written when this is dropped, also by a panic.
 #[derive(Debug)]
 pub(crate) struct Writer<'a, T> {
     slots: slice::IterMut<'a, T>,
     room: usize,
+    producer: &'a mut u32,
     producing: &'a mut u32,
 }
 
@@ -194,6 +195,7 @@ impl<T> Drop for Writer<'_, T> {
     #[inline]
     fn drop(&mut self) {
         *self.producing = self.producing.wrapping_add((self.room - self.slots.len()) as u32);
+        *self.producer = *self.producing;
     }
 }
 

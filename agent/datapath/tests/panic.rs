@@ -30,6 +30,10 @@ fn it_loses_the_frame_that_it_had_before_it_and_no_other() {
         worker.drain_once(Duration::ZERO);
         worker.port_mut().complete_sent(batch);
         worker.drain_once(Duration::ZERO);
+        assert_eq!(worker.port_mut().sent().len(), breaks_at.div_ceil(2), "the others went out");
+        let snapshot = worker.snapshot();
+        assert_eq!(snapshot.traffic.completions as usize, breaks_at.div_ceil(2));
+        assert_eq!(snapshot.refused.total(), 0, "nothing was taken for something else");
         let report = worker.finish(Duration::ZERO);
         assert_eq!(report.snapshot.traffic.tx_packets as usize, breaks_at.div_ceil(2));
         assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (1, 63), "at {breaks_at}");

@@ -175,8 +175,8 @@ impl QueuePort for XskPort {
         debug_assert!(self.left.is_empty(), "the long way comes next");
         // SAFETY: as in `receive`.
         let count = unsafe { rings.rx.consume(&mut self.scratch[..max.min(SCRATCH)]) };
-        self.left = 0..count;
         if count < WORTH_PASSING {
+            self.left = 0..count;
             return 0;
         }
         let room = count.min(rings.tx.nb_free_exact() as usize);
@@ -185,8 +185,16 @@ impl QueuePort for XskPort {
         let mut glance = Counted { glance, sent: &onward.sent };
         let entries = &self.scratch[..count];
         let (ledger, frames) = (&mut self.ledger, &mut self.frames);
-        let passed =
-            datapath::pass(ledger, &self.assembly, entries, &mut slots, describe, frames, &mut glance);
+        let passed = datapath::pass(
+            ledger,
+            &self.assembly,
+            entries,
+            &mut slots,
+            describe,
+            frames,
+            &mut glance,
+        );
+        // Not before: should a handler panic, nobody is to take what it left for something else.
         self.left = passed..count;
         passed
     }
