@@ -190,7 +190,7 @@ impl QueuePort for XskPort {
             &self.assembly,
             entries,
             &mut slots,
-            describe,
+            describe_to_pass,
             frames,
             &mut glance,
         );
@@ -347,6 +347,13 @@ fn describe(desc: &FrameDesc) -> Descriptor {
     Descriptor::new(addr_of(desc), len, desc.has_more_frames())
 }
 
+/// The same for one that goes on as it is: whatever option it has, the short way is not for it, as a descriptor with an
+/// option that the kernel does not take would be a frame that it may keep (`xskq_cons_is_valid_desc`).
+#[inline]
+fn describe_to_pass(desc: &FrameDesc) -> Descriptor {
+    Descriptor::new(addr_of(desc), desc.lengths().data() as u32, desc.options() != 0)
+}
+
 #[inline]
 fn addr_of(desc: &FrameDesc) -> FrameAddr {
     FrameAddr(desc.addr() as u64)
@@ -418,6 +425,8 @@ fn kick_of(error: Option<Errno>, any_left: bool, bind: BindMode) -> Kick {
 
 #[cfg(test)]
 mod tests {
+    use frame_pool::FrameLayout;
+
     use super::*;
 
     #[test]
@@ -432,6 +441,18 @@ mod tests {
             }
             assert_eq!(kick_of(Some(Errno::INVAL), false, bind), Kick::Failed);
             assert_eq!(kick_of(None, true, bind), Kick::Done);
+        }
+    }
+
+    #[test]
+    fn what_has_any_option_is_not_sent_as_it_came() {
+        let layout = FrameLayout::new(2048, 4).unwrap();
+        let mut desc = FrameDesc::default();
+        assert!(describe_to_pass(&desc).is_plain(layout));
+        for (options, more) in [(XDP_PKT_CONTD, true), (2, false), (XDP_PKT_CONTD | 2, true)] {
+            desc.set_options(options);
+            assert!(!describe_to_pass(&desc).is_plain(layout), "{options}");
+            assert_eq!(describe(&desc).has_more(), more, "{options}");
         }
     }
 
