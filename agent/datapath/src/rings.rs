@@ -106,7 +106,7 @@ impl Rings {
             drop(slots);
             self.rx.skip(count);
             passed += count;
-            if count < most || most == 0 {
+            if count < most || most == 0 || passed == max {
                 break;
             }
         }
@@ -155,7 +155,7 @@ impl Rings {
             self.completion.skip(count);
             self.fill.advance(count);
             turned += count;
-            if count < most || most == 0 {
+            if count < most || most == 0 || turned == max {
                 break;
             }
         }
