@@ -25,6 +25,20 @@ fn offer_some(random: &mut Random, port: &mut SimPort) {
     }
 }
 
+/// The link goes down or comes up, the queue loses its way out or gets it back, its discipline drops some.
+fn trouble(random: &mut Random, port: &mut SimPort) {
+    match random.below(64) {
+        0 => port.set_up(false),
+        1 => port.set_mute(true),
+        2 => port.set_dropping(1 + random.below(3)),
+        3..16 => {
+            port.set_up(true);
+            port.set_mute(false);
+        }
+        _ => {}
+    }
+}
+
 fn steps<P: QueuePort, H: PacketHandler>(
     worker: &mut Worker<P, H>,
     random: &mut Random,
@@ -33,6 +47,7 @@ fn steps<P: QueuePort, H: PacketHandler>(
 ) {
     for _ in 0..120 {
         offer_some(random, port(worker));
+        trouble(random, port(worker));
         for _ in 0..random.below(4) {
             port(worker).step();
             let snapshot = worker.snapshot();
@@ -53,6 +68,8 @@ fn settle<P: QueuePort, H: PacketHandler>(
 ) {
     for _ in 0..100_000 {
         let sim = port(worker);
+        sim.set_up(true);
+        sim.set_mute(false);
         sim.set_busy(0);
         sim.napi_poll(64);
         sim.complete_sent(usize::MAX);
@@ -93,10 +110,13 @@ fn check_against_the_kernel(worker: &mut Worker<SimPort, Recorder>) {
     assert_eq!(traffic.rx_bytes, handler.seen.iter().map(|packet| packet.len() as u64).sum::<u64>());
 
     let sent = port.sent();
-    assert_eq!(traffic.tx_packets, sent.len() as u64);
-    assert_eq!(traffic.tx_bytes, sent.iter().map(|packet| packet.len() as u64).sum::<u64>());
+    // What the queue's discipline drops is completed as if it had been sent.
+    let gone = sent.len() as u64 + port.statistics().tx_dropped;
+    assert_eq!(traffic.tx_packets, gone);
+    let bytes = sent.iter().map(|packet| packet.len() as u64).sum::<u64>();
+    assert!(traffic.tx_bytes == bytes || port.statistics().tx_dropped > 0 && traffic.tx_bytes > bytes);
     assert_eq!(traffic.completions, traffic.tx_packets);
-    assert_eq!(sent.len() as u64 + traffic.tx_full + traffic.tx_invalid, handler.to_send.len() as u64);
+    assert_eq!(gone + traffic.tx_full + traffic.tx_invalid, handler.to_send.len() as u64);
     let mut wanted = handler.to_send.iter();
     assert!(sent.iter().all(|packet| wanted.any(|wanted| wanted == packet)), "sent out of order, or changed");
 
@@ -226,6 +246,8 @@ fn the_seeds_reach_every_corner() {
             ("packet too long", kernel.rx_dropped - kernel.rx_fill_ring_empty_descs),
             ("tx ring and backlog full", snapshot.traffic.tx_full),
             ("kicked again", snapshot.traffic.kicks_again),
+            ("kicked while down", snapshot.traffic.kicks_down),
+            ("dropped by the queue's discipline", kernel.tx_dropped),
             ("dropped by the handler", snapshot.traffic.handler_dropped),
             ("nothing to send", snapshot.traffic.tx_invalid),
             ("pool empty", snapshot.traffic.alloc_fail),

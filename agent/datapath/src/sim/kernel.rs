@@ -429,3 +429,61 @@ impl Tamper for SimPort {
         self.kernel.lie = Some(lie);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use frame_pool::{FramePool, Lent, PoolConfig, UmemProvider};
+
+    use super::*;
+    use crate::port::QueuePort as _;
+
+    const FRAMES: u32 = 8;
+
+    fn port(config: SimConfig) -> (SimPort, FramePool) {
+        let layout = FrameLayout::new(2048, FRAMES).unwrap();
+        (SimPort::new(layout, config), FramePool::new(PoolConfig::default(), UmemProvider::new(layout)))
+    }
+
+    #[test]
+    fn an_address_outside_the_umem_is_swallowed_and_the_next_one_used() {
+        let (mut port, mut pool) = port(SimConfig::default());
+        let outside = port.rings.layout.byte_len();
+        port.rings.fill.put(outside);
+        port.fill(&mut vec![pool.alloc().unwrap()]);
+        for packet in 0..2 {
+            port.offer(vec![packet; 60]);
+        }
+        port.napi_poll(2);
+        assert_eq!(port.delivered(), [[0; 60]]);
+        let told = XdpStatistics {
+            fill_invalid_descs: 1,
+            rx_dropped: 1,
+            rx_fill_ring_empty_descs: 1,
+            ..XdpStatistics::default()
+        };
+        assert_eq!(port.statistics(), told);
+        assert_eq!((port.rings.fill.len(), port.places().rx), (0, 1), "nobody is told");
+    }
+
+    /// `xskq_cons_read_desc()` releases it in an old kernel; since 6.13 it is completed as if it was sent.
+    #[test]
+    fn a_bad_descriptor_is_completed_by_a_new_kernel_and_kept_by_an_old_one() {
+        let outside = FrameAddr(u64::from(FRAMES) * 2048);
+        for bad in [(FrameAddr(0), 0), (FrameAddr(0), 2049), (FrameAddr(2000), 60), (outside, 60)] {
+            for old_kernel in [false, true] {
+                let (mut port, mut pool) = port(SimConfig { old_kernel, ..SimConfig::default() });
+                let (addr, len) = bad;
+                let good = port.rings.ledger.lend(pool.alloc().unwrap(), Lent::Tx);
+                port.rings.tx.put(Descriptor::new(addr, len, false));
+                port.rings.tx.put(Descriptor::new(port.rings.layout.addr_of(good), 60, false));
+                port.rings.tx.submit();
+                assert_eq!(port.kick(), Kick::Done);
+                port.complete_sent(2);
+                let completed = if old_kernel { 1 } else { 2 };
+                assert_eq!(port.rings.completion.waiting(), completed, "{bad:?} {old_kernel}");
+                assert_eq!(port.statistics().tx_invalid_descs, 1, "{bad:?} {old_kernel}");
+                assert_eq!(port.sent().len(), 1, "{bad:?} {old_kernel}");
+            }
+        }
+    }
+}
