@@ -2,7 +2,7 @@
 
 use crate::{
     oracle::Sizes,
-    world::{Op, World},
+    world::{Answer, Op, World},
 };
 
 /// Runs every sequence of `depth` operations out of `alphabet`, and says how many there were.
@@ -97,4 +97,46 @@ fn of_the_kernels_rings() {
         Op::Reclaim,
     ];
     every_history(SMALL, &alphabet, 6);
+}
+
+#[test]
+fn of_the_short_ways() {
+    let pass = |tx, answers| Op::PassRun { which: 0, n: 3, room: 1, tx, answers };
+    // Once the cache says how many, once the slots.
+    for (cache, room) in [(1, 2), (2, 1)] {
+        let alphabet = [
+            Op::Alloc,
+            Op::Lend { which: 0, tx: false },
+            Op::Lend { which: 0, tx: true },
+            pass(false, [Answer::Onward, Answer::Left, Answer::Taken, Answer::Onward]),
+            pass(true, [Answer::Exchanged, Answer::Onward, Answer::Onward, Answer::Taken]),
+            Op::TurnOver { which: 0, n: 3, room },
+        ];
+        every_history(Sizes { cache, refill: 1, ..SMALL }, &alphabet, 6);
+    }
+}
+
+#[test]
+fn of_frames_that_go_no_short_way_home() {
+    let turn_over = Op::TurnOver { which: 0, n: 3, room: 3 };
+    let marked = [
+        Op::Alloc,
+        Op::MarkAlone(0),
+        Op::Lend { which: 0, tx: true },
+        turn_over,
+        Op::Settle { which: 0, offset: 0 },
+        Op::Put { which: 0, direct: true },
+    ];
+    every_history(SMALL, &marked, 6);
+    let answers = [Answer::Onward, Answer::Taken, Answer::Onward, Answer::Onward];
+    let of_others = [
+        Op::Alloc,
+        Op::Share { which: 0, refs: 2 },
+        Op::Split { which: 0, refs: 1 },
+        Op::LendRef(0),
+        Op::LendGuest { tx: true },
+        Op::PassRun { which: 0, n: 3, room: 3, tx: true, answers },
+        turn_over,
+    ];
+    every_history(SMALL, &of_others, 6);
 }

@@ -4,8 +4,18 @@ use proptest::prelude::*;
 
 use crate::{
     oracle::Sizes,
-    world::{Op, World},
+    world::{Answer, Op, World},
 };
+
+/// What is done with a frame that came back: mostly what lets the run go on.
+fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        6 => Just(Answer::Onward),
+        3 => Just(Answer::Taken),
+        1 => Just(Answer::Left),
+        1 => Just(Answer::Exchanged),
+    ]
+}
 
 fn op() -> impl Strategy<Value = Op> {
     let few = 0..24u8;
@@ -23,6 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(Op::Pin),
         1 => any::<u8>().prop_map(Op::Unpin),
         1 => any::<u8>().prop_map(Op::Mark),
+        1 => any::<u8>().prop_map(Op::MarkAlone),
         4 => (0..4200u16).prop_map(Op::AllocFrag),
         2 => any::<u8>().prop_map(Op::Give),
         1 => any::<u8>().prop_map(Op::CloneHeld),
@@ -31,9 +42,15 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(Op::GiveToken),
         1 => any::<u8>().prop_map(Op::Redeem),
         1 => any::<u8>().prop_map(Op::RedeemAgain),
-        2 => any::<(u8, bool)>().prop_map(|(which, tx)| Op::Lend { which, tx }),
+        6 => any::<(u8, bool)>().prop_map(|(which, tx)| Op::Lend { which, tx }),
+        1 => any::<u8>().prop_map(Op::LendRef),
+        1 => any::<bool>().prop_map(|tx| Op::LendGuest { tx }),
         2 => any::<(u8, u16)>().prop_map(|(which, offset)| Op::Settle { which, offset }),
         1 => any::<u8>().prop_map(Op::SettleWrong),
+        2 => (any::<u8>(), few.clone(), few.clone(), any::<bool>(), prop::array::uniform4(answer())).prop_map(
+            |(which, n, room, tx, answers)| Op::PassRun { which, n, room, tx, answers }
+        ),
+        2 => (any::<u8>(), few.clone(), few).prop_map(|(which, n, room)| Op::TurnOver { which, n, room }),
         1 => Just(Op::Reclaim),
         1 => any::<bool>().prop_map(|direct| Op::PutForeign { direct }),
         1 => any::<u8>().prop_map(Op::ProviderGives),

@@ -1,7 +1,7 @@
 //! page_pool's rules, as plainly as they can be written: no atomics, no slices, one frame at a time.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Oracle {
     pub(crate) out: BTreeMap<FrameId, Rights>,
     /// Pins of frames that left the pool.
     pub(crate) detached: BTreeMap<FrameId, u32>,
+    /// Frames of the UMEM that another pool has.
+    pub(crate) guests: BTreeSet<FrameId>,
     pub(crate) frag: Option<FragPage>,
     pub(crate) stats: PoolStats,
     pub(crate) hold: u32,
@@ -69,6 +71,7 @@ impl Oracle {
             stale: 0,
             out: BTreeMap::new(),
             detached: BTreeMap::new(),
+            guests: BTreeSet::new(),
             frag: None,
             stats: PoolStats::default(),
             hold: FIRST_COUNT,
@@ -189,7 +192,12 @@ impl Oracle {
         }
     }
 
-    fn recyclable(&self, id: FrameId) -> bool {
+    /// How many more frames the cache takes.
+    pub(crate) fn room(&self) -> usize {
+        if self.phase == Phase::Live { self.sizes.cache - self.cache.len() } else { 0 }
+    }
+
+    pub(crate) fn recyclable(&self, id: FrameId) -> bool {
         let rights = self.out[&id];
         rights.pins == 0 && !rights.marked
     }
@@ -300,7 +308,8 @@ impl Oracle {
     /// Every frame, wherever it is; sorted, so that one in two places or in none shows.
     pub(crate) fn everywhere(&self) -> Vec<FrameId> {
         let idle = self.slab.iter().chain(&self.cache).chain(&self.ring);
-        let mut all: Vec<_> = idle.chain(self.out.keys()).chain(self.detached.keys()).copied().collect();
+        let out = self.out.keys().chain(self.detached.keys()).chain(&self.guests);
+        let mut all: Vec<_> = idle.chain(out).copied().collect();
         all.sort();
         all
     }

@@ -10,10 +10,15 @@ use std::{
 
 use frame_pool::{
     BadToken, Frame, FrameAddr, FrameId, FrameLayout, FramePin, FramePool, FrameRef, HeldFrame, Ledger, Lent,
-    MemoryProvider, PoolConfig, PoolPlaces, RETRY_INTERVAL, Recycler, RefTable, Refused, Token, UmemProvider,
+    MemoryProvider, PoolConfig, PoolPlaces, RETRY_INTERVAL, Recycler, RefTable, Token, UmemProvider,
 };
 
 use crate::oracle::{FIRST_COUNT, Oracle, Sizes, node};
+
+mod rings;
+
+pub(crate) use rings::Answer;
+use rings::Loan;
 
 /// What can be done. Numbers choose among what is there, modulo how much that is; an operation without
 /// anything to choose from does nothing.
@@ -32,6 +37,7 @@ pub(crate) enum Op {
     Pin(u8),
     Unpin(u8),
     Mark(u8),
+    MarkAlone(u8),
     AllocFrag(u16),
     Give(u8),
     CloneHeld(u8),
@@ -41,8 +47,12 @@ pub(crate) enum Op {
     Redeem(u8),
     RedeemAgain(u8),
     Lend { which: u8, tx: bool },
+    LendRef(u8),
+    LendGuest { tx: bool },
     Settle { which: u8, offset: u16 },
     SettleWrong(u8),
+    PassRun { which: u8, n: u8, room: u8, tx: bool, answers: [Answer; 4] },
+    TurnOver { which: u8, n: u8, room: u8 },
     Reclaim,
     PutForeign { direct: bool },
     ProviderGives(u8),
@@ -102,6 +112,8 @@ const STRANGERS: u32 = 16;
 pub(crate) struct World {
     pool: FramePool,
     recycler: Recycler,
+    /// Another pool of the same UMEM. What the ledger lends of it are guests; it keeps no idle frame.
+    neighbour: FramePool,
     provider: Arc<Moody>,
     ledger: Ledger,
     oracle: Oracle,
@@ -111,7 +123,7 @@ pub(crate) struct World {
     held: Vec<HeldFrame>,
     tokens: Vec<Token>,
     spent_tokens: Vec<Token>,
-    lent: Vec<(FrameId, Lent)>,
+    lent: Vec<Loan>,
     quarantined: Vec<FrameId>,
     /// Frames that were given to the provider while they were out: nobody has them any more.
     lost: Vec<FrameId>,
@@ -151,9 +163,12 @@ impl World {
             ..PoolConfig::default()
         };
         let pool = FramePool::new(config, Arc::clone(&provider));
+        let single = PoolConfig { ring_size: 1, cache_size: 1, refill: 1, ..PoolConfig::default() };
+        let neighbour = FramePool::new(single, Arc::clone(&provider.slab));
         Self {
             recycler: pool.recycler(),
             pool,
+            neighbour,
             provider,
             ledger: Ledger::new(layout),
             oracle: Oracle::new(sizes, layout, 0),
@@ -201,13 +216,13 @@ impl World {
         }
         self.apply(Op::Retry);
         let gone = self.quarantined.len() + self.lost.len();
-        assert_eq!(self.pool.inflight(), gone as i32);
+        assert_eq!(self.pool.inflight() as usize, gone - self.oracle.guests.len());
         assert_eq!(self.provider.free() as usize, self.oracle.sizes.frames as usize - gone);
     }
 
     fn perform(&mut self, op: Op) {
         let may_hold = self.may_hold();
-        let Self { pool, recycler, oracle, ledger, frames, bundles, .. } = self;
+        let Self { pool, recycler, oracle, frames, bundles, .. } = self;
         match op {
             Op::Alloc => {
                 let frame = pool.alloc();
@@ -322,6 +337,16 @@ impl World {
                     oracle.out.get_mut(&bundle.id()).unwrap().marked = true;
                 }
             }
+            // The mark stays with a right that is sole again.
+            Op::MarkAlone(which) => {
+                if let Some(frame) = choose(frames, which) {
+                    let bundle = recycler.share(frame, 1).unwrap();
+                    recycler.set_pfmemalloc(&bundle);
+                    let frame = recycler.unshare(bundle).unwrap();
+                    oracle.out.get_mut(&frame.id()).unwrap().marked = true;
+                    frames.push(frame);
+                }
+            }
             Op::AllocFrag(size) => {
                 let piece = pool.alloc_frag(size.into());
                 let expected = oracle.alloc_frag(size.into());
@@ -401,37 +426,28 @@ impl World {
             }
             Op::Lend { which, tx } => {
                 if let Some(frame) = choose(frames, which) {
-                    let lent = if tx { Lent::Tx } else { Lent::Fill };
-                    self.lent.push((ledger.lend(frame, lent), lent));
+                    self.lend(frame, tx);
                 }
             }
+            Op::LendRef(which) => {
+                if let Some(bundle) = choose(bundles, which) {
+                    self.lend_ref(bundle);
+                }
+            }
+            Op::LendGuest { tx } => self.lend_guest(tx),
             Op::Settle { which, offset } => {
-                if let Some((id, lent)) = choose(&mut self.lent, which) {
-                    let FrameAddr(start) = pool.layout().addr_of(id);
-                    let addr = FrameAddr(start + u64::from(offset % 4096));
-                    frames.reserve(1);
-                    ledger.settle_bulk(lent, &[addr], |addr| *addr, frames).unwrap();
-                    let frame = frames.last().unwrap();
-                    assert_eq!((frame.id(), frame.home()), (id, pool.tag()));
-                    assert_eq!(ledger.settle(lent, addr), Err(Refused::NotLent));
-                    self.refused_settles += 1;
+                if let Some(loan) = choose(&mut self.lent, which) {
+                    self.settle(loan, offset);
                 }
             }
             Op::SettleWrong(which) => {
-                if let Some((id, lent)) = choose(&mut self.lent, which) {
-                    let other = if lent == Lent::Tx { Lent::Fill } else { Lent::Tx };
-                    let addr = pool.layout().addr_of(id);
-                    assert_eq!(ledger.settle(other, addr), Err(Refused::WrongRing));
-                    assert_eq!(ledger.settle(lent, addr), Err(Refused::Quarantined));
-                    self.refused_settles += 2;
-                    self.quarantined.push(id);
+                if let Some(loan) = choose(&mut self.lent, which) {
+                    self.settle_wrong(loan);
                 }
             }
-            Op::Reclaim => {
-                let count = ledger.reclaim_all(|frame| frames.push(frame));
-                assert_eq!(count as usize, self.lent.len());
-                self.lent.clear();
-            }
+            Op::PassRun { which, n, room, tx, answers } => self.pass_run(which, n, room, tx, answers),
+            Op::TurnOver { which, n, room } => self.turn_over(which, n, room),
+            Op::Reclaim => self.reclaim(),
             Op::PutForeign { direct } => {
                 let config = PoolConfig { ring_size: 1, ..PoolConfig::default() };
                 let mut stranger = FramePool::new(config, UmemProvider::new(pool.layout()));
@@ -506,12 +522,13 @@ impl World {
             detached: oracle.detached.len() as u32,
         };
         assert_eq!(pool.places(), places, "after {op:?}");
-        assert_eq!(places.total(), oracle.sizes.frames, "after {op:?}");
-        // What is out is what somebody holds.
+        let guests = oracle.guests.len() as u32;
+        assert_eq!(places.total() + guests, oracle.sizes.frames, "after {op:?}");
+        // What is out, of this pool or of the other one, is what somebody holds.
         let mut holders: Vec<_> = self.frames.iter().map(Frame::id).collect();
         holders.extend(self.bundles.iter().map(FrameRef::id));
         holders.extend(self.held.iter().map(HeldFrame::id));
-        holders.extend(self.lent.iter().map(|(id, _)| id));
+        holders.extend(self.lent.iter().map(|loan| loan.id));
         holders.extend(self.quarantined.iter().chain(&self.lost));
         holders.extend(pool.frag_page().map(|page| page.id));
         holders.extend(self.tokens.iter().map(|token| {
@@ -520,7 +537,9 @@ impl World {
         }));
         holders.sort();
         holders.dedup();
-        assert!(holders.iter().eq(oracle.out.keys()), "after {op:?}: {holders:?}, {:?}", oracle.out);
+        let mut out: Vec<_> = oracle.out.keys().chain(&oracle.guests).copied().collect();
+        out.sort();
+        assert_eq!(holders, out, "after {op:?}: {:?}", oracle.out);
         // Counters, by the kernel's rules.
         let mut stats = oracle.stats;
         stats.extras.double_put = self.refused_tokens;
@@ -531,9 +550,11 @@ impl World {
         assert_eq!((pool.phase(), pool.ring_stale()), (oracle.phase, oracle.stale), "after {op:?}");
         assert_eq!(pool.frag_page(), oracle.frag, "after {op:?}");
         assert_eq!(pool.held() as usize, self.held.len() + self.tokens.len(), "after {op:?}");
-        // Allocations are fast, refill or slow, and nothing else.
-        let lent = [Lent::Fill, Lent::Tx].map(|lent| self.ledger.lent(lent));
-        assert_eq!(lent.iter().sum::<u32>() as usize, self.lent.len(), "after {op:?}");
+        // What is lent, to each ring.
+        for lent in [Lent::Fill, Lent::Tx] {
+            let expected = self.lent.iter().filter(|loan| loan.lent == lent).count();
+            assert_eq!(self.ledger.lent(lent) as usize, expected, "lent for {lent:?} after {op:?}");
+        }
         let quarantined: u32 = [Lent::Fill, Lent::Tx].map(|lent| self.ledger.quarantined(lent)).iter().sum();
         assert_eq!(quarantined as usize, self.quarantined.len(), "after {op:?}");
         assert_eq!(self.ledger.refused().total(), self.refused_settles, "after {op:?}");
