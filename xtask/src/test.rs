@@ -46,8 +46,9 @@ pub(crate) fn run(options: &Test) -> Result<()> {
             privileged(options, &programs, &compile::release()?)?;
             if shell::is_root() {
                 bench::scrape::check_repeatable().context("being scraped costs more than it may")?;
+                bench::datapath::check_repeatable().context("a packet costs more than it may")?;
             } else {
-                eprintln!("skipped: what being scraped costs: needs root; run `cargo xtask bench scrape`");
+                eprintln!("skipped: what packets and scrapes cost: needs root; run `cargo xtask bench`");
             }
             mutants(&[])?;
             let time = Duration::from_secs(60).into();

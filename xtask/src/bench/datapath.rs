@@ -7,13 +7,16 @@
 //! umemd runs as it does by default. So `drop`, for which nobody waits, lets frames gather (`--rx-usecs`), and the others
 //! are woken as their peers are.
 //!
+//! What is asked is checked: beside `minimal`, as cheap within the interval, and so many instructions more at most; beside
+//! `xdp-bench`, less CPU time and fewer system calls; nothing lost, and the law. Instructions are the same whatever the
+//! machine does beside, so `cargo xtask test full` checks them too.
+//!
 //! The load comes from a socket of the stack, and not from `--handler generate`: that needs a program on the far
 //! interface, which makes a veth deliver there by NAPI instead of at once, and so would measure another path for who
 //! reflects; and it leaves no checksum to its device, as those do whose packets are to be carried.
 
 mod contestant;
 mod instructions;
-
 mod syscalls;
 
 use std::iter;
@@ -51,7 +54,19 @@ enum Counted {
 /// Loads, as parts of what the pair of interfaces can carry.
 const LOADS: [f64; 2] = [0.5, 0.8];
 
-/// Runs every comparison and prints a line for each.
+/// What a packet may take beside the minimal loop, by the lower end of what is measured.
+const MOST_RATIO: f64 = 1.05;
+
+/// How many instructions more than the minimal loop a handler may take for a packet, where that is bounded.
+fn most_instructions(handler: Handler) -> Option<f64> {
+    match handler {
+        Handler::Drop => Some(60.0),
+        Handler::Reflect => Some(120.0),
+        Handler::Forward | Handler::Generate => None,
+    }
+}
+
+/// Runs every comparison and prints a line for each; fails if one is not as it should be.
 pub(super) fn run(options: &BenchDatapath) -> Result<()> {
     ensure!(shell::is_root(), "this benchmark makes network namespaces; run it as root");
     let umemd = compile::release()?;
@@ -71,6 +86,7 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
     let capacity = bench.capacity(&minimal)?;
     eprintln!("xtask: this pair of interfaces carries {capacity} packets per second");
     let handlers = if options.handlers.is_empty() { Handler::value_variants() } else { &options.handlers };
+    let mut missed = Vec::new();
     for &handler in handlers {
         let own_instructions = bench.instructions(&ours, handler)?;
         for peer in peers.iter().filter(|peer| peer.can(handler)) {
@@ -87,10 +103,66 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
                 } else {
                     println!("{}", line(&result));
                 }
+                missed.extend(misses(&result, most_instructions(handler)));
             }
         }
     }
+    ensure!(missed.is_empty(), "not reached, or the machine was busy:\n{}", missed.join("\n"));
     Ok(())
+}
+
+/// The instructions alone, beside the minimal loop.
+pub(crate) fn check_repeatable() -> Result<()> {
+    let time = Duration::from_secs(1).into();
+    let options = BenchDatapath { json: false, handlers: Vec::new(), peers: Vec::new(), pairs: 0, time };
+    let (umemd, minimal) = (compile::release()?, compile::release_example("minimal")?);
+    let lab = Namespaces::create()?;
+    let (ours, minimal) = (Contestant::umemd(umemd, &lab.near), Contestant::minimal(minimal, &lab.near));
+    let bench = Bench { lab: &lab, options: &options };
+    for handler in [Handler::Drop, Handler::Reflect] {
+        let (own, peer) = (bench.instructions(&ours, handler)?, bench.instructions(&minimal, handler)?);
+        let (Some(own), Some(peer)) = (own, peer) else { return Ok(()) };
+        eprintln!("xtask: {}: {own} instructions a packet, and {peer} of the minimal loop", name(handler));
+        let result = json!({"instructions_per_packet": own, "peer_instructions_per_packet": peer});
+        let missed = too_many_instructions(&result, most_instructions(handler));
+        ensure!(missed.is_none(), "{}: {}", name(handler), missed.unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// What a comparison shows that is not as it should be.
+fn misses(result: &Value, most_instructions: Option<f64>) -> Vec<String> {
+    let number = |key: &str| result[key].as_f64();
+    let is_less =
+        |ours: &str, than: Option<f64>| number(ours).zip(than).is_none_or(|(ours, than)| ours < than);
+    let mut missed = Vec::new();
+    if result["peer"] == "minimal" {
+        missed.extend(too_many_instructions(result, most_instructions));
+        if !is_less("cpu_ratio_low", Some(MOST_RATIO)) {
+            missed.push(format!("{} times its CPU time at least", result["cpu_ratio_low"]));
+        }
+    } else {
+        if !is_less("cpu_ratio", Some(1.0)) {
+            missed.push(format!("{} times its CPU time", result["cpu_ratio"]));
+        }
+        if !is_less("syscalls_per_packet", number("peer_syscalls_per_packet")) {
+            missed.push(format!("{} system calls a packet", result["syscalls_per_packet"]));
+        }
+    }
+    if result["lost"] != 0 {
+        missed.push(format!("{} packets lost", result["lost"]));
+    }
+    if result["conserved"] != true {
+        missed.push("frames lost".into());
+    }
+    let what = format!("{} beside {} at {}", result["bench"], result["peer"], result["load"]);
+    missed.into_iter().map(|missed| format!("  {what}: {missed}")).collect()
+}
+
+fn too_many_instructions(result: &Value, most: Option<f64>) -> Option<String> {
+    let (ours, peers) = ("instructions_per_packet", "peer_instructions_per_packet");
+    let more = result[ours].as_f64()? - result[peers].as_f64()?;
+    (more > most?).then(|| format!("{more} instructions a packet more"))
 }
 
 /// A line for people.
@@ -249,5 +321,38 @@ impl Bench<'_> {
         std::thread::sleep(Duration::from_millis(100));
         ensure!(sender.sent() > 0, "nothing was sent");
         Ok(sender.sent())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_and_not_reached_is_named() {
+        let beside = |peer: &str| {
+            json!({
+                "bench": "reflect", "peer": peer, "load": 0.5, "lost": 0, "conserved": true,
+                "cpu_ratio_low": 0.9, "cpu_ratio": 0.99,
+                "instructions_per_packet": 200.0, "peer_instructions_per_packet": 100.0,
+                "syscalls_per_packet": 1.0, "peer_syscalls_per_packet": 1.5,
+            })
+        };
+        for peer in ["minimal", "xdp-bench"] {
+            assert_eq!(misses(&beside(peer), Some(120.0)), [""; 0], "{peer}");
+        }
+        for (peer, key, value, named) in [
+            ("minimal", "instructions_per_packet", json!(221.0), "121 instructions"),
+            ("minimal", "cpu_ratio_low", json!(1.06), "1.06 times"),
+            ("xdp-bench", "cpu_ratio", json!(1.01), "1.01 times"),
+            ("xdp-bench", "syscalls_per_packet", json!(1.6), "1.6 system calls"),
+            ("minimal", "lost", json!(3), "3 packets lost"),
+            ("minimal", "conserved", json!(false), "frames lost"),
+        ] {
+            let mut result = beside(peer);
+            result[key] = value;
+            let missed = misses(&result, Some(120.0));
+            assert!(missed.len() == 1 && missed[0].contains(named), "{missed:?}");
+        }
     }
 }

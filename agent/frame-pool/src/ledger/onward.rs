@@ -70,7 +70,7 @@ impl Ledger {
                     run.left = &run.given_back[run.given_back.len() - behind.len() - 1..];
                     return;
                 }
-                // Exchanged for a frame of another UMEM.
+                // Exchanged for another one, whose right is lost with it.
                 Fate::Onward(_) | Fate::Left(_) => self.refused.not_ours += 1,
             }
         }
