@@ -9,6 +9,7 @@ use e2e::{
     agent::Agent,
     lab::{Lab, LabConfig, PORT, STEER},
     metrics::Metrics,
+    scratch::Scratch,
     thread::{StoppedThread, sleeps},
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
@@ -86,7 +87,7 @@ fn poll_rx_and_tx() {
     }
 }
 
-/// POLL_TXQ_FULL and STAT_TX: nobody takes what is sent, so that the TX ring fills up; the worker goes on.
+/// POLL_TXQ_FULL: nobody takes what is sent, so that the TX ring fills up; the worker goes on.
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn poll_txq_full() {
@@ -187,6 +188,38 @@ fn tx_queue_consumer() {
             metrics.sum("umemd_ring_wakeups_total", &again) >= 1,
             "{mode}: the first takes 32 of 64: {metrics}"
         );
+    }
+}
+
+/// XDP_DROP_HALF: what is dropped leaves no gap in what is not. There every second packet, here those of one sender of
+/// two who take turns, as rules know packets by what is in them.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn xdp_drop_half() {
+    const HALF: u64 = COUNT / 2;
+    let rules = format!(
+        "[[rule]]\nmatch = '{STEER} and src port {PORT}'\naction = 'drop'\n[[rule]]\nmatch = '{STEER}'\n"
+    );
+    let rules = Scratch::new("drop_half.toml", &rules);
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let agent = lab.agent(&["--config", rules.path(), "--handler", "reflect", "--mode", mode]).start();
+        let to = lab.pair().near.port(PORT);
+        let (kept, dropped) =
+            (Wire::connect(&lab.far, to), Wire::between(&lab.far, lab.pair().far.port(PORT), to));
+        for window in (0..HALF).step_by(WINDOW as usize / 2).map(|from| from..from + WINDOW / 2) {
+            for number in window.clone() {
+                dropped.send(number..number + 1, any_size);
+                kept.send(number..number + 1, any_size);
+            }
+            kept.expect(window, any_size, PATIENCE);
+        }
+        let metrics = all_sent_are_back(&agent, HALF);
+        assert_eq!(metrics.verdicts("dropped"), HALF, "{mode}: {metrics}");
+        assert_eq!(metrics.verdicts("steered"), HALF, "{mode}: {metrics}");
+        assert_eq!(dropped.drain(), 0, "{mode}: what is dropped goes nowhere");
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["rx_packets"], HALF, "{mode}");
     }
 }
 
