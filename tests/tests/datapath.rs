@@ -12,6 +12,7 @@ use e2e::{
     jam::Jam,
     lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
     metrics::Metrics,
+    privilege::{XDP_USE_SG, kernel_has},
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
@@ -341,6 +342,52 @@ fn frames_beyond_what_the_kernel_was_lent_are_dropped_and_counted() {
     let exit = agent.wait();
     assert_eq!(exit.summary()["rx_packets"], 2 * LENT, "{exit}");
     assert_eq!(exit.summary()["drops"]["xsk_rx_dropped"], WINDOW - LENT, "{exit}");
+}
+
+/// The short way of a full batch is not open to a packet of several frames, nor may what is behind it overtake it.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_full_batch_stays_in_order_around_a_packet_of_several_frames() {
+    /// What 9000 bytes take in frames of 2048, of which the kernel keeps 256.
+    const FRAMES: u64 = 6;
+    // Amid the 64 frames of a batch; its last ones; and beginning in one batch and ending in the next.
+    const PLACES: [u64; 4] = [WINDOW / 2, WINDOW - FRAMES, WINDOW - FRAMES / 2, WINDOW - 1];
+    if !kernel_has(&XDP_USE_SG) {
+        return;
+    }
+    for mode in ["native", "skb"] {
+        let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+        let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--mode", mode]).start();
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+        for (round, place) in (1..).zip(PLACES) {
+            let size = |number: u64| if number == place { 9000 - 28 } else { any_size(number) };
+
+            // While the worker stands still they gather on the RX ring.
+            let worker = StoppedThread::stop(agent.pid(), "near0/0");
+            wire.send(0..WINDOW, size);
+            agent.metrics_when("all are steered", |m| m.verdicts("steered") == round * WINDOW);
+            worker.resume();
+            wire.expect(0..WINDOW, size, PATIENCE);
+
+            let metrics = agent.metrics_when("all are sent and home", |m| {
+                m.total("umemd_tx_packets_total") == round * WINDOW
+                    && m.frames("tx") + m.frames("completion") + m.frames("user") == 0
+            });
+            for (name, expected) in [
+                ("umemd_rx_packets_total", round * WINDOW),
+                ("umemd_rx_fragments_total", round * (FRAMES - 1)),
+                ("umemd_tx_fragments_total", round * (FRAMES - 1)),
+                ("umemd_packets_dropped_total", 0),
+                ("umemd_xsk_rx_dropped_total", 0),
+                ("umemd_pool_rejected_total", 0),
+            ] {
+                assert_eq!(metrics.total(name), expected, "{mode}, packet {place}: {name}");
+            }
+        }
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["tx_packets"], PLACES.len() as u64 * WINDOW, "{mode}");
+        assert_eq!(wire.drain(), 0, "{mode}: no datagram comes back twice");
+    }
 }
 
 /// What is stuck somewhere behind the interface is as good as swallowed, until it comes back.
