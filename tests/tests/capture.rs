@@ -14,6 +14,8 @@ use e2e::{
     wire::{WINDOW, Wire, any_size},
 };
 
+const MODES: [&str; 2] = ["native", "skb"];
+
 /// A folder of a test's own, gone when dropped.
 struct Folder(PathBuf);
 
@@ -61,7 +63,7 @@ fn packets_of(bytes: &[u8]) -> u64 {
 #[ignore = "requires root; cargo xtask test e2e"]
 fn packets_are_captured_as_they_are_sent() {
     const COUNT: u64 = 500;
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = Lab::new() else { return };
         let folder = Folder::new(&lab);
         let file = folder.file("all.pcapng");
@@ -91,52 +93,65 @@ fn packets_are_captured_as_they_are_sent() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn what_is_dropped_is_captured_too_and_what_is_not_steered_is_not() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new(&lab);
-    let file = folder.file("dropped.pcapng");
-    let agent = lab.agent(&["--steer", STEER, "--capture", &file, "--snaplen", "60"]).start();
-    let near = &lab.pair().near;
-    let stack = Wire::listen(&lab.near, near.port(OTHER_PORT));
-    Wire::connect(&lab.far, near.port(OTHER_PORT)).send(0..8, any_size);
-    stack.expect(0..8, any_size, PATIENCE);
-    Wire::connect(&lab.far, near.port(PORT)).send(0..WINDOW, |_| 500);
-    agent.metrics_when("all are written", |m| m.total("umemd_capture_packets_total") == WINDOW);
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("dropped.pcapng");
+        let agent =
+            lab.agent(&["--steer", STEER, "--mode", mode, "--capture", &file, "--snaplen", "60"]).start();
+        let near = &lab.pair().near;
+        let stack = Wire::listen(&lab.near, near.port(OTHER_PORT));
+        Wire::connect(&lab.far, near.port(OTHER_PORT)).send(0..8, any_size);
+        stack.expect(0..8, any_size, PATIENCE);
+        Wire::connect(&lab.far, near.port(PORT)).send(0..WINDOW, |_| 500);
+        agent.metrics_when("all are written", |m| m.total("umemd_capture_packets_total") == WINDOW);
 
-    // The file is whole while it is written.
-    assert_eq!(packets_of(&fs::read(&file).expect("the file")), WINDOW);
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["capture"]["packets"], WINDOW, "{exit}");
-    assert_eq!(tcpdump(&file, "").len() as u64, WINDOW);
-    let bytes = fs::metadata(&file).expect("the file").len();
-    assert!(bytes < WINDOW * 140, "60 bytes of each were kept: {bytes}");
+        // The file is whole while it is written.
+        assert_eq!(packets_of(&fs::read(&file).expect("the file")), WINDOW, "{mode}");
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["capture"]["packets"], WINDOW, "{mode}: {exit}");
+        assert_eq!(tcpdump(&file, "").len() as u64, WINDOW, "{mode}");
+        let bytes = fs::metadata(&file).expect("the file").len();
+        assert!(bytes < WINDOW * 140, "{mode}: 60 bytes of each were kept: {bytes}");
+    }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn forwarded_packets_have_the_interface_that_they_came_in_by() {
-    let Some(lab) = Lab::with(LabConfig { pairs: 2, beyond: true, ..LabConfig::default() }) else { return };
-    let folder = Folder::new(&lab);
-    let file = folder.file("forward.pcapng");
-    let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
-    let agent = lab.agent_on(&[&forward[..], &["--capture", &file]].concat()).start();
-    let (here, there) = (lab.pairs()[0].far.port(PORT), lab.pairs()[1].far.port(PORT));
-    let here = Wire::between(&lab.far, here, there);
-    let there =
-        Wire::between(lab.beyond.as_ref().expect("a third namespace"), there, lab.pairs()[0].far.port(PORT));
-    here.send_to(&there, WINDOW, any_size);
-    there.send_to(&here, 2 * WINDOW, any_size);
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { pairs: 2, beyond: true, ..LabConfig::default() }) else {
+            return;
+        };
+        let folder = Folder::new(&lab);
+        let file = folder.file("forward.pcapng");
+        let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
+        let agent = lab.agent_on(&[&forward[..], &["--mode", mode, "--capture", &file]].concat()).start();
+        let (here, there) = (lab.pairs()[0].far.port(PORT), lab.pairs()[1].far.port(PORT));
+        let here = Wire::between(&lab.far, here, there);
+        let there = Wire::between(
+            lab.beyond.as_ref().expect("a third namespace"),
+            there,
+            lab.pairs()[0].far.port(PORT),
+        );
+        here.send_to(&there, WINDOW, any_size);
+        there.send_to(&here, 2 * WINDOW, any_size);
 
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["capture"]["packets"], 3 * WINDOW, "{exit}");
-    let (sent, answered) =
-        (format!("src {}", lab.pairs()[0].far.ip), format!("dst {}", lab.pairs()[0].far.ip));
-    assert_eq!(tcpdump(&file, &sent).len() as u64, WINDOW);
-    assert_eq!(tcpdump(&file, &answered).len() as u64, 2 * WINDOW);
-    let bytes = fs::read(&file).expect("the file");
-    for name in ["near0", "near1"] {
-        assert!(bytes.windows(name.len()).any(|window| window == name.as_bytes()), "{name} is named");
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["capture"]["packets"], 3 * WINDOW, "{mode}: {exit}");
+        let (sent, answered) =
+            (format!("src {}", lab.pairs()[0].far.ip), format!("dst {}", lab.pairs()[0].far.ip));
+        assert_eq!(tcpdump(&file, &sent).len() as u64, WINDOW, "{mode}");
+        assert_eq!(tcpdump(&file, &answered).len() as u64, 2 * WINDOW, "{mode}");
+        let bytes = fs::read(&file).expect("the file");
+        for name in ["near0", "near1"] {
+            assert!(
+                bytes.windows(name.len()).any(|window| window == name.as_bytes()),
+                "{mode}: {name} is named"
+            );
+        }
     }
 }
 

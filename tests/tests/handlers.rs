@@ -21,6 +21,8 @@ use e2e::{
 /// Long enough for a frame that should not come.
 const SILENCE: Duration = Duration::from_millis(100);
 
+const MODES: [&str; 2] = ["native", "skb"];
+
 /// Two far ends, with the agent between them.
 fn between(config: LabConfig) -> Option<Lab> {
     Lab::with(LabConfig { pairs: 2, beyond: true, ..config })
@@ -43,7 +45,7 @@ fn ends(lab: &Lab) -> (Wire, Wire) {
 #[ignore = "requires root; cargo xtask test e2e"]
 fn forwarded_frames_cross_in_both_directions() {
     const COUNT: u64 = 1000;
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = between(LabConfig::default()) else { return };
         let agent = forward(&lab, &["--mode", mode]);
         let (here, there) = ends(&lab);
@@ -77,7 +79,7 @@ fn forwarded_frames_cross_in_both_directions() {
 #[ignore = "requires root; cargo xtask test e2e"]
 fn forwarded_packets_of_9000_bytes_cross_in_several_frames() {
     const COUNT: u64 = 200;
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = between(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
         let agent = forward(&lab, &["--mode", mode]);
         let (here, there) = ends(&lab);
@@ -112,38 +114,54 @@ fn a_way_that_is_narrower_at_one_end_is_warned_of() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_forwarded_tcp_connection_carries_its_data() {
-    let Some(lab) = between(LabConfig::default()) else { return };
-    let args = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", "tcp port 7007"];
-    let agent = lab.agent_on(&args).start();
-    let beyond = lab.beyond.as_ref().expect("a third namespace");
-    let server = lab.pairs()[1].far.port(PORT);
-    let data: Vec<u8> = (0..1_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for mode in MODES {
+        let Some(lab) = between(LabConfig::default()) else { return };
+        let args = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", "tcp port 7007"];
+        let agent = lab.agent_on(&[&args[..], &["--mode", mode]].concat()).start();
+        // Native XDP keeps the other end of a veth from sending segments that somebody has yet to cut, which are longer
+        // than any frame; generic XDP does not.
+        if mode == "skb" {
+            for pair in lab.pairs() {
+                pair.far.ethtool("-K", &["tso", "off", "gso", "off"]);
+            }
+        }
+        let beyond = lab.beyond.as_ref().expect("a third namespace");
+        let server = lab.pairs()[1].far.port(PORT);
+        let data: Vec<u8> = (0..1_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
 
-    let listener = beyond.run(|| TcpListener::bind(server)).expect("a free port");
-    let mut client = lab.far.run(|| TcpStream::connect_timeout(&server, PATIENCE)).expect("it is accepted");
-    let (mut accepted, _) = listener.accept().expect("a connection");
-    for stream in [&client, &accepted] {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    }
-    let arrived = std::thread::scope(|scope| {
-        let echo = scope.spawn(|| {
-            let mut arrived = vec![0; data.len()];
-            accepted.read_exact(&mut arrived).expect("all of it");
-            accepted.write_all(&arrived[..1000]).expect("an answer");
-            arrived
+        let listener = beyond.run(|| TcpListener::bind(server)).expect("a free port");
+        let mut client =
+            lab.far.run(|| TcpStream::connect_timeout(&server, PATIENCE)).expect("it is accepted");
+        let (mut accepted, _) = listener.accept().expect("a connection");
+        for stream in [&client, &accepted] {
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        }
+        let arrived = std::thread::scope(|scope| {
+            let echo = scope.spawn(|| {
+                let mut arrived = vec![0; data.len()];
+                accepted.read_exact(&mut arrived).expect("all of it");
+                accepted.write_all(&arrived[..1000]).expect("an answer");
+                arrived
+            });
+            client.write_all(&data).expect("a way");
+            let mut answer = [0; 1000];
+            client.read_exact(&mut answer).expect("an answer");
+            assert_eq!(answer[..], data[..1000], "{mode}");
+            echo.join().expect("all arrived")
         });
-        client.write_all(&data).expect("a way");
-        let mut answer = [0; 1000];
-        client.read_exact(&mut answer).expect("an answer");
-        assert_eq!(answer[..], data[..1000]);
-        echo.join().expect("all arrived")
-    });
-    assert!(arrived == data, "the data are not what was sent");
+        assert!(arrived == data, "{mode}: the data are not what was sent");
 
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["tx_packets"], exit.summary()["rx_packets"], "{exit}");
+        let metrics = agent.metrics();
+        assert_eq!(
+            metrics.total("umemd_xsk_rx_dropped_total"),
+            0,
+            "{mode}: nothing is longer than a frame: {metrics}"
+        );
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], exit.summary()["rx_packets"], "{mode}: {exit}");
+    }
 }
 
 #[test]
@@ -221,7 +239,7 @@ fn generate_to_far(lab: &Lab, mode: &str, count: u64, rate: u64, size: usize) ->
 fn as_many_packets_are_generated_as_were_asked_for() {
     const COUNT: u64 = 1000;
     const SIZE: usize = 300;
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = Lab::new() else { return };
         let wire = Wire::listen(&lab.far, lab.pair().far.port(PORT));
         let agent = generate_to_far(&lab, mode, COUNT, 5000, SIZE);
@@ -244,22 +262,23 @@ fn as_many_packets_are_generated_as_were_asked_for() {
 #[ignore = "requires root; cargo xtask test e2e"]
 fn several_queues_share_what_is_generated() {
     const COUNT: u64 = 1001;
-    let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
-    let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--count", &COUNT.to_string()];
-    let exit = lab.agent(&args).run();
-    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
+        let generate = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--mode", mode];
+        let exit = lab.agent(&[&generate[..], &["--count", &COUNT.to_string()]].concat()).run();
+        assert_eq!(exit.summary()["tx_packets"], COUNT, "{mode}: {exit}");
 
-    // Fewer a second than there are queues: one of them has nothing to do.
-    let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--rate", "2", "--count", "7"];
-    let exit = lab.agent(&args).run();
-    assert_eq!(exit.summary()["tx_packets"], 7, "{exit}");
+        // Fewer a second than there are queues: one of them has nothing to do.
+        let exit = lab.agent(&[&generate[..], &["--rate", "2", "--count", "7"]].concat()).run();
+        assert_eq!(exit.summary()["tx_packets"], 7, "{mode}: {exit}");
+    }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn packets_of_9000_bytes_are_generated_in_several_frames() {
     const COUNT: u64 = 100;
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
         let wire = Wire::listen(&lab.far, lab.pair().far.port(PORT));
         let agent = generate_to_far(&lab, mode, COUNT, 1000, 9014);
@@ -358,21 +377,23 @@ fn a_loop_without_accounting_carries_as_many() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_handler_of_ones_own_answers_pings() {
-    let Some(lab) = Lab::new() else { return };
-    let near = &lab.pair().near;
-    // Who answers is not the stack.
-    lab.near.run(|| std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1")).expect("a sysctl");
-    let agent = lab.agent(&["--steer", "icmp"]).example("own_handler").start_unready();
-    let ping = Ping::open(&lab.far, near.ip);
-    wait_until("it answers", PATIENCE, || ping.is_answered(0, Duration::from_millis(50)));
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let near = &lab.pair().near;
+        // Who answers is not the stack.
+        lab.near.run(|| std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1")).expect("a sysctl");
+        let agent = lab.agent(&["--steer", "icmp", "--mode", mode]).example("own_handler").start_unready();
+        let ping = Ping::open(&lab.far, near.ip);
+        wait_until("it answers", PATIENCE, || ping.is_answered(0, Duration::from_millis(50)));
 
-    for number in 1..=100 {
-        assert!(ping.is_answered(number, PATIENCE), "ping {number}");
+        for number in 1..=100 {
+            assert!(ping.is_answered(number, PATIENCE), "{mode}: ping {number}");
+        }
+
+        agent.terminate();
+        let exit = agent.wait();
+        assert!(exit.summary()["tx_packets"].as_u64() > Some(100), "{mode}: {exit}");
     }
-
-    agent.terminate();
-    let exit = agent.wait();
-    assert!(exit.summary()["tx_packets"].as_u64() > Some(100), "{exit}");
 }
 
 #[test]

@@ -11,25 +11,28 @@ use e2e::{
 
 /// The thread of the first queue.
 const WORKER: &str = "near0/0";
+const MODES: [&str; 2] = ["native", "skb"];
 const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_spinning_worker_never_sleeps_and_another_does() {
     const COUNT: u64 = 500;
-    for (args, spins) in [(&["--spin"][..], true), (&[], false)] {
-        let Some(lab) = Lab::new() else { return };
-        let agent = lab.agent(&[&REFLECT, args].concat()).start();
-        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
-        let before = thread::sleeps(agent.pid(), WORKER);
+    for mode in MODES {
+        for (args, spins) in [(&["--spin"][..], true), (&[], false)] {
+            let Some(lab) = Lab::new() else { return };
+            let agent = lab.agent(&[&REFLECT, args, &["--mode", mode]].concat()).start();
+            let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+            let before = thread::sleeps(agent.pid(), WORKER);
 
-        wire.reflect(COUNT, any_size);
+            wire.reflect(COUNT, any_size);
 
-        let slept = thread::sleeps(agent.pid(), WORKER) - before;
-        // poll(2) sleeps at least once per window; a spinner only if a lock of the kernel's is taken.
-        assert_eq!(slept < COUNT / 16 / 2, spins, "{args:?}: slept {slept} times");
-        agent.terminate();
-        assert_eq!(agent.wait().summary()["tx_packets"], COUNT);
+            let slept = thread::sleeps(agent.pid(), WORKER) - before;
+            // poll(2) sleeps at least once per window; a spinner only if a lock of the kernel's is taken.
+            assert_eq!(slept < COUNT / 16 / 2, spins, "{mode} {args:?}: slept {slept} times");
+            agent.terminate();
+            assert_eq!(agent.wait().summary()["tx_packets"], COUNT, "{mode} {args:?}");
+        }
     }
 }
 
@@ -37,25 +40,31 @@ fn a_spinning_worker_never_sleeps_and_another_does() {
 #[ignore = "requires root; cargo xtask test e2e"]
 fn frames_gather_for_as_long_as_asked() {
     const COUNT: u64 = 1000;
-    let Some(lab) = Lab::new() else { return };
-    let agent = lab.agent(&[&REFLECT[..], &["--rx-usecs", "1000"]].concat()).start();
-    assert_eq!(agent.metrics().label_values("umemd_worker_info", "rx_usecs"), ["1000"]);
-    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let agent = lab.agent(&[&REFLECT[..], &["--rx-usecs", "1000", "--mode", mode]].concat()).start();
+        assert_eq!(agent.metrics().label_values("umemd_worker_info", "rx_usecs"), ["1000"], "{mode}");
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
 
-    let start = Instant::now();
-    wire.reflect(COUNT, any_size);
-    // A quarter of a window waits for the one before it: each takes a turn of its own, and behind each frames gather.
-    let turns = (COUNT / (WINDOW / 4)) as u32;
-    // Not behind the first ones: alone they are no stream.
-    assert!(start.elapsed() >= Duration::from_millis(1) * (turns - 2), "{:?}", start.elapsed());
-    agent.terminate();
-    assert_eq!(agent.wait().summary()["tx_packets"], COUNT);
-
-    for (handler, usecs) in [("drop", "50"), ("reflect", "0")] {
-        let agent = lab.agent(&["--steer", STEER, "--handler", handler]).start();
-        assert_eq!(agent.metrics().label_values("umemd_worker_info", "rx_usecs"), [usecs], "{handler}");
+        let start = Instant::now();
+        wire.reflect(COUNT, any_size);
+        // A quarter of a window waits for the one before it: each takes a turn of its own, and behind each frames gather.
+        let turns = (COUNT / (WINDOW / 4)) as u32;
+        // Not behind the first ones: alone they are no stream.
+        assert!(start.elapsed() >= Duration::from_millis(1) * (turns - 2), "{mode}: {:?}", start.elapsed());
         agent.terminate();
-        agent.wait().summary();
+        assert_eq!(agent.wait().summary()["tx_packets"], COUNT, "{mode}");
+
+        for (handler, usecs) in [("drop", "50"), ("reflect", "0")] {
+            let agent = lab.agent(&["--steer", STEER, "--handler", handler, "--mode", mode]).start();
+            assert_eq!(
+                agent.metrics().label_values("umemd_worker_info", "rx_usecs"),
+                [usecs],
+                "{mode} {handler}"
+            );
+            agent.terminate();
+            agent.wait().summary();
+        }
     }
 }
 
@@ -95,7 +104,7 @@ fn workers_are_pinned_each_to_its_cpu() {
 fn rings_are_as_small_as_asked_for_and_nothing_is_lost() {
     const COUNT: u64 = 500;
     let rings = ["--rx-ring", "64", "--fill-ring", "64", "--tx-ring", "4", "--completion-ring", "2"];
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = Lab::new() else { return };
         let agent = lab.agent(&[&REFLECT[..], &["--mode", mode], &rings].concat()).start();
         agent.metrics_when("64 frames are lent for receiving", |m| m.frames("fill") == 64);
@@ -175,7 +184,7 @@ fn packets_of_9000_bytes_take_several_frames() {
     if !kernel_has(&XDP_USE_SG) {
         return;
     }
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         for frame_size in ["2048", "4096"] {
             let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
             let frames = ["--frames", "1024", "--frame-size", frame_size, "--mode", mode];
