@@ -9,6 +9,7 @@ use std::{
 use e2e::{
     command::run,
     lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
+    metrics::Metrics,
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
@@ -46,17 +47,62 @@ fn tcpdump(file: impl AsRef<Path>, filter: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Where the blocks of a pcapng file end that is made of whole ones, and how many are packets.
+/// How many packets are in a pcapng file that is made of whole blocks.
 fn packets_of(bytes: &[u8]) -> u64 {
-    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-    let (mut at, mut packets) = (0, 0);
+    fates_of(bytes).len() as u64
+}
+
+/// What is told of a packet beside its bytes, which tcpdump does not show.
+#[derive(Debug, PartialEq, Eq)]
+struct Fate {
+    interface: u32,
+    queue: u32,
+    /// As an XDP program would have said it (`enum xdp_action`).
+    verdict: u64,
+}
+
+const XDP_DROP: u64 = 1;
+const XDP_TX: u64 = 3;
+const XDP_REDIRECT: u64 = 4;
+
+/// What is told of each packet of a pcapng file that is made of whole blocks.
+fn fates_of(bytes: &[u8]) -> Vec<Fate> {
+    let (mut at, mut fates) = (0, Vec::new());
     while at < bytes.len() {
-        let length = word(at + 4) as usize;
-        assert_eq!(word(at + length - 4) as usize, length, "the block at byte {at} is whole");
-        packets += u64::from(word(at) == 6);
+        let length = word(bytes, at + 4) as usize;
+        assert_eq!(word(bytes, at + length - 4) as usize, length, "the block at byte {at} is whole");
+        let block = &bytes[at..at + length];
+        if word(block, 0) == 6 {
+            fates.push(fate_of(block));
+        }
         at += length;
     }
-    packets
+    fates
+}
+
+/// Of an enhanced packet block: its options come behind the bytes that were kept.
+fn fate_of(block: &[u8]) -> Fate {
+    let (mut queue, mut verdict) = (None, None);
+    let mut at = 28 + (word(block, 20) as usize).next_multiple_of(4);
+    loop {
+        let [code, length] = [at, at + 2].map(|at| u16::from_ne_bytes([block[at], block[at + 1]]));
+        let value = &block[at + 4..at + 4 + usize::from(length)];
+        match code {
+            0 => break,
+            6 => queue = Some(u32::from_ne_bytes(value.try_into().expect("four bytes"))),
+            7 => {
+                assert_eq!(value[0], 2, "a verdict of XDP");
+                verdict = Some(u64::from_ne_bytes(value[1..].try_into().expect("eight bytes")));
+            }
+            other => panic!("nobody knows option {other}"),
+        }
+        at += 4 + value.len().next_multiple_of(4);
+    }
+    Fate { interface: word(block, 8), queue: queue.expect("a queue"), verdict: verdict.expect("a verdict") }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
 #[test]
@@ -85,6 +131,11 @@ fn packets_are_captured_as_they_are_sent() {
         for (number, line) in (0..COUNT).zip(&sent) {
             assert!(line.ends_with(&format!("length {}", any_size(number))), "packet {number}: {line}");
         }
+        let reflected = Fate { interface: 0, queue: 0, verdict: XDP_TX };
+        assert!(
+            fates_of(&fs::read(&file).expect("the file")).iter().all(|fate| *fate == reflected),
+            "{mode}"
+        );
         let day = run(Command::new("date").args(["+%Y-%m-%d", "-r", &file]), "").expect("date");
         assert!(sent[0].starts_with(day.trim()), "{day}: {}", sent[0]);
     }
@@ -112,7 +163,10 @@ fn what_is_dropped_is_captured_too_and_what_is_not_steered_is_not() {
         let exit = agent.wait();
         assert_eq!(exit.summary()["capture"]["packets"], WINDOW, "{mode}: {exit}");
         assert_eq!(tcpdump(&file, "").len() as u64, WINDOW, "{mode}");
-        let bytes = fs::metadata(&file).expect("the file").len();
+        let bytes = fs::read(&file).expect("the file");
+        let dropped = Fate { interface: 0, queue: 0, verdict: XDP_DROP };
+        assert!(fates_of(&bytes).iter().all(|fate| *fate == dropped), "{mode}");
+        let bytes = bytes.len() as u64;
         assert!(bytes < WINDOW * 140, "{mode}: 60 bytes of each were kept: {bytes}");
     }
 }
@@ -146,6 +200,11 @@ fn forwarded_packets_have_the_interface_that_they_came_in_by() {
         assert_eq!(tcpdump(&file, &sent).len() as u64, WINDOW, "{mode}");
         assert_eq!(tcpdump(&file, &answered).len() as u64, 2 * WINDOW, "{mode}");
         let bytes = fs::read(&file).expect("the file");
+        for (interface, count) in [(0, WINDOW), (1, 2 * WINDOW)] {
+            let forwarded = Fate { interface, queue: 0, verdict: XDP_REDIRECT };
+            let fates = fates_of(&bytes).into_iter().filter(|fate| *fate == forwarded);
+            assert_eq!(fates.count() as u64, count, "{mode}: from interface {interface}");
+        }
         for name in ["near0", "near1"] {
             assert!(
                 bytes.windows(name.len()).any(|window| window == name.as_bytes()),
@@ -153,6 +212,40 @@ fn forwarded_packets_have_the_interface_that_they_came_in_by() {
             );
         }
     }
+}
+
+/// Native only: generic XDP on a veth of two queues sees every packet on the first one.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn each_packet_has_the_queue_that_it_came_in_by() {
+    const QUEUES: [&str; 2] = ["0", "1"];
+    let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let folder = Folder::new(&lab);
+    let file = folder.file("queues.pcapng");
+    let args = ["--steer", STEER, "--frames", "1024", "--capture", &file];
+    let agent = lab.agent(&args).start();
+    let received = |m: &Metrics, queue| m.sum("umemd_rx_packets_total", &[("queue", queue)]);
+
+    // Which queue a flow goes to is the kernel's choice: until both have had some.
+    let mut flows = 1..=200;
+    let metrics = loop {
+        let flow = flows.next().expect("a flow for either queue");
+        Wire::connect(&lab.far, lab.pair().near.port(PORT)).send(0..WINDOW, any_size);
+        let metrics = agent
+            .metrics_when("all are written", |m| m.total("umemd_capture_packets_total") == flow * WINDOW);
+        if QUEUES.iter().all(|queue| received(&metrics, queue) > 0) {
+            break metrics;
+        }
+    };
+
+    agent.terminate();
+    agent.wait().summary();
+    let fates = fates_of(&fs::read(&file).expect("the file"));
+    for (number, queue) in (0..).zip(QUEUES) {
+        let count = fates.iter().filter(|fate| fate.queue == number).count() as u64;
+        assert_eq!(count, received(&metrics, queue), "of queue {queue}");
+    }
+    assert!(fates.iter().all(|fate| fate.verdict == XDP_DROP));
 }
 
 #[test]
