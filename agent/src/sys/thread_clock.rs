@@ -35,7 +35,7 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let other = thread::spawn(move || {
-            (0..3_000_000_u64).for_each(|n| drop(black_box(n)));
+            (0..3_000_000_u64).for_each(|n| _ = black_box(n));
             tell.send(rustix::thread::gettid()).unwrap();
             let _ = ended.recv();
         });
@@ -45,7 +45,7 @@ mod tests {
         assert!(worked > Duration::from_micros(500), "{worked:?}");
         thread::sleep(Duration::from_millis(30));
         assert!(cpu_time(its).unwrap() - worked < Duration::from_millis(20), "it sleeps");
-        (0..3_000_000_u64).for_each(|n| drop(black_box(n)));
+        (0..3_000_000_u64).for_each(|n| _ = black_box(n));
         assert!(cpu_time(mine).unwrap() > waited, "this one works");
         drop(end);
         other.join().unwrap();
