@@ -158,7 +158,7 @@ impl Facts {
     /// What matters for this purpose. In `skb` mode the driver never sees the program.
     pub fn findings(&self, name: &str, purpose: Purpose<'_>) -> Vec<Finding> {
         if purpose.mode != Mode::Native {
-            return Vec::new();
+            return self.unsegmented(name, purpose).into_iter().collect();
         }
         let finding = |quirk: &Quirk| {
             let (weight, text) = self.judge(quirk.kind, name, purpose)?;
@@ -169,6 +169,21 @@ impl Facts {
             .chain(self.harm(name, purpose))
             .chain(self.short(name, purpose))
             .collect()
+    }
+
+    /// What is said of an interface whose other end is a socket of this machine, in `skb` mode: no driver tells the sender
+    /// that a program is there.
+    fn unsegmented(&self, name: &str, purpose: Purpose<'_>) -> Option<Finding> {
+        let is_local = ["veth", "tun"].contains(&self.driver.as_str());
+        (is_local && !purpose.multi_buffer).then(|| Finding {
+            weight: Weight::Warning,
+            text: format!(
+                "{name} in skb mode gets packets of local senders before they are segmented: such as are longer than a \
+                 frame are dropped and counted as xsk_rx_dropped, which TCP hardly survives; ethtool -K PEER tso off \
+                 gso off at the sender's end lets them come; or do without --mode skb"
+            ),
+            source: "net/core/dev.c: netif_receive_generic_xdp; drivers/net/veth.c: veth_xdp_set",
+        })
     }
 
     /// What is said to somebody who asked for zero-copy of a driver that has none, or is better off without.

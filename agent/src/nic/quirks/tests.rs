@@ -39,6 +39,16 @@ fn warns(facts: &Facts, purpose: Purpose<'_>, of: &str) {
 }
 
 #[test]
+fn skb_mode_is_warned_of_where_senders_leave_segments_to_others() {
+    let skb = Purpose { mode: Mode::Skb, ..PURPOSE };
+    for local in ["veth", "tun"] {
+        warns(&facts(local, 1500), skb, "tso off gso off");
+        assert_eq!(facts(local, 1500).findings("eth0", Purpose { multi_buffer: true, ..skb }), []);
+    }
+    assert_eq!(facts("igb", 1500).findings("eth0", skb), []);
+}
+
+#[test]
 fn a_bond_is_served_by_its_members_or_in_skb_mode() {
     let bond = facts("bonding", 1500);
     let [refusal] = &refusals(&bond)[..] else { panic!("one") };
