@@ -7,8 +7,8 @@
 //! umemd runs as it does by default. So `drop`, for which nobody waits, lets frames gather (`--rx-usecs`), and the others
 //! are woken as their peers are.
 //!
-//! What is asked is checked: beside `minimal`, as cheap within the interval, and so many instructions more at most; beside
-//! `xdp-bench`, less CPU time and fewer system calls; nothing lost, and the law. Instructions are the same whatever the
+//! What is asked is checked: of `drop` and `reflect` beside `minimal`, that they are as cheap within the interval and take
+//! only so many instructions more; beside `xdp-bench`, less CPU time and fewer system calls; nothing lost, and the law. Instructions are the same whatever the
 //! machine does beside, so `cargo xtask test full` checks them too.
 //!
 //! The load comes from a socket of the stack, and not from `--handler generate`: that needs a program on the far
@@ -54,7 +54,7 @@ enum Counted {
 /// Loads, as parts of what the pair of interfaces can carry.
 const LOADS: [f64; 2] = [0.5, 0.8];
 
-/// What a packet may take beside the minimal loop, by the lower end of what is measured.
+/// What a packet may take beside the minimal loop, where that is bounded, by the lower end of what is measured.
 const MOST_RATIO: f64 = 1.05;
 
 /// How many instructions more than the minimal loop a handler may take for a packet, where that is bounded.
@@ -138,7 +138,7 @@ fn misses(result: &Value, most_instructions: Option<f64>) -> Vec<String> {
     let mut missed = Vec::new();
     if result["peer"] == "minimal" {
         missed.extend(too_many_instructions(result, most_instructions));
-        if !is_less("cpu_ratio_low", Some(MOST_RATIO)) {
+        if most_instructions.is_some() && !is_less("cpu_ratio_low", Some(MOST_RATIO)) {
             missed.push(format!("{} times its CPU time at least", result["cpu_ratio_low"]));
         }
     } else {
