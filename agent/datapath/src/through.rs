@@ -217,25 +217,40 @@ impl<P: QueuePort> Side<P> {
         while let Some(part) = self.received.pop() {
             let is_last = !part.has_more();
             self.parts.push(part);
-            // More parts than a packet can have are a lie of the kernel's; then there is no last one to wait for.
-            if is_last || self.parts.len() > MAX_FRAGMENTS {
-                self.handle_packet(is_last, seen, handler, observer, out);
+            if is_last {
+                self.handle_packet(seen, handler, observer, out);
+            } else if self.parts.len() > MAX_FRAGMENTS {
+                self.shorten();
             }
         }
         // The beginning of a packet whose other frames have not arrived waits for them.
         self.received.append(&mut self.parts);
     }
 
-    /// A packet of which all parts have come, or as many as will.
+    /// Of a packet in more frames than can be sent on, as `__xsk_rcv()` makes of what a sender left to be segmented, only
+    /// the first one waits for the end, torn; so that what comes last is not taken for a packet.
+    #[cold]
+    fn shorten(&mut self) {
+        if let Some(first) = self.parts.first_mut() {
+            first.tear();
+        }
+        let others = self.parts.drain(1..);
+        self.traffic.rx_fragments += others.len() as u64;
+        for part in others {
+            self.traffic.rx_bytes += u64::from(part.len());
+            self.done.push(part.into_right());
+        }
+    }
+
+    /// A packet of which all parts have come.
     fn handle_packet<H: PacketHandler, O: Observer>(
         &mut self,
-        is_whole: bool,
         seen: Seen,
         handler: &mut H,
         observer: &mut O,
         out: &mut Outbox<O::Sent>,
     ) {
-        if !is_whole || self.parts.iter().any(Packet::is_torn) {
+        if self.parts.len() > MAX_FRAGMENTS || self.parts.iter().any(Packet::is_torn) {
             return self.drop_torn();
         }
         let bytes = self.port.bytes_mut();

@@ -534,6 +534,32 @@ fn a_packet_of_too_many_frames_is_not_put_on_the_tx_ring() {
     assert_eq!(worker.snapshot().places.user, 0);
 }
 
+/// A sender's 64 kB that nobody segmented are 37 frames. All of them are one packet, which is dropped; none of its parts
+/// is another one.
+#[test]
+fn the_end_of_a_packet_that_is_too_long_is_no_packet() {
+    for (frames, batch) in (17..60).flat_map(|frames| [1, 7, 16, 64].map(|batch| (frames, batch))) {
+        let sim = SimConfig { multi_buffer: true, ..small_rings(128, 128, 64, 64) };
+        let config = WorkerConfig { batch, fill_target: 128, ..WorkerConfig::default() };
+        let mut worker = worker(256, sim, Recorder::default(), config);
+        turn(&mut worker);
+        worker.port_mut().offer(numbered(1));
+        worker.port_mut().offer(vec![0x80; frames * LONGEST - 5]);
+        worker.port_mut().offer(numbered(2));
+        worker.port_mut().napi_poll(3);
+        while !turn(&mut worker).is_idle() {}
+        let traffic = worker.snapshot().traffic;
+        let torn = u64::from(frames > 18);
+        assert_eq!((traffic.rx_packets, traffic.rx_torn), (3, torn), "{frames} frames, {batch} at once");
+        assert_eq!(traffic.rx_fragments, frames as u64 - 1, "{frames} frames, {batch} at once");
+        assert_eq!(traffic.rx_bytes, (2 * 60 + frames * LONGEST - 5) as u64);
+        let seen = &worker.handler().seen;
+        assert_eq!(seen.len() as u64, 3 - torn, "{frames} frames, {batch} at once");
+        assert_eq!((seen.first(), seen.last()), (Some(&numbered(1)), Some(&numbered(2))));
+        assert!(worker.finish(Duration::ZERO).conserved);
+    }
+}
+
 /// A packet whose last frame has not arrived waits for it, and goes home whole.
 #[test]
 fn the_frames_of_a_packet_are_recycled_together_after_the_last_one() {
