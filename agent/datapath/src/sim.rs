@@ -21,7 +21,7 @@
 //! | the interface is gone | the same for ever; completes what was sent, and gives back nothing that is on a ring |
 //! | the socket closes | completes nothing; the frames on its rings are gone |
 //!
-//! Left out, as it is no matter of a queue's rings or of no worker of ours: which queue's socket a packet is given to,
+//! Left out, because it concerns neither a queue's rings nor a worker of ours: which queue's socket a packet is given to,
 //! and one that has none (the XDP program's; tests/program.rs of the agent has the program in the kernel); a frame twice
 //! on the fill ring (a [`Frame`] can be lent once); a socket that is still busy for a while after it was closed, one
 //! whose UMEM's first socket was closed, and a process that dies (the end-to-end tests have the real ones).

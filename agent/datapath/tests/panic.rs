@@ -13,9 +13,9 @@ use datapath::{Due, PacketHandler, Verdict, WorkerConfig};
 #[test]
 fn it_loses_the_frame_that_it_had_before_it_and_no_other() {
     let batch = 16;
-    for breaks_at in [0, 1, 7, batch - 1] {
-        let mut worker =
-            worker(64, SimConfig::default(), Fragile { left: breaks_at }, WorkerConfig::default());
+    for (breaks_at, glances_below) in [0, 1, 7, batch - 1].into_iter().flat_map(|at| [(at, 255), (at, 4)]) {
+        let handler = Fragile { left: breaks_at, glances_below };
+        let mut worker = worker(64, SimConfig::default(), handler, WorkerConfig::default());
         turn(&mut worker);
         for n in 0..batch {
             worker.port_mut().offer(numbered(n));
@@ -43,7 +43,7 @@ fn it_loses_the_frame_that_it_had_before_it_and_no_other() {
 #[test]
 fn it_loses_nothing_of_a_packet_in_several_frames() {
     let sim = SimConfig { multi_buffer: true, ..SimConfig::default() };
-    let mut worker = worker(64, sim, Fragile { left: 0 }, WorkerConfig::default());
+    let mut worker = worker(64, sim, Fragile { left: 0, glances_below: 255 }, WorkerConfig::default());
     turn(&mut worker);
     worker.port_mut().offer(vec![1; 2 * LONGEST]);
     worker.port_mut().napi_poll(2);

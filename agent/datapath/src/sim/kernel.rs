@@ -34,6 +34,8 @@ pub struct XdpStatistics {
     pub fill_invalid_descs: u64,
     /// Packets that the device dropped and completed.
     pub tx_dropped: u64,
+    /// Their bytes.
+    pub tx_dropped_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -149,9 +151,10 @@ impl Kernel {
                 self.busy -= 1;
                 return Kick::Again;
             }
-            let mut packet = Vec::new();
+            let (mut packet, mut len) = (Vec::new(), 0);
             for desc in (0..count).filter_map(|_| tx.take()) {
                 self.in_flight.push(desc.addr().0);
+                len += u64::from(desc.len());
                 if self.keep_log {
                     umem.at(desc.addr().0, desc.len(), |bytes| packet.extend_from_slice(bytes));
                 }
@@ -159,6 +162,7 @@ impl Kernel {
             if self.dropping > 0 {
                 self.dropping -= 1;
                 self.statistics.tx_dropped += 1;
+                self.statistics.tx_dropped_bytes += len;
                 return Kick::Again;
             }
             if self.keep_log {
