@@ -35,11 +35,13 @@ pub(crate) fn count(case: Case) -> Option<f64> {
     collected.map(|collected: f64| collected / packets)
 }
 
-/// The compiler and its version, as it says itself.
-fn compiler() -> Option<String> {
-    let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
-    let output = Command::new(rustc).arg("--version").output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+/// Who made the instructions, and for what processor.
+fn compiler() -> Option<(String, String)> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let field = |name| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    field("release: ").zip(field("host: "))
 }
 
 /// The counted run: `SUBJECT BATCH FRAMES`.
@@ -51,10 +53,10 @@ pub(crate) fn run_child(args: &[String]) {
 }
 
 /// What is before the compiler's name in the file of recorded figures.
-const COMPILER: &str = "compiler ";
+const COMPILER: &str = "compiler: rustc ";
 
-/// Compares with the recorded figures, one `subject batch frames instructions` a line. Skipped, and said to be, where
-/// another compiler made other instructions.
+/// Compares with the recorded figures, one `subject batch frames instructions` a line. Skipped, and said to be, on
+/// another processor; another compiler makes other instructions, and is held to what is asked only.
 pub(crate) fn check(file: &str, cases: &[Case]) -> ExitCode {
     let recorded = match fs::read_to_string(file) {
         Ok(recorded) => recorded,
@@ -63,12 +65,15 @@ pub(crate) fn check(file: &str, cases: &[Case]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let its = recorded.lines().find_map(|line| line.strip_prefix(COMPILER)).unwrap_or("another compiler");
-    let ours = compiler();
-    if ours.as_deref() != Some(its) {
-        let ours = ours.unwrap_or_default();
-        eprintln!("skipped: instructions per packet: recorded with {its}, and this is {ours}");
+    let its = recorded.lines().find_map(|line| line.strip_prefix(COMPILER)?.split_once(" for "));
+    let (its_release, its_host) = its.unwrap_or_default();
+    let (release, host) = compiler().unwrap_or_default();
+    if host != its_host {
+        eprintln!("skipped: instructions per packet: recorded for {its_host}, and this is {host}");
         return ExitCode::SUCCESS;
+    }
+    if release != its_release {
+        eprintln!("instructions were recorded with rustc {its_release}, and this is {release}: not compared");
     }
     let mut code = ExitCode::SUCCESS;
     for case in cases {
@@ -86,11 +91,12 @@ pub(crate) fn check(file: &str, cases: &[Case]) -> ExitCode {
         };
         let verdict = match expected {
             _ if case.batch == 64 && got > most => "MORE THAN IS ASKED",
+            _ if release != its_release => "within what is asked",
             Some(expected) if (got / expected - 1.0).abs() <= TOLERANCE => "as recorded",
             Some(_) => "DIFFERS",
             None => "NOT RECORDED",
         };
-        if verdict != "as recorded" {
+        if verdict.chars().all(|letter| !letter.is_lowercase()) {
             code = ExitCode::FAILURE;
         }
         println!("{key}{got:.2} {verdict} {expected:?}");
