@@ -1,7 +1,9 @@
 //! What the quirks of a driver mean for an interface as it is. Who has which is in [`super::drivers`].
 //!
 //! `umemd run` picks queues by them, refuses what cannot work before it touches the interface, and warns in its
-//! words; `umemd doctor` prints the same.
+//! words; `umemd doctor` prints the same for native mode.
+
+use datapath::packet::MAX_FRAGMENTS;
 
 use super::{
     drivers::{self, ZeroCopy},
@@ -11,6 +13,9 @@ use crate::{
     config::{BindMode, L2_OVERHEAD},
     ebpf::Mode,
 };
+
+/// How long a packet may be that its sender left to be segmented, headers included (`GSO_MAX_SIZE`).
+const GSO_MAX: usize = 65_536;
 
 /// Something about a driver, and how it is known.
 #[derive(Clone, Copy, Debug)]
@@ -171,16 +176,17 @@ impl Facts {
             .collect()
     }
 
-    /// What is said of an interface whose other end is a socket of this machine, in `skb` mode: no driver tells the sender
-    /// that a program is there.
+    /// What is said of a veth in `skb` mode: its driver does not know of the program, and takes no offload off its peer.
     fn unsegmented(&self, name: &str, purpose: Purpose<'_>) -> Option<Finding> {
-        let is_local = ["veth", "tun"].contains(&self.driver.as_str());
-        (is_local && !purpose.multi_buffer).then(|| Finding {
+        let (frames, counter) =
+            if purpose.multi_buffer { (MAX_FRAGMENTS, "rx_torn") } else { (1, "xsk_rx_dropped") };
+        let longest = purpose.capacity as usize * frames;
+        (self.driver == "veth" && longest < GSO_MAX).then(|| Finding {
             weight: Weight::Warning,
             text: format!(
-                "{name} in skb mode gets packets of local senders before they are segmented: such as are longer than a \
-                 frame are dropped and counted as xsk_rx_dropped, which TCP hardly survives; ethtool -K PEER tso off \
-                 gso off at the sender's end lets them come; or do without --mode skb"
+                "{name} in skb mode gets packets before its peer's senders have them segmented: such as are longer than \
+                 {longest} bytes are dropped and counted as {counter}, which TCP hardly survives; ethtool -K PEER tso \
+                 off gso off lets them come; or do without --mode skb"
             ),
             source: "net/core/dev.c: netif_receive_generic_xdp; drivers/net/veth.c: veth_xdp_set",
         })
