@@ -270,7 +270,7 @@ fn near(name: &str, node: &str, nodes: &str) -> Option<Finding> {
 /// Where the driver's page_pools can be seen.
 fn pools(link: &Link) -> Option<Finding> {
     let statistics = ethtool::statistics(&link.name);
-    let (mut pools, _) = page_pool::read([(link.index, statistics.as_deref())]);
+    let mut pools = page_pool::read([(link.index, statistics.as_deref())]).devices;
     let (answer, text) = match pools.remove(&link.index)?.source {
         Source::None(reason @ Reason::Failed(_)) => (Answer::Unknown, reason.to_string()),
         Source::None(reason) => (Answer::Note, format!("not to be seen: {reason}")),

@@ -74,11 +74,11 @@ pub fn ask<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Asked {
     timed("ethtool", start, driver.iter().all(|(_, statistics)| statistics.is_ok()));
 
     let start = Instant::now();
-    let (pools, orphans) =
+    let page_pool::Said { devices: pools, orphans, complete } =
         page_pool::read(driver.iter().map(|(index, statistics)| (*index, statistics.as_deref())));
     let failed =
         |pools: &DevicePools| matches!(pools.source, page_pool::Source::None(page_pool::Reason::Failed(_)));
-    timed("page_pool", start, !pools.values().any(failed));
+    timed("page_pool", start, complete && !pools.values().any(failed));
 
     let start = Instant::now();
     let process = process::read();

@@ -272,19 +272,35 @@ impl DevicePools {
     }
 }
 
-/// The pools of the interfaces given, by index: each interface's index, and what `ethtool -S` says of it. And those
-/// that are left of interfaces that are gone.
+/// What the kernel says of its pools.
+#[derive(Debug)]
+pub struct Said {
+    /// Those of the interfaces that were asked for, by index.
+    pub devices: BTreeMap<u32, DevicePools>,
+    /// Those that are left of interfaces that are gone.
+    pub orphans: Vec<Pool>,
+    /// Whether netlink answered: if not, pools are missing above though ethtool told their counters.
+    pub complete: bool,
+}
+
+/// The pools of the interfaces given: each one's index, and what `ethtool -S` says of it.
 pub fn read<'a>(
     interfaces: impl IntoIterator<Item = (u32, Result<&'a [(String, u64)], &'a io::Error>)>,
-) -> (BTreeMap<u32, DevicePools>, Vec<Pool>) {
-    let netlink = netlink::ask();
+) -> Said {
+    said(&netlink::ask(), interfaces)
+}
+
+/// What [`read`] makes of netlink's answer.
+fn said<'a>(
+    netlink: &io::Result<netlink::Answer>,
+    interfaces: impl IntoIterator<Item = (u32, Result<&'a [(String, u64)], &'a io::Error>)>,
+) -> Said {
     let devices: BTreeMap<u32, DevicePools> = interfaces
         .into_iter()
-        .map(|(index, statistics)| (index, device(index, &netlink, statistics.map(ethtool::counters))))
+        .map(|(index, statistics)| (index, device(index, netlink, statistics.map(ethtool::counters))))
         .collect();
     let orphans = netlink.iter().flat_map(|answer| orphans(answer, |index| devices.contains_key(&index)));
-    let orphans = orphans.collect();
-    (devices, orphans)
+    Said { orphans: orphans.collect(), devices, complete: netlink.is_ok() }
 }
 
 /// Pools that were detached and lie with an interface that nobody asked about: the loopback.
@@ -385,6 +401,17 @@ mod tests {
     fn answer(support: Support, counters: Option<Counters>) -> io::Result<netlink::Answer> {
         let pool = Pool { id: Some(17), inflight_pages: Some(4), counters, ..Pool::default() };
         Ok(netlink::Answer { pools: vec![(3, pool)], support })
+    }
+
+    #[test]
+    fn what_netlink_did_not_tell_is_missed_whatever_ethtool_tells() {
+        let told =
+            counters().told().map(|(name, count)| (format!("rx_pp_{name}"), count)).collect::<Vec<_>>();
+        let interface = || [(3, Ok(&told[..]))];
+        let silent = said(&Err(io::Error::from_raw_os_error(libc::ENOBUFS)), interface());
+        assert_eq!((&silent.devices[&3].source, silent.complete), (&Source::Ethtool, false));
+        assert!(said(&answer(Support::Pools, None), interface()).complete);
+        assert!(!said(&Err(io::Error::other("no answer")), []).complete);
     }
 
     #[test]

@@ -52,8 +52,8 @@ impl Report {
         };
         let statistics: Vec<_> =
             asked.iter().map(|link| (link.index, ethtool::statistics(&link.name))).collect();
-        let (mut pools, _) =
-            super::read(statistics.iter().map(|(index, statistics)| (*index, statistics.as_deref())));
+        let said = statistics.iter().map(|(index, statistics)| (*index, statistics.as_deref()));
+        let mut pools = super::read(said).devices;
         let device = |link: &&nic::Link| {
             let driver = ethtool::driver(&link.name).unwrap_or_default();
             Some(Device { name: link.name.clone(), driver, pools: pools.remove(&link.index)? })
