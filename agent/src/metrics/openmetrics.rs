@@ -130,6 +130,8 @@ mod tests {
         for metric in tree::all() {
             assert!(names.insert(metric.name), "{} twice", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
+            // OpenMetrics wants them escaped, and the writer writes help as it is.
+            assert!(!metric.help.contains(['"', '\\', '\n']), "{}", metric.name);
             assert!(!metric.name.ends_with("_total"), "{}: the writer adds that", metric.name);
             let mut seen = BTreeSet::new();
             metric.read(&subjects, &mut |sample| {

@@ -58,7 +58,7 @@ pub(super) const POOL_INFO: &[Metric] = &[
         name: "umemd_kernel_page_pool_info",
         kind: Kind::Gauge,
         labels: &["napi", "memory"],
-        help: "What the pool is (page-pool-get); pool \"all\" is the sum that ethtool tells.",
+        help: "What the pool is (page-pool-get); pool all is the sum that ethtool tells.",
         read: Read::Pool(|pool, out| {
             let napi = pool.napi.map(|napi| napi.to_string()).unwrap_or_default();
             out.add_with(&[&napi, pool.memory.name()], true);
