@@ -25,30 +25,45 @@ pub fn cpu_time(thread: Pid) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::{hint::black_box, sync::mpsc, thread};
+    use std::{sync::mpsc, thread, time::Instant};
+
+    use rustix::time::{ClockId, clock_gettime};
 
     use super::*;
 
+    /// Takes a CPU until it had it for so long.
+    fn work(time: Duration) -> Duration {
+        loop {
+            let had = clock_gettime(ClockId::ThreadCPUTime);
+            let had = Duration::new(had.tv_sec as u64, had.tv_nsec as u32);
+            if had >= time {
+                return had;
+            }
+        }
+    }
+
     #[test]
     fn a_threads_time_is_its_own_and_ends_with_it() {
-        let mine = rustix::thread::gettid();
         let (tell, told) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let other = thread::spawn(move || {
-            (0..3_000_000_u64).for_each(|n| _ = black_box(n));
-            tell.send(rustix::thread::gettid()).unwrap();
+            tell.send((rustix::thread::gettid(), work(Duration::from_millis(5)))).unwrap();
             let _ = ended.recv();
         });
-        let its = told.recv().unwrap();
-        let worked = cpu_time(its).unwrap();
-        let waited = cpu_time(mine).unwrap();
-        assert!(worked > Duration::from_micros(500), "{worked:?}");
-        thread::sleep(Duration::from_millis(30));
-        assert!(cpu_time(its).unwrap() - worked < Duration::from_millis(20), "it sleeps");
-        (0..3_000_000_u64).for_each(|n| _ = black_box(n));
-        assert!(cpu_time(mine).unwrap() > waited, "this one works");
+        let (its, worked) = told.recv().unwrap();
+        let seen = cpu_time(its).unwrap();
+        assert!(seen >= worked, "{seen:?} of {worked:?}");
+        let mine = work(seen + Duration::from_millis(50));
+        assert!(cpu_time(its).unwrap() < mine, "it waits while this one works");
+        assert!(cpu_time(rustix::thread::gettid()).unwrap() >= mine);
         drop(end);
         other.join().unwrap();
-        assert_eq!((cpu_time(its), cpu_time(Pid::INIT)), (None, None), "ended, and of another process");
+        // The kernel forgets it a little after it was waited for.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while cpu_time(its).is_some() {
+            assert!(Instant::now() < deadline, "it ended, and is still known");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(cpu_time(Pid::INIT), None, "of another process");
     }
 }
