@@ -231,8 +231,11 @@ fn each_packet_has_the_queue_that_it_came_in_by() {
     let metrics = loop {
         let flow = flows.next().expect("a flow for either queue");
         Wire::connect(&lab.far, lab.pair().near.port(PORT)).send(0..WINDOW, any_size);
-        let metrics = agent
-            .metrics_when("all are written", |m| m.total("umemd_capture_packets_total") == flow * WINDOW);
+        // What is written is counted a little later than what was received was shown.
+        let metrics = agent.metrics_when("all are written", |m| {
+            ["umemd_capture_packets_total", "umemd_rx_packets_total"].map(|name| m.total(name))
+                == [flow * WINDOW; 2]
+        });
         if QUEUES.iter().all(|queue| received(&metrics, queue) > 0) {
             break metrics;
         }
