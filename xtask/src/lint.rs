@@ -15,7 +15,7 @@ use crate::{setup, shell};
 pub(crate) fn run(options: Install) -> Result<()> {
     setup::run(options)?;
     let sources = sources::all()?;
-    let checks: [Check<'_>; 7] = [
+    let checks: [Check<'_>; 8] = [
         ("the top level is as fixed", Box::new(|| complain(layout::check(&layout::top_level()?)))),
         ("crates point where they may", Box::new(|| complain(arrows::check(&arrows::packages()?)))),
         ("modules point where they may", Box::new(|| complain(arrows::check_modules(&sources)))),
@@ -35,6 +35,12 @@ pub(crate) fn run(options: Install) -> Result<()> {
                     "-D",
                     "warnings",
                 ])
+            }),
+        ),
+        (
+            "umemd without its terminal view",
+            Box::new(|| {
+                cargo(&["clippy", "--package", "umemd", "--no-default-features", "--", "-D", "warnings"])
             }),
         ),
         ("cargo doc -D warnings", Box::new(docs)),
