@@ -78,13 +78,12 @@ impl Group {
     /// Opens the group; the first worker gets the CPU at `offset` of `cpus`.
     pub(super) fn open(common: &Common, names: Vec<String>, cpus: &[usize], offset: usize) -> Result<Self> {
         let plans = plan::make(&common.config(), &names)?;
-        let mut cpus = cpus.to_vec();
-        if common.config().cpus.is_none() {
-            let interrupted: Vec<usize> = names.iter().flat_map(|name| interrupts::cpus(name)).collect();
-            cpus = interrupts::last(cpus, &interrupted);
-        }
-        let first = offset % cpus.len().max(1);
-        cpus.rotate_left(first);
+        let interrupted = |plan: &plan::Plan| interrupts::cpus(&plan.link.name, plan.link.index);
+        let interrupted: Vec<usize> = match common.config().cpus {
+            Some(_) => Vec::new(),
+            None => plans.iter().flat_map(interrupted).collect(),
+        };
+        let cpus = interrupts::spread(cpus, &interrupted, offset);
         let open = Open::new(common, plans, &cpus, None)?;
         Ok(Self { names, cpus, state: RefCell::new(State::Open(open)) })
     }

@@ -2,12 +2,17 @@
 
 use std::fs;
 
-/// The CPUs that serve the interrupts of `interface`, as far as `/proc/interrupts` names them after it. Many
-/// drivers do (`eth0`, `eth0-rx-3`, `ice-eth0-TxRx-0`); a veth has no interrupts, and is received for wherever
+use super::netdev;
+
+/// The CPUs that serve the interrupts of `interface`: those that the kernel knows of its NAPI instances, and those whose
+/// name in `/proc/interrupts` has that of the interface. Many drivers have it there (`eth0`, `eth0-rx-3`,
+/// `ice-eth0-TxRx-0`), which older kernels know no more of; a veth has no interrupts, and is received for wherever
 /// somebody sends.
-pub fn cpus(interface: &str) -> Vec<usize> {
+pub fn cpus(interface: &str, ifindex: u32) -> Vec<usize> {
     let text = fs::read_to_string("/proc/interrupts").unwrap_or_default();
-    let mut cpus: Vec<usize> = irqs(&text, interface).into_iter().flat_map(affinity).collect();
+    let mut irqs = irqs(&text, interface);
+    irqs.extend(netdev::interrupts(ifindex).unwrap_or_default());
+    let mut cpus: Vec<usize> = irqs.into_iter().flat_map(affinity).collect();
     cpus.sort_unstable();
     cpus.dedup();
     cpus
@@ -37,11 +42,14 @@ fn cpu_list(text: &str) -> Vec<usize> {
     text.split(',').filter_map(range).flatten().collect()
 }
 
-/// `cpus` with those that are interrupted last, and otherwise in their order.
-pub fn last(cpus: Vec<usize>, interrupted: &[usize]) -> Vec<usize> {
-    let (busy, mut quiet): (Vec<_>, Vec<_>) = cpus.into_iter().partition(|cpu| interrupted.contains(cpu));
-    quiet.extend(busy);
-    quiet
+/// The CPUs of workers in their order: those of `cpus`, first the ones that are not interrupted, from the one at
+/// `offset` on. The workers before have those before it.
+pub fn spread(cpus: &[usize], interrupted: &[usize], offset: usize) -> Vec<usize> {
+    let (busy, mut spread): (Vec<usize>, Vec<_>) = cpus.iter().partition(|cpu| interrupted.contains(cpu));
+    spread.extend(busy);
+    let first = offset % spread.len().max(1);
+    spread.rotate_left(first);
+    spread
 }
 
 #[cfg(test)]
@@ -74,7 +82,11 @@ ERR:          0
 
     #[test]
     fn who_is_interrupted_comes_last() {
-        assert_eq!(last(vec![3, 2, 1, 0], &[3, 1]), [2, 0, 3, 1]);
-        assert_eq!(last(vec![1, 0], &[]), [1, 0]);
+        assert_eq!(spread(&[3, 2, 1, 0], &[3, 1], 0), [2, 0, 3, 1]);
+        assert_eq!(spread(&[3, 2, 1, 0], &[3, 1], 1), [0, 3, 1, 2]);
+        assert_eq!(spread(&[3, 2, 1, 0], &[3, 1], 5), [0, 3, 1, 2]);
+        assert_eq!(spread(&[1, 0], &[], 0), [1, 0]);
+        assert_eq!(spread(&[1, 0], &[1, 0], 0), [1, 0]);
+        assert!(spread(&[], &[1], 3).is_empty());
     }
 }

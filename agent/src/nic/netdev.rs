@@ -10,6 +10,8 @@ const FAMILY: &str = "netdev";
 const DEV_GET: u8 = 1;
 /// `NETDEV_CMD_QUEUE_GET`, since Linux 6.8.
 const QUEUE_GET: u8 = 10;
+/// `NETDEV_CMD_NAPI_GET`, since Linux 6.8.
+const NAPI_GET: u8 = 11;
 
 /// `NETDEV_A_DEV_*`.
 mod dev {
@@ -29,6 +31,12 @@ mod queue {
     pub(super) const RX: u64 = 0;
     /// `NETDEV_QUEUE_TYPE_TX`.
     pub(super) const TX: u64 = 1;
+}
+
+/// `NETDEV_A_NAPI_*`.
+mod napi {
+    pub(super) const IFINDEX: u16 = 1;
+    pub(super) const IRQ: u16 = 3;
 }
 
 /// `enum netdev_xdp_act`: what the driver of an interface does for XDP, as it is set up at the moment. mvpp2 and
@@ -91,6 +99,25 @@ pub fn queues_in_use(ifindex: u32) -> io::Result<Option<(u32, u32)>> {
     let answers = queues(ifindex)?.unwrap_or_default();
     let (rx, tx) = (count(&answers, ifindex, queue::RX), count(&answers, ifindex, queue::TX));
     Ok((rx > 0).then_some((rx, tx)))
+}
+
+/// The interrupts of an interface's NAPI instances; none if this kernel (older than Linux 6.8) or driver does not tell.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn interrupts(ifindex: u32) -> io::Result<Vec<u32>> {
+    let answers = ask(|netdev| match netdev.dump_of(NAPI_GET, napi::IFINDEX, ifindex) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
+        answers => answers,
+    })?;
+    let read = |answer: &Attributes| read_interrupt(answer, ifindex);
+    Ok(answers.unwrap_or_default().iter().filter_map(read).collect())
+}
+
+fn read_interrupt(attributes: &Attributes, ifindex: u32) -> Option<u32> {
+    let is_ours = attributes.uint(napi::IFINDEX) == Some(ifindex.into());
+    is_ours.then(|| attributes.uint(napi::IRQ))??.try_into().ok()
 }
 
 fn count(answers: &[Attributes], ifindex: u32, kind: u64) -> u32 {
@@ -172,6 +199,14 @@ mod tests {
         assert_eq!((count(&answers, 5, queue::RX), count(&answers, 5, queue::TX)), (1, 2));
     }
 
+    #[test]
+    fn a_napi_instance_has_an_interrupt_or_none() {
+        let napi =
+            |more: &[Vec<u8>]| read_interrupt(&parsed(&[&[uint(1, 5), uint(2, 8193)], more].concat()), 5);
+        assert_eq!((napi(&[uint(3, 42)]), napi(&[])), (Some(42), None));
+        assert_eq!(read_interrupt(&parsed(&[uint(1, 6), uint(3, 42)]), 5), None);
+    }
+
     /// The kernel's own `empty_check` and `lo_check` (tools/testing/selftests/net/nl_netdev.py): there is a device,
     /// and the loopback can nothing.
     #[test]
@@ -181,6 +216,8 @@ mod tests {
         assert!(devices.is_none_or(|devices| !devices.is_empty()));
         rx_queues(1).unwrap();
         queues_in_use(1).unwrap();
+        assert_eq!(interrupts(1).unwrap(), [0; 0]);
+        assert_eq!(interrupts(u32::MAX).unwrap(), [0; 0]);
         assert_eq!(queues_in_use(u32::MAX).unwrap(), None);
         assert_eq!(features(u32::MAX).unwrap(), None);
     }
