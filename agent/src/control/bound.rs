@@ -33,7 +33,7 @@ pub(super) fn bind(
     queues: &[u32],
     may_wait: bool,
 ) -> Result<Bound, OpenError> {
-    let rings = RingSizes::new(config.layout, config.rings);
+    let rings = RingSizes::new(config.layout, plans.len() as u32, config.rings);
     let (mut frames, mut huge_pages) = umem(config, plans, queues, rings)?;
     let (planned, asked) = plans[0].bind;
     let bound = match sockets(plans, queues, &frames, rings, planned, may_wait) {

@@ -176,7 +176,7 @@ impl Plan {
             bind: self.bind.0,
             multi_buffer: self.multi_buffer,
             capacity: capacity(config, self.headroom),
-            lent: RingSizes::new(config.layout, config.rings).fill_target,
+            lent: RingSizes::new(config.layout, 1, config.rings).fill_target,
             queues: config.queues.as_deref(),
         }
     }

@@ -5,8 +5,8 @@ use frame_pool::FrameLayout;
 /// Entries of each ring; powers of two.
 ///
 /// Chosen so that what must not happen cannot happen (kernel.md 3.8): at most `fill_target` frames are with the
-/// kernel for receiving, so an RX ring of that size never overflows; at most `tx` are being sent, so neither
-/// does the completion ring. The fill ring is twice its target: with as many entries as frames lent, a refill
+/// kernel for receiving, so an RX ring of that size never overflows; and no more than there are frames can be with it
+/// for sending, of which those on the TX ring are only a part, so that the completion ring is as long. The fill ring is twice its target: with as many entries as frames lent, a refill
 /// that comes between the kernel's two indices would see a full ring that is not full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSizes {
@@ -36,15 +36,17 @@ pub struct RingRequest {
 }
 
 impl RingSizes {
-    /// Half of the frames receive, a quarter may be on their way out, the last quarter is with handlers; unless
+    /// Half of the frames receive, a quarter may wait on the TX ring, the last quarter is with handlers; unless
     /// asked otherwise. The kernel never gets more frames for receiving than the RX ring has room for, so that
     /// one cannot overflow whatever was asked for.
-    pub fn new(layout: FrameLayout, asked: RingRequest) -> Self {
+    ///
+    /// `layout` is that of one queue's share of a UMEM which so many queues have together.
+    pub fn new(layout: FrameLayout, queues: u32, asked: RingRequest) -> Self {
         let frames = layout.chunk_count();
         let rx = asked.rx.unwrap_or(frames / 2);
         let fill = asked.fill.unwrap_or((2 * rx).min(frames));
         let tx = asked.tx.unwrap_or(frames / 4);
-        let completion = asked.completion.unwrap_or(2 * tx);
+        let completion = asked.completion.unwrap_or(queues * frames);
         Self { fill, fill_target: (frames / 2).min(rx).min(fill), rx, tx, completion }
     }
 }
@@ -55,15 +57,16 @@ mod tests {
 
     #[test]
     fn no_ring_can_overflow() {
-        for shift in 6..=18 {
+        for (shift, queues) in (6..=18).flat_map(|shift| [(shift, 1), (shift, 2)]) {
             let layout = FrameLayout::new(2048, 1 << shift).unwrap();
-            let sizes = RingSizes::new(layout, RingRequest::default());
+            let sizes = RingSizes::new(layout, queues, RingRequest::default());
             for entries in [sizes.fill, sizes.rx, sizes.tx, sizes.completion] {
                 assert!(entries.is_power_of_two(), "{sizes:?}");
             }
-            assert!(sizes.rx >= sizes.fill_target && sizes.completion >= sizes.tx, "{sizes:?}");
+            assert!(sizes.rx >= sizes.fill_target, "{sizes:?}");
+            assert!(sizes.completion >= queues * layout.chunk_count(), "a device may be slow: {sizes:?}");
             // Full at what is lent, the fill ring would keep out the batch that comes before the kernel has released one.
-            assert_eq!((sizes.fill, sizes.completion), (2 * sizes.fill_target, 2 * sizes.tx), "{sizes:?}");
+            assert_eq!(sizes.fill, 2 * sizes.fill_target, "{sizes:?}");
             assert!(sizes.fill_target + sizes.tx < layout.chunk_count(), "handlers get some: {sizes:?}");
         }
     }
@@ -78,7 +81,7 @@ mod tests {
                 RingRequest { fill: ring, ..RingRequest::default() },
                 RingRequest { fill: ring, rx: Some(2048), tx: ring, completion: ring },
             ];
-            for sizes in asked.map(|asked| RingSizes::new(layout, asked)) {
+            for sizes in asked.map(|asked| RingSizes::new(layout, 1, asked)) {
                 assert!(sizes.fill_target <= sizes.rx && sizes.fill_target <= sizes.fill, "{sizes:?}");
                 assert!(sizes.fill_target > 0, "{sizes:?}");
             }
