@@ -1,7 +1,8 @@
-//! Tells the log who keeps frames for too long, the kernel among them.
+//! Tells the log who keeps frames for too long, the kernel among them, and that somebody gave back what was not his.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
+use datapath::Snapshot;
 use frame_pool::WARN_INTERVAL;
 
 use crate::observe::{Observation, QueueView, Swallowed};
@@ -10,6 +11,8 @@ use crate::observe::{Observation, QueueView, Swallowed};
 #[derive(Debug, Default)]
 pub(super) struct Leaks {
     told: Option<Duration>,
+    /// Returns that were refused, when that was last looked at.
+    rejected: u64,
 }
 
 impl Leaks {
@@ -18,11 +21,31 @@ impl Leaks {
         if self.told.is_some_and(|told| now.at.saturating_sub(told) < WARN_INTERVAL) {
             return;
         }
-        for line in lines(now) {
+        let rejected = now.queues().map(|queue| rejections(&queue.snapshot)).sum();
+        let is_news = rejected != mem::replace(&mut self.rejected, rejected);
+        for line in lines(now).chain(now.queues().filter_map(rejected_of).filter(|_| is_news)) {
             self.told = Some(now.at);
             log::warn!("{line}");
         }
     }
+}
+
+/// Returns that were refused, those of `umemd_pool_rejected`.
+fn rejections(snapshot: &Snapshot) -> u64 {
+    let extras = &snapshot.pool.extras;
+    extras.foreign_put + extras.double_put + extras.bad_addr + snapshot.refused.total()
+}
+
+fn rejected_of(queue: &QueueView) -> Option<String> {
+    let rejected = rejections(&queue.snapshot);
+    (rejected > 0).then(|| {
+        format!(
+            "{} queue {}: {rejected} returns of frames were refused so far, as those were not out, or elsewhere; {} frames \
+             are not used any more: a bug of umemd, of the driver or of the kernel, see umemd_pool_rejected; please report \
+             it",
+            queue.device, queue.queue, queue.snapshot.places.quarantined
+        )
+    })
 }
 
 fn lines(now: &Observation) -> impl Iterator<Item = String> {
@@ -75,6 +98,23 @@ mod tests {
         let [told] = &told[..] else { panic!("{told:?}") };
         let said = "eth0 queue 1: the kernel has kept 3 of the frames that it got to send for longer than 60s, since";
         assert!(told.starts_with(said), "{told}");
+    }
+
+    #[test]
+    fn what_was_refused_is_told_when_it_is_news() {
+        let (mut leaks, mut now) = (Leaks::default(), fixture());
+        let mut told_at = Vec::new();
+        for (minute, refused) in [0, 2, 2, 3, 3].into_iter().enumerate() {
+            now.at = Duration::from_secs(61 * minute as u64);
+            now.devices[0].queues[1].snapshot.refused.not_lent = refused;
+            let before = leaks.told;
+            leaks.tell(&now);
+            told_at.extend((leaks.told != before).then_some(minute));
+        }
+        assert_eq!(told_at, [1, 3]);
+        let told = rejected_of(&now.devices[0].queues[1]).unwrap();
+        assert!(told.starts_with("eth0 queue 1: 3 returns of frames were refused so far"), "{told}");
+        assert_eq!(rejected_of(&now.devices[0].queues[0]), None);
     }
 
     #[test]
