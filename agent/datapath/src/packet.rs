@@ -7,6 +7,9 @@ use crate::right::Right;
 
 /// A frame of this packet was refused by the ledger. What is left of the packet is no packet.
 const TORN: u64 = 1 << 33;
+
+/// Of the first frame's part of a packet in more than [`MAX_FRAGMENTS`], while the others are awaited.
+const TOO_LONG: u64 = 1 << 34;
 /// Where the offset lies, above length and flags. It fits, as no chunk has more than 64 KiB.
 const OFFSET: u32 = 48;
 
@@ -115,6 +118,15 @@ impl<R> Packet<R> {
 
     pub(crate) fn is_torn(&self) -> bool {
         self.span & TORN != 0
+    }
+
+    /// Notes that this packet has more frames than can be sent on.
+    pub(crate) fn overrun(&mut self) {
+        self.span |= TOO_LONG;
+    }
+
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.span & TOO_LONG != 0
     }
 
     pub(crate) fn set_more(&mut self, more: bool) {

@@ -11,11 +11,9 @@ use crate::packet::MAX_FRAGMENTS;
 use crate::port::{Kick, PortPlaces, QueuePort};
 use crate::publish::Published;
 use crate::shutdown::{Drain, FinalReport};
-use crate::side::{Account, PortsSeen, Side};
+use crate::side::{Account, PortsSeen, Side, look_again};
 use crate::snapshot::Snapshot;
 use crate::worker::{Turn, WorkerConfig};
-
-const LOOKS: u32 = 4;
 
 /// Moves packets from each of two queues to the other, without a copy: both ports have the same UMEM.
 ///
@@ -150,14 +148,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
     /// Everything about both sides as it is now.
     pub fn snapshots(&mut self) -> [Snapshot; 2] {
         let places = self.sides.each_mut().map(|side| side.port.places());
-        let mut snapshots = self.account(places);
-        for _ in 1..LOOKS {
-            if snapshots.iter().all(Snapshot::conserved) {
-                break;
-            }
-            snapshots = self.account(places);
-        }
-        snapshots
+        look_again(|| self.account(places), |snapshots| snapshots.iter().all(Snapshot::conserved))
     }
 
     /// The second side accounts for what its pool took from the provider, the first for all the rest: so

@@ -21,6 +21,22 @@ const KICKS_PER_TURN: u32 = 4;
 /// microseconds, and to show each of them would cost as much as the turn.
 const PUBLISH_EVERY: Duration = Duration::from_millis(1);
 
+/// How often what does not add up is counted: somebody else may give a frame back meanwhile.
+const COUNTS: u32 = 4;
+
+/// Counts until it adds up, or patience ends.
+#[inline]
+pub(crate) fn look_again<S>(count: impl Fn() -> S, adds_up: impl Fn(&S) -> bool) -> S {
+    let mut counted = count();
+    for _ in 1..COUNTS {
+        if adds_up(&counted) {
+            break;
+        }
+        counted = count();
+    }
+    counted
+}
+
 /// One queue: the pool that its frames are of, its rings, and what lies in between.
 #[derive(Debug)]
 pub(crate) struct Side<P> {
@@ -268,6 +284,8 @@ impl<P: QueuePort> Side<P> {
             Account::Taken => (self.accounted(), 0),
         };
         let (tx_bytes, tx_fragments) = out.passed_on();
+        // Of what is being handled there is none but after a panic.
+        let unfinished = self.received.len() + if self.writes { 0 } else { self.parts.len() };
         let counts = observer.counts();
         Snapshot {
             total,
@@ -294,7 +312,7 @@ impl<P: QueuePort> Side<P> {
             inflight,
             refused: self.port.refused(),
             traffic: Traffic {
-                rx_packets: self.rx_frames - self.traffic.rx_fragments - self.received.len() as u64,
+                rx_packets: self.rx_frames - self.traffic.rx_fragments - unfinished as u64,
                 tx_packets: self.tx_frames - tx_fragments,
                 tx_bytes,
                 tx_fragments,

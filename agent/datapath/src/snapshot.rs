@@ -84,6 +84,9 @@ pub struct Traffic {
     pub handler_dropped: u64,
     /// Packets in several frames that were dropped, because the ledger refused one of those.
     pub rx_torn: u64,
+    /// Packets that were dropped because they came in more frames than can be sent on
+    /// ([`MAX_FRAGMENTS`](crate::packet::MAX_FRAGMENTS)).
+    pub rx_too_long: u64,
     /// Packets to be sent that were dropped, because the TX ring was full and so was the backlog.
     pub tx_full: u64,
     /// Packets to be sent that were dropped, because the kernel would refuse them: they have a part
@@ -115,6 +118,7 @@ impl Traffic {
         [
             ("handler_dropped", self.handler_dropped),
             ("rx_torn", self.rx_torn),
+            ("rx_too_long", self.rx_too_long),
             ("tx_full", self.tx_full),
             ("tx_invalid", self.tx_invalid),
         ]

@@ -21,7 +21,8 @@ use crate::vec::push;
 /// A turn's packets, each in one frame, on their way through the handler while nobody looks on.
 ///
 /// What is collected and counted is in here for as long as that takes, so that it can stay in registers. It goes back
-/// to its side also if the handler panics; then only the frame is lost that it had before it.
+/// to its side also if the handler panics; then only the frame is lost that it had before it. Of packets that an observer
+/// is shown, or that have several frames, not even that one.
 struct Hands<'a, H, O: Observer> {
     handler: &'a mut H,
     /// Frames of packets that the handler dropped.
@@ -228,11 +229,11 @@ impl<P: QueuePort> Side<P> {
     }
 
     /// Of a packet in more frames than can be sent on, as `__xsk_rcv()` makes of what a sender left to be segmented, only
-    /// the first one waits for the end, torn; so that what comes last is not taken for a packet.
+    /// the first one waits for the end; so that what comes last is not taken for a packet.
     #[cold]
     fn shorten(&mut self) {
         if let Some(first) = self.parts.first_mut() {
-            first.tear();
+            first.overrun();
         }
         let others = self.parts.drain(1..);
         self.traffic.rx_fragments += others.len() as u64;
@@ -250,8 +251,13 @@ impl<P: QueuePort> Side<P> {
         observer: &mut O,
         out: &mut Outbox<O::Sent>,
     ) {
-        if self.parts.len() > MAX_FRAGMENTS || self.parts.iter().any(Packet::is_torn) {
-            return self.drop_torn();
+        if self.parts.len() > MAX_FRAGMENTS || self.parts.first().is_some_and(Packet::is_too_long) {
+            self.traffic.rx_too_long += 1;
+            return self.drop_parts();
+        }
+        if self.parts.iter().any(Packet::is_torn) {
+            self.traffic.rx_torn += 1;
+            return self.drop_parts();
         }
         let bytes = self.port.bytes_mut();
         let wanted = match &mut self.parts[..] {
@@ -365,12 +371,33 @@ impl<P: QueuePort> Side<P> {
         if self.writes {
             self.done.extend(self.parts.drain(..).map(Packet::into_right));
         }
+        if !self.parts.is_empty() {
+            self.drop_after_panic();
+        }
         self.parts.append(&mut self.received);
         if !self.parts.is_empty() {
-            self.drop_torn();
+            self.traffic.rx_torn += 1;
+            self.drop_parts();
         }
         self.pool.put_direct_bulk(&mut self.fresh);
         self.pool.put_direct_bulk(&mut self.done);
+    }
+
+    /// The packet that the handler had before it when it panicked, and those that it would have got next, of which
+    /// [`handle_rest`](Self::handle_rest) left the first one last.
+    #[cold]
+    fn drop_after_panic(&mut self) {
+        loop {
+            self.traffic.handler_dropped += 1;
+            self.drop_parts();
+            while self.parts.last().is_none_or(Packet::has_more) {
+                let Some(part) = self.received.pop() else {
+                    // The end of this one has not come: it waits as any such packet.
+                    return self.received.append(&mut self.parts);
+                };
+                self.parts.push(part);
+            }
+        }
     }
 
     fn count_parts(&mut self) {
@@ -378,9 +405,9 @@ impl<P: QueuePort> Side<P> {
         self.traffic.rx_bytes += self.parts.iter().map(|part| u64::from(part.len())).sum::<u64>();
     }
 
-    fn drop_torn(&mut self) {
+    /// What came of a packet goes home, and nobody has handled it.
+    fn drop_parts(&mut self) {
         self.count_parts();
-        self.traffic.rx_torn += 1;
         self.done.extend(self.parts.drain(..).map(Packet::into_right));
     }
 }

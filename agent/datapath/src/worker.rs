@@ -11,12 +11,8 @@ use crate::packet::MAX_FRAGMENTS;
 use crate::port::{Kick, PortPlaces, QueuePort};
 use crate::publish::Published;
 use crate::shutdown::{Drain, FinalReport};
-use crate::side::{Account, PortsSeen, Side};
+use crate::side::{Account, PortsSeen, Side, look_again};
 use crate::snapshot::Snapshot;
-
-/// How often a snapshot is taken again whose places do not add up: somebody else gave a frame back while
-/// they were counted.
-const LOOKS: u32 = 4;
 
 /// A worker's sizes, in frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,14 +187,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     /// Everything about the worker as it is now.
     pub fn snapshot(&mut self) -> Snapshot {
         let places = self.side.port.places();
-        let mut snapshot = self.account(places);
-        for _ in 1..LOOKS {
-            if snapshot.conserved() {
-                break;
-            }
-            snapshot = self.account(places);
-        }
-        snapshot
+        look_again(|| self.account(places), Snapshot::conserved)
     }
 
     #[inline(never)]

@@ -5,9 +5,12 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use common::{CHUNK, lawful, pool_and_port};
 use common::{Fragile, LONGEST, numbered, turn, worker};
-use datapath::sim::SimConfig;
-use datapath::{Due, PacketHandler, Verdict, WorkerConfig};
+use datapath::capture::capture;
+use datapath::sim::{SimConfig, SimPort, SimUmem};
+use datapath::{Due, PacketHandler, Pair, Verdict, Worker, WorkerConfig};
+use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 
 /// The packets before it were dropped or sent; frames behind it come home with those that the kernel has.
 #[test]
@@ -45,12 +48,77 @@ fn it_loses_nothing_of_a_packet_in_several_frames() {
     let sim = SimConfig { multi_buffer: true, ..SimConfig::default() };
     let mut worker = worker(64, sim, Fragile { left: 0, glances_below: 255 }, WorkerConfig::default());
     turn(&mut worker);
-    worker.port_mut().offer(vec![1; 2 * LONGEST]);
-    worker.port_mut().napi_poll(2);
+    for frames in 2..=4 {
+        worker.port_mut().offer(vec![1; frames * LONGEST]);
+    }
+    worker.port_mut().napi_poll(3);
     let turn = AssertUnwindSafe(|| worker.poll_once(Duration::ZERO));
     assert!(catch_unwind(turn).is_err());
     let report = worker.finish(Duration::ZERO);
     assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
+    let traffic = report.snapshot.traffic;
+    assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.handler_dropped), (3, 6, 3), "{traffic:?}");
+}
+
+/// Of each packet it is known what became of it, also of those that the handler never got, and no frame is lost.
+#[test]
+fn it_loses_nothing_that_somebody_else_is_shown() {
+    const BATCH: usize = 64;
+    for breaks_at in [0, 1, 10, BATCH - 1] {
+        let handler = Fragile { left: breaks_at, glances_below: 255 };
+        let (pool, port) = pool_and_port(128, SimConfig::default());
+        let (observer, reader) = capture(BATCH);
+        let mut worker = Worker::observed(pool, port, handler, observer, WorkerConfig::default());
+        worker.poll_once(Duration::ZERO);
+        (0..BATCH).for_each(|n| worker.port_mut().offer(numbered(n)));
+        worker.port_mut().napi_poll(BATCH);
+        let turn = AssertUnwindSafe(|| worker.poll_once(Duration::ZERO));
+        assert!(catch_unwind(turn).is_err(), "at packet {breaks_at}");
+        assert!(worker.snapshot().conserved());
+
+        worker.drain_once(Duration::ZERO);
+        worker.port_mut().complete_sent(BATCH);
+        worker.drain_once(Duration::ZERO);
+        drop(reader);
+        let report = worker.finish(Duration::ZERO);
+        let traffic = report.snapshot.traffic;
+        let sent = breaks_at.div_ceil(2);
+        assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.rx_torn), (64, 0, 0), "{traffic:?}");
+        assert_eq!((traffic.tx_packets, traffic.completions), (sent as u64, sent as u64), "{traffic:?}");
+        assert_eq!(traffic.handler_dropped as usize, BATCH - sent, "{traffic:?}");
+        assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 128), "{breaks_at}");
+    }
+}
+
+/// Neither side of a pair.
+#[test]
+fn it_loses_no_frame_of_the_other_side_either() {
+    let layout = FrameLayout::new(CHUNK, 128).unwrap();
+    let (umem, provider) = (SimUmem::new(layout), UmemProvider::new(layout));
+    let side = || {
+        (FramePool::new(PoolConfig::default(), provider.clone()), SimPort::on(&umem, SimConfig::default()))
+    };
+    let (observer, reader) = capture(64);
+    let handler = Fragile { left: 20, glances_below: 255 };
+    let config = WorkerConfig { fill_target: 32, ..WorkerConfig::default() };
+    let mut pair = Pair::new([side(), side()], handler, observer, config);
+    pair.poll_once(Duration::ZERO);
+    for port in pair.ports_mut() {
+        (0..16).for_each(|n| port.offer(numbered(n)));
+        port.napi_poll(16);
+    }
+    let turn = AssertUnwindSafe(|| pair.poll_once(Duration::ZERO));
+    assert!(catch_unwind(turn).is_err());
+    pair.snapshots().iter().for_each(lawful);
+    pair.drain_once(Duration::ZERO);
+    pair.ports_mut().into_iter().for_each(|port| port.complete_sent(64));
+    pair.drain_once(Duration::ZERO);
+    drop(reader);
+    let [first, second] = pair.finish(Duration::ZERO).map(|report| report.snapshot);
+    assert_eq!((first.traffic.rx_packets, first.traffic.handler_dropped), (16, 8));
+    assert_eq!((second.traffic.rx_packets, second.traffic.handler_dropped), (16, 14));
+    assert_eq!((first.traffic.tx_packets, second.traffic.tx_packets), (2, 8));
+    assert_eq!((first.places.user, second.places.user, first.places.slab), (0, 0, 128));
 }
 
 /// Wants to send packets of so many bytes, and breaks when it is to write behind their beginning.

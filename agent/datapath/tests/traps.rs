@@ -549,12 +549,13 @@ fn the_end_of_a_packet_that_is_too_long_is_no_packet() {
         worker.port_mut().napi_poll(3);
         while !turn(&mut worker).is_idle() {}
         let traffic = worker.snapshot().traffic;
-        let torn = u64::from(frames > 18);
-        assert_eq!((traffic.rx_packets, traffic.rx_torn), (3, torn), "{frames} frames, {batch} at once");
+        let too_long = u64::from(frames > 18);
+        assert_eq!((traffic.rx_packets, traffic.rx_torn), (3, 0), "{frames} frames, {batch} at once");
+        assert_eq!(traffic.rx_too_long, too_long, "{frames} frames, {batch} at once");
         assert_eq!(traffic.rx_fragments, frames as u64 - 1, "{frames} frames, {batch} at once");
         assert_eq!(traffic.rx_bytes, (2 * 60 + frames * LONGEST - 5) as u64);
         let seen = &worker.handler().seen;
-        assert_eq!(seen.len() as u64, 3 - torn, "{frames} frames, {batch} at once");
+        assert_eq!(seen.len() as u64, 3 - too_long, "{frames} frames, {batch} at once");
         assert_eq!((seen.first(), seen.last()), (Some(&numbered(1)), Some(&numbered(2))));
         assert!(worker.finish(Duration::ZERO).conserved);
     }

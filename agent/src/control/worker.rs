@@ -113,9 +113,9 @@ fn pin(post: &Post) {
 
 fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post) -> End {
     let now = || post.epoch.elapsed();
-    // A handler that panics was in the middle of a turn. Rust drops the frame that it had before it, so that this
-    // one is lost: it stays where the pool last saw it, with the user, and the law says so. All else of the
-    // worker is where it was, and the kernel's frames can be taken home.
+    // A handler that panics was in the middle of a turn. If its packet had just come off the ring, Rust drops the frame,
+    // so that this one is lost: it stays where the pool last saw it, with the user, and the law says so. All else of
+    // the worker is where it was, and the kernel's frames can be taken home.
     let worked = catch_unwind(AssertUnwindSafe(|| work(&mut *crew, bell, post)));
     let why = worked.unwrap_or(Why::Panicked);
     // Nothing is taken in any more, and no handler asked. What was sent is waited for.

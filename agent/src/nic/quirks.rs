@@ -179,7 +179,7 @@ impl Facts {
     /// What is said of a veth in `skb` mode: its driver does not know of the program, and takes no offload off its peer.
     fn unsegmented(&self, name: &str, purpose: Purpose<'_>) -> Option<Finding> {
         let (frames, counter) =
-            if purpose.multi_buffer { (MAX_FRAGMENTS, "rx_torn") } else { (1, "xsk_rx_dropped") };
+            if purpose.multi_buffer { (MAX_FRAGMENTS, "rx_too_long") } else { (1, "xsk_rx_dropped") };
         let longest = purpose.capacity as usize * frames;
         (self.driver == "veth" && longest < GSO_MAX).then(|| Finding {
             weight: Weight::Warning,

@@ -43,7 +43,7 @@ fn skb_mode_is_warned_of_where_senders_leave_segments_to_others() {
     let skb = Purpose { mode: Mode::Skb, ..PURPOSE };
     warns(&facts("veth", 1500), skb, "longer than 1792 bytes are dropped and counted as xsk_rx_dropped");
     let several = Purpose { multi_buffer: true, ..skb };
-    warns(&facts("veth", 9000), several, "longer than 32256 bytes are dropped and counted as rx_torn");
+    warns(&facts("veth", 9000), several, "longer than 32256 bytes are dropped and counted as rx_too_long");
     assert_eq!(facts("veth", 9000).findings("eth0", Purpose { capacity: 3840, ..several }), []);
     assert_eq!(facts("igb", 1500).findings("eth0", skb), []);
 }
