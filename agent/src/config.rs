@@ -24,8 +24,8 @@ use crate::{
     xsk::RingRequest,
 };
 
-/// `XDP_PACKET_HEADROOM` (linux/bpf.h): what the kernel keeps free in front of a received frame.
-pub const HEADROOM: u32 = 256;
+/// What the kernel keeps free in front of a received frame.
+pub const HEADROOM: u32 = datapath::port::XDP_PACKET_HEADROOM;
 /// An Ethernet header with one VLAN tag: what a frame has beyond the MTU.
 pub const L2_OVERHEAD: u32 = 18;
 

@@ -1,8 +1,8 @@
 //! Moves frames between a queue's AF_XDP rings, a [`frame_pool`] and a handler.
 //!
 //! A [`Worker`] owns one of each. It is moved on by [`Worker::poll_once`], one turn at a time, on
-//! whatever thread its owner chose; there is no thread, clock, lock, log or system call in this
-//! crate. The rings are behind [`QueuePort`]: the agent's port is an AF_XDP socket, and
+//! whatever thread its owner chose; there is no thread, clock, lock, log or system call on
+//! its way. The rings are behind [`QueuePort`]: the agent's port is an AF_XDP socket, and
 //! [`sim::SimPort`] is the kernel's side in memory, seeded, with its corners.
 //!
 //! # A frame's way through a turn

@@ -7,12 +7,9 @@ use frame_pool::{Frame, FrameAddr, FrameLayout, FramePool, FrameRef, Lent, Refus
 
 use crate::descriptor::Descriptor;
 use crate::packet::Packet;
-use crate::port::{FrameBytes, Glance, Kick, PacketSink, PortPlaces, QueuePort};
+use crate::port::{FrameBytes, Glance, Kick, PacketSink, PortPlaces, QueuePort, XDP_PACKET_HEADROOM};
 use crate::right::Right;
 use crate::rings::{Rings, Slots};
-
-/// `XDP_PACKET_HEADROOM`: what is left free before a received packet.
-const HEADROOM: u32 = 256;
 
 /// The bytes of all frames.
 #[derive(Debug)]
@@ -98,7 +95,7 @@ impl MemoryPort {
     }
 
     fn arrive_as_it_is(&mut self, len: u32, more: bool) -> Option<u64> {
-        let addr = self.rings.fill.take()? + u64::from(HEADROOM);
+        let addr = self.rings.fill.take()? + u64::from(XDP_PACKET_HEADROOM);
         self.rings.rx.put(Descriptor::new(FrameAddr(addr), len, more)).then_some(addr)
     }
 
@@ -178,13 +175,11 @@ impl QueuePort for MemoryPort {
     }
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
-        let len = len.min(self.blank_len()) as u32;
-        let descriptor = Descriptor::new(FrameAddr(u64::from(HEADROOM)), len, false);
-        Packet::received(frame, self.rings.layout, descriptor)
+        self.rings.blank(frame, XDP_PACKET_HEADROOM, len)
     }
 
     fn blank_len(&self) -> usize {
-        (self.rings.layout.chunk_size() - HEADROOM) as usize
+        self.rings.blank_len(XDP_PACKET_HEADROOM)
     }
 
     /// The caller is the kernel, and needs not be woken.

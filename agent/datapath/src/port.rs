@@ -12,6 +12,9 @@ use crate::handler::Verdict;
 use crate::packet::Packet;
 use crate::right::Right;
 
+/// `XDP_PACKET_HEADROOM` (`linux/bpf.h`): how many bytes the kernel leaves free before a received packet.
+pub const XDP_PACKET_HEADROOM: u32 = 256;
+
 /// What became of a [`QueuePort::kick`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kick {

@@ -164,6 +164,16 @@ impl Rings {
         turned
     }
 
+    /// A frame to be written, whose data begin at `start`: for up to `len` bytes.
+    pub(crate) fn blank(&self, frame: Frame, start: u32, len: usize) -> Packet {
+        let len = len.min(self.blank_len(start)) as u32;
+        Packet::received(frame, self.layout, Descriptor::new(FrameAddr(u64::from(start)), len, false))
+    }
+
+    pub(crate) fn blank_len(&self, start: u32) -> usize {
+        (self.layout.chunk_size() - start) as usize
+    }
+
     pub(crate) fn max_fragments(&self) -> usize {
         MAX_FRAGMENTS.min(self.tx.size() as usize)
     }

@@ -17,14 +17,17 @@
 //! | a TX descriptor is bad | counts it; completes it on a new kernel, never on an old one |
 //! | packets were sent | completes them later, in any order |
 //! | the interface has no such queue to send on | sends nothing, and does not say so |
-//! | the interface is down | refuses to be kicked |
+//! | the program redirects to another queue's socket | drops the packet, and no counter says so |
+//! | the program finds no socket in its slot | gives the packet to the stack |
+//! | a frame is on the fill ring twice | lets two packets overwrite each other, and tells of both |
+//! | the interface is down | refuses to be kicked; nothing else happens to what it has |
 //! | the interface is gone | the same for ever; completes what was sent, and gives back nothing that is on a ring |
-//! | the socket closes | completes nothing; the frames on its rings are gone |
+//! | the socket closes, or its process dies | completes nothing; the frames on its rings are gone; the stack gets what arrives |
+//! | of several sockets with one UMEM the first one closes | nothing to the others |
 //!
-//! Left out, because it concerns neither a queue's rings nor a worker of ours: which queue's socket a packet is given to,
-//! and one that has none (the XDP program's; tests/program.rs of the agent has the program in the kernel); a frame twice
-//! on the fill ring (a [`Frame`] can be lent once); a socket that is still busy for a while after it was closed, one
-//! whose UMEM's first socket was closed, and a process that dies (the end-to-end tests have the real ones).
+//! Left out is what happens when a socket is made, for that is no call of a port: the queue is busy for a while after
+//! another one was closed on it, as long as packets of that one wait in a device. Who makes sockets has tests of its own
+//! for that, and the end-to-end tests have the kernel. Zero-copy is left out too: this is copy mode.
 //!
 //! What the model does of its own accord happens in [`SimPort::step`], by its seed. [`Faulty`] is
 //! middleware that makes any port worse, and lets this one lie.
@@ -34,22 +37,18 @@ mod kernel;
 mod random;
 mod umem;
 
-use frame_pool::{Frame, FrameAddr, FrameLayout, FramePool, FrameRef, Lent, RefusedCounts};
+use frame_pool::{Frame, FrameLayout, FramePool, FrameRef, Lent, RefusedCounts};
 
 pub use self::faulty::{Faulty, Lie, Rates, Tamper};
-pub use self::kernel::XdpStatistics;
+pub use self::kernel::{Redirect, XdpStatistics};
 pub use self::random::Random;
 pub use self::umem::SimUmem;
 
 use self::kernel::Kernel;
-use crate::descriptor::Descriptor;
 use crate::packet::Packet;
 use crate::port::{Glance, Kick, PacketSink, PortPlaces, QueuePort};
 use crate::right::Right;
 use crate::rings::{Rings, Slots};
-
-/// `XDP_PACKET_HEADROOM`: what the kernel leaves free before a received packet.
-const XDP_PACKET_HEADROOM: u32 = 256;
 
 /// A simulated queue's sizes and character.
 #[derive(Clone, Copy, Debug)]
@@ -156,20 +155,20 @@ impl QueuePort for SimPort {
     }
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
-        let start = self.kernel.rx_start();
-        let len = len.min(self.blank_len()) as u32;
-        let descriptor = Descriptor::new(FrameAddr(u64::from(start)), len, false);
-        Packet::received(frame, self.rings.layout, descriptor)
+        self.rings.blank(frame, self.kernel.rx_start(), len)
     }
 
     fn blank_len(&self) -> usize {
-        (self.rings.layout.chunk_size() - self.kernel.rx_start()) as usize
+        self.rings.blank_len(self.kernel.rx_start())
     }
 
     fn kick(&mut self) -> Kick {
+        if self.rings.is_closed() {
+            return Kick::Down;
+        }
         let Rings { tx, completion, .. } = &mut self.rings;
         let before = tx.len();
-        if before == 0 && !self.kernel.closed {
+        if before == 0 {
             return Kick::NotNeeded;
         }
         match self.kernel.sendto(tx, completion, &self.umem) {
@@ -207,7 +206,7 @@ impl QueuePort for SimPort {
     }
 
     fn reclaim(&mut self, frames: &mut Vec<Frame>, references: &mut Vec<FrameRef>) -> u32 {
-        assert!(self.kernel.closed, "the kernel still writes to these frames: close the port first");
+        assert!(self.rings.is_closed(), "the kernel still writes to these frames: close the port first");
         self.rings.reclaim(frames, references)
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{Recorder, for_each_seed, lawful, random_sizes};
 use datapath::handlers::{Drop, Forward, Generate, Pace, Reflect};
-use datapath::sim::{Faulty, Random, Rates, SimConfig, SimPort, SimUmem};
+use datapath::sim::{Faulty, Random, Rates, Redirect, SimConfig, SimPort, SimUmem};
 use datapath::{
     Capture, CaptureReader, Captured, FinalReport, HeldBytes, Observer, PacketHandler, Pair, Published,
     Snapshot, Turn, Verdict, Worker, WorkerConfig, capture,
@@ -177,9 +177,15 @@ impl World {
                 }
                 _ if self.random.chance(32) => {
                     let (up, mute) = (self.random.chance(128), self.random.chance(32));
+                    let redirects =
+                        [Redirect::Here, Redirect::Here, Redirect::OtherQueue, Redirect::EmptySlot];
+                    let (redirect, dropping) = (redirects[self.random.below(4)], self.random.below(3));
                     for port in machine.ports() {
-                        port.inner_mut().set_up(up);
-                        port.inner_mut().set_mute(mute);
+                        let sim = port.inner_mut();
+                        sim.set_up(up);
+                        sim.set_mute(mute);
+                        sim.set_redirect(redirect);
+                        sim.set_dropping(dropping);
                     }
                 }
                 _ => {}
@@ -213,6 +219,8 @@ impl World {
                 let sim = port.inner_mut();
                 sim.set_up(true);
                 sim.set_mute(false);
+                sim.set_redirect(Redirect::Here);
+                sim.set_dropping(0);
                 sim.set_busy(0);
                 sim.napi_poll(64);
                 sim.complete_sent(usize::MAX);

@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use common::{CHUNK, LONGEST, Recorder, for_each_seed, lawful, packet, pool_and_port, random_sizes};
-use datapath::sim::{Faulty, Random, Rates, SimPort};
+use datapath::sim::{Faulty, Random, Rates, Redirect, SimPort};
 use datapath::{PacketHandler, QueuePort, Snapshot, Worker};
 use frame_pool::Shutdown;
 
@@ -25,13 +25,16 @@ fn offer_some(random: &mut Random, port: &mut SimPort) {
     }
 }
 
-/// The link goes down or comes up, the queue loses its way out or gets it back, its discipline drops some.
+/// The link goes down or comes up, the queue loses its way in or out or gets it back, its discipline drops some.
 fn trouble(random: &mut Random, port: &mut SimPort) {
     match random.below(64) {
         0 => port.set_up(false),
         1 => port.set_mute(true),
         2 => port.set_dropping(1 + random.below(3)),
-        3..16 => {
+        3 => port.set_redirect(Redirect::OtherQueue),
+        4 => port.set_redirect(Redirect::EmptySlot),
+        5..18 => {
+            port.set_redirect(Redirect::Here);
             port.set_up(true);
             port.set_mute(false);
         }
@@ -69,6 +72,7 @@ fn settle<P: QueuePort, H: PacketHandler>(
     for _ in 0..100_000 {
         let sim = port(worker);
         sim.set_up(true);
+        sim.set_redirect(Redirect::Here);
         sim.set_mute(false);
         sim.set_busy(0);
         sim.napi_poll(64);
@@ -240,6 +244,7 @@ fn the_seeds_reach_every_corner() {
         steps(&mut worker, &mut random, Worker::port_mut, |_, _| ());
         settle(&mut worker, Worker::port_mut);
         let (snapshot, kernel) = (worker.snapshot(), worker.port().statistics());
+        let (misdirected, passed) = (worker.port().misdirected(), worker.port().passed());
         for (corner, times) in [
             ("fill ring empty", kernel.rx_fill_ring_empty_descs),
             ("rx ring full", kernel.rx_ring_full),
@@ -248,6 +253,8 @@ fn the_seeds_reach_every_corner() {
             ("kicked again", snapshot.traffic.kicks_again),
             ("kicked while down", snapshot.traffic.kicks_down),
             ("dropped by the queue's discipline", kernel.tx_dropped),
+            ("redirected to another queue", misdirected),
+            ("redirected to nobody", passed),
             ("dropped by the handler", snapshot.traffic.handler_dropped),
             ("nothing to send", snapshot.traffic.tx_invalid),
             ("pool empty", snapshot.traffic.alloc_fail),

@@ -17,6 +17,8 @@ pub enum Lie {
     RxTwice,
     /// The RX ring's length reaches beyond the frame.
     RxTooLong,
+    /// A frame stands twice on the fill ring: the next packet overwrites this one, and comes in the same frame.
+    FillTwice,
     /// A frame is taken from the fill ring and never comes back.
     RxSwallow,
     /// The completion ring names another frame, perhaps one outside the UMEM.
@@ -29,10 +31,11 @@ pub enum Lie {
 
 impl Lie {
     /// Every one.
-    pub const ALL: [Lie; 7] = [
+    pub const ALL: [Lie; 8] = [
         Lie::RxWrongFrame,
         Lie::RxTwice,
         Lie::RxTooLong,
+        Lie::FillTwice,
         Lie::RxSwallow,
         Lie::CompletionWrongFrame,
         Lie::CompletionTwice,
@@ -40,7 +43,7 @@ impl Lie {
     ];
 
     pub(super) fn is_about_receiving(self) -> bool {
-        matches!(self, Lie::RxWrongFrame | Lie::RxTwice | Lie::RxTooLong | Lie::RxSwallow)
+        matches!(self, Lie::RxWrongFrame | Lie::RxTwice | Lie::RxTooLong | Lie::FillTwice | Lie::RxSwallow)
     }
 }
 

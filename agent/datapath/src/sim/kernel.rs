@@ -6,10 +6,10 @@ use frame_pool::{FrameAddr, FrameLayout};
 
 use super::faulty::{Lie, Tamper};
 use super::random::Random;
-use super::{SimConfig, SimPort, SimUmem, XDP_PACKET_HEADROOM};
+use super::{SimConfig, SimPort, SimUmem};
 use crate::descriptor::Descriptor;
 use crate::packet::MAX_FRAGMENTS;
-use crate::port::Kick;
+use crate::port::{Kick, XDP_PACKET_HEADROOM};
 use crate::ring::Ring;
 
 /// `TX_BATCH_SIZE`: how many packets one `sendto()` sends.
@@ -38,9 +38,20 @@ pub struct XdpStatistics {
     pub tx_dropped_bytes: u64,
 }
 
+/// Where the XDP program's `bpf_redirect_map()` leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirect {
+    /// To this queue's socket.
+    #[default]
+    Here,
+    /// To the socket of another queue: `xsk_rcv_check()` refuses the packet, and no socket counts it.
+    OtherQueue,
+    /// To a slot of the XSKMAP without a socket: the program asked for `XDP_PASS` then, so that the stack gets it.
+    EmptySlot,
+}
+
 #[derive(Debug)]
 pub(super) struct Kernel {
-    pub(super) closed: bool,
     config: SimConfig,
     layout: FrameLayout,
     random: Random,
@@ -49,6 +60,7 @@ pub(super) struct Kernel {
     registered: bool,
     /// `queue_id >= real_num_tx_queues`.
     mute: bool,
+    redirect: Redirect,
     /// Packets that arrived and were not yet polled by NAPI.
     arrived: VecDeque<Vec<u8>>,
     /// `pool->free_list`: frames taken from the fill ring and not used.
@@ -60,6 +72,8 @@ pub(super) struct Kernel {
     /// The queue discipline drops this many packets more.
     dropping: usize,
     lie: Option<Lie>,
+    misdirected: u64,
+    passed: u64,
     statistics: XdpStatistics,
     delivered: Vec<Vec<u8>>,
     sent: Vec<Vec<u8>>,
@@ -69,19 +83,21 @@ pub(super) struct Kernel {
 impl Kernel {
     pub(super) fn new(config: SimConfig, layout: FrameLayout) -> Self {
         Kernel {
-            closed: false,
             config,
             layout,
             random: Random::new(config.seed),
             up: true,
             registered: true,
             mute: false,
+            redirect: Redirect::default(),
             arrived: VecDeque::new(),
             free_list: Vec::new(),
             in_flight: Vec::new(),
             busy: 0,
             dropping: 0,
             lie: None,
+            misdirected: 0,
+            passed: 0,
             statistics: XdpStatistics::default(),
             delivered: Vec::new(),
             sent: Vec::new(),
@@ -91,7 +107,7 @@ impl Kernel {
 
     /// `xsk_release()`: no completions, all frames on rings and lists vanish.
     pub(super) fn close(&mut self) {
-        self.closed = true;
+        self.redirect = Redirect::EmptySlot;
         self.free_list.clear();
         self.in_flight.clear();
     }
@@ -108,7 +124,7 @@ impl Kernel {
         completion: &mut Ring<u64>,
         umem: &SimUmem,
     ) -> Kick {
-        if self.closed || !self.up || !self.registered {
+        if !self.up || !self.registered {
             return Kick::Down;
         }
         if self.mute {
@@ -289,6 +305,23 @@ impl SimPort {
         self.kernel.mute = mute;
     }
 
+    /// Where the XDP program sends packets from now on. A socket that is closed is in no slot.
+    pub fn set_redirect(&mut self, redirect: Redirect) {
+        if !self.rings.is_closed() {
+            self.kernel.redirect = redirect;
+        }
+    }
+
+    /// Packets that were dropped because they came to the socket of another queue. The kernel has no counter for them.
+    pub fn misdirected(&self) -> u64 {
+        self.kernel.misdirected
+    }
+
+    /// Packets that the stack got.
+    pub fn passed(&self) -> u64 {
+        self.kernel.passed
+    }
+
     /// The device is busy for the next `times` packets.
     pub fn set_busy(&mut self, times: usize) {
         self.kernel.busy = times;
@@ -351,8 +384,13 @@ impl SimPort {
 
     /// `__xsk_rcv()`: one packet into one frame, or into as many as it needs, or nowhere.
     fn xsk_rcv(&mut self, packet: Vec<u8>) {
-        if self.kernel.closed || !self.kernel.up || !self.kernel.registered {
+        if !self.kernel.up || !self.kernel.registered {
             return;
+        }
+        match self.kernel.redirect {
+            Redirect::Here => {}
+            Redirect::OtherQueue => return self.kernel.misdirected += 1,
+            Redirect::EmptySlot => return self.kernel.passed += 1,
         }
         let room = (self.rings.layout.chunk_size() - self.kernel.rx_start()) as usize;
         if packet.len() <= room {
@@ -390,6 +428,9 @@ impl SimPort {
         let lie = kernel.lie.take_if(|lie| lie.is_about_receiving());
         if lie == Some(Lie::RxSwallow) {
             return false;
+        }
+        if lie == Some(Lie::FillTwice) {
+            kernel.free_list.push(frame);
         }
         let addr = frame + u64::from(kernel.rx_start());
         let told = if lie == Some(Lie::RxWrongFrame) { kernel.wrong_addr() } else { addr };
@@ -439,9 +480,22 @@ mod tests {
     use frame_pool::{FramePool, Lent, PoolConfig, UmemProvider};
 
     use super::*;
-    use crate::port::QueuePort as _;
+    use crate::handler::Verdict;
+    use crate::packet::Packet;
+    use crate::port::{FrameBytes, PacketSink, QueuePort as _};
 
     const FRAMES: u32 = 8;
+
+    /// Decides nothing, so that the packets are in the list.
+    struct Keep;
+
+    impl PacketSink for Keep {
+        fn decide(&mut self, _: &mut Packet, _: &mut impl FrameBytes) -> Option<Verdict> {
+            None
+        }
+
+        fn take(&mut self, _: Packet, _: Verdict) {}
+    }
 
     fn port(config: SimConfig) -> (SimPort, FramePool) {
         let layout = FrameLayout::new(2048, FRAMES).unwrap();
@@ -467,6 +521,70 @@ mod tests {
         };
         assert_eq!(port.statistics(), told);
         assert_eq!((port.rings.fill.len(), port.places().rx), (0, 1), "nobody is told");
+    }
+
+    /// Of two that lie in one frame the later one is all that there is, and it is told twice.
+    #[test]
+    fn a_frame_twice_on_the_fill_ring_gets_two_packets_and_is_believed_once() {
+        let (mut port, mut pool) = port(SimConfig::default());
+        let frame = pool.alloc().unwrap();
+        let addr = port.rings.layout.addr_of(frame.id());
+        port.fill(&mut vec![frame]);
+        port.rings.fill.put(addr.0);
+        port.rings.fill.submit();
+        for packet in 1..=2 {
+            port.offer(vec![packet; 60]);
+        }
+        port.napi_poll(2);
+        let mut packets = Vec::with_capacity(2);
+        assert_eq!(port.receive(&mut packets, 2, &mut Keep), 1);
+        port.bytes().with(&packets[0], |bytes| assert_eq!(bytes, [2; 60]));
+        assert_eq!((port.refused().not_lent, port.refused().total()), (1, 1));
+    }
+
+    #[test]
+    fn what_goes_elsewhere_is_in_no_counter_of_the_socket() {
+        let (mut port, mut pool) = port(SimConfig::default());
+        port.fill(&mut vec![pool.alloc().unwrap()]);
+        for redirect in [Redirect::OtherQueue, Redirect::EmptySlot, Redirect::EmptySlot] {
+            port.set_redirect(redirect);
+            port.offer(vec![0; 60]);
+            port.napi_poll(1);
+        }
+        assert_eq!((port.misdirected(), port.passed()), (1, 2));
+        assert_eq!((port.statistics(), port.rings.fill.len()), (XdpStatistics::default(), 1));
+
+        port.set_redirect(Redirect::Here);
+        port.offer(vec![0; 60]);
+        port.napi_poll(1);
+        assert_eq!(port.delivered().len(), 1);
+
+        // As after a process has died: the slot is empty, whoever has been there.
+        port.close();
+        port.set_redirect(Redirect::Here);
+        port.offer(vec![0; 60]);
+        port.napi_poll(1);
+        assert_eq!((port.delivered().len(), port.passed()), (1, 3));
+    }
+
+    #[test]
+    fn a_umem_outlives_its_first_socket() {
+        let (first, mut pool) = port(SimConfig::default());
+        let mut second = SimPort::on(&first.umem, SimConfig::default());
+        let mut ports = [first];
+        ports[0].fill(&mut vec![pool.alloc().unwrap()]);
+        second.fill(&mut vec![pool.alloc().unwrap()]);
+        let (mut frames, mut references) = (Vec::new(), Vec::new());
+        ports[0].close();
+        assert_eq!((ports[0].reclaim(&mut frames, &mut references), frames.len()), (1, 1));
+        let [first] = ports;
+        std::mem::drop(first);
+
+        second.offer(vec![7; 60]);
+        second.napi_poll(1);
+        let mut packets = Vec::with_capacity(1);
+        assert_eq!(second.receive(&mut packets, 1, &mut Keep), 1);
+        second.bytes().with(&packets[0], |bytes| assert_eq!(bytes, [7; 60]));
     }
 
     /// `xskq_cons_read_desc()` releases it in an old kernel; since 6.13 it is completed as if it was sent.
