@@ -11,7 +11,7 @@ use clap::Parser;
 use datapath::{PacketHandler, Verdict};
 use umemd::{cli::RunArgs, config::RunConfig, control, outlet::Outlet};
 
-/// The ten lines: what becomes of a packet.
+/// All that has to be written: what becomes of a packet.
 struct Pong;
 
 impl PacketHandler for Pong {

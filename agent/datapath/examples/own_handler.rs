@@ -9,16 +9,14 @@ use datapath::{PacketHandler, Verdict, Worker, WorkerConfig};
 use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 
 /// The ten lines: state of one's own, and what to do with a frame.
-struct CountPings {
-    pings: u64,
-}
+struct CountPings(u64);
 
 impl PacketHandler for CountPings {
     fn handle(&mut self, frame: &mut [u8]) -> Verdict {
         // IPv4 without options, ICMP, echo request.
         let is_ping =
             frame.len() > 34 && frame[12..15] == [0x08, 0x00, 0x45] && [frame[23], frame[34]] == [1, 8];
-        self.pings += u64::from(is_ping);
+        self.0 += u64::from(is_ping);
         Verdict::Drop
     }
 }
@@ -28,7 +26,7 @@ fn main() -> Result<(), String> {
     let layout = FrameLayout::new(2048, 256).map_err(|error| error.to_string())?;
     let pool = FramePool::new(PoolConfig::default(), UmemProvider::new(layout));
     let port = SimPort::new(layout, SimConfig::default());
-    let mut worker = Worker::new(pool, port, CountPings { pings: 0 }, WorkerConfig::default());
+    let mut worker = Worker::new(pool, port, CountPings(0), WorkerConfig::default());
 
     // The first turn fills the fill ring. Then ten packets arrive, every other one a ping.
     worker.poll_once(Duration::ZERO);
@@ -41,7 +39,7 @@ fn main() -> Result<(), String> {
     worker.port_mut().napi_poll(64);
     worker.poll_once(Duration::ZERO);
 
-    let pings = worker.handler().pings;
+    let pings = worker.handler().0;
     let report = worker.finish(Duration::ZERO);
     let received = report.snapshot.traffic.rx_packets;
     println!("{received} received, {pings} of them pings; every frame accounted for: {}", report.conserved);

@@ -63,8 +63,7 @@ pub(super) fn built_in(handler: &Handler) -> Hire {
     match handler {
         Handler::Drop => Box::new(|_, parts| solo(parts, Drop, never)),
         Handler::Reflect => Box::new(|_, parts| solo(parts, Reflect, never)),
-        // Pairs are made by `pair`.
-        Handler::Forward { .. } => Box::new(|_, parts| solo(parts, Forward, never)),
+        Handler::Forward { .. } => Box::new(|_, _| unreachable!("pairs are made by `pair`")),
         Handler::Generate(generate) => {
             let generate = generate.clone();
             Box::new(move |place, parts| {
