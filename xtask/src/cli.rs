@@ -359,6 +359,10 @@ pub(crate) struct BenchDatapath {
     #[arg(long = "peer", value_name = "NAME")]
     pub(crate) peers: Vec<String>,
 
+    /// Who sends the packets.
+    #[arg(long, value_enum, default_value_t = LoadSource::Generate)]
+    pub(crate) source: LoadSource,
+
     /// Pairs of runs per comparison; from 6 on an interval can be given.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub(crate) pairs: usize,
@@ -366,6 +370,15 @@ pub(crate) struct BenchDatapath {
     /// How long a run is.
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(crate) time: humantime::Duration,
+}
+
+/// Who sends the packets of `bench datapath`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadSource {
+    /// `umemd run --handler generate`, in skb mode: packets are whole, with their checksums.
+    Generate,
+    /// A socket of the stack: who sends a packet on has to complete its checksum.
+    Socket,
 }
 
 /// What is done with packets while it is measured.

@@ -12,12 +12,12 @@
 //! And that nothing is lost, and the law holds. Instructions depend little on what else the machine does, so `cargo xtask
 //! test full` checks them too.
 //!
-//! The load comes from a socket of the stack, and not from `--handler generate`: that needs a program on the far
-//! interface, which makes a veth deliver there by NAPI instead of at once, and so would measure another path for who
-//! reflects; and it leaves no checksum to its device, as those do whose packets are to be carried.
+//! The load comes from umemd's own `generate` in the far namespace, or from a socket of the stack (`--source socket`),
+//! whose packets have no checksum yet: see [`load`].
 
 mod contestant;
 mod instructions;
+mod load;
 mod syscalls;
 
 use std::iter;
@@ -28,15 +28,12 @@ use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
 use self::contestant::{Contestant, Outcome, Said, name, transmitted};
+use self::load::Load;
 use self::syscalls::Syscalls;
 use super::ratio::{self, Ratio};
-use crate::cli::{BenchDatapath, BenchHandler as Handler, Traffic};
+use crate::cli::{BenchDatapath, BenchHandler as Handler, LoadSource};
 use crate::lab::net::Namespaces;
-use crate::lab::sender::RunningSender;
 use crate::{compile, shell};
-
-/// Where the sender sends to; every contestant takes it.
-const DESTINATION: &str = "10.77.0.1:7";
 
 /// The sender's CPU; whoever receives has the other one.
 const SENDER_CPU: &str = "0";
@@ -83,7 +80,7 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
     }
     lab.add_second_pair()?;
 
-    let bench = Bench { lab: &lab, options };
+    let bench = Bench { lab: &lab, load: Load::new(options.source, &ours, &lab), options };
     let capacity = bench.capacity(&minimal)?;
     eprintln!("xtask: this pair of interfaces carries {capacity} packets per second");
     let handlers = if options.handlers.is_empty() { Handler::value_variants() } else { &options.handlers };
@@ -115,11 +112,13 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
 /// The instructions alone, beside the minimal loop.
 pub(crate) fn check_repeatable() -> Result<()> {
     let time = Duration::from_secs(1).into();
-    let options = BenchDatapath { json: false, handlers: Vec::new(), peers: Vec::new(), pairs: 0, time };
+    let source = LoadSource::Generate;
+    let options =
+        BenchDatapath { json: false, handlers: Vec::new(), peers: Vec::new(), source, pairs: 0, time };
     let (umemd, minimal) = (compile::release()?, compile::release_example("minimal")?);
     let lab = Namespaces::create()?;
     let (ours, minimal) = (Contestant::umemd(umemd, &lab.near), Contestant::minimal(minimal, &lab.near));
-    let bench = Bench { lab: &lab, options: &options };
+    let bench = Bench { lab: &lab, load: Load::new(source, &ours, &lab), options: &options };
     for handler in [Handler::Drop, Handler::Reflect] {
         let (own, peer) = (bench.instructions(&ours, handler)?, bench.instructions(&minimal, handler)?);
         let (Some(own), Some(peer)) = (own, peer) else { return Ok(()) };
@@ -195,6 +194,7 @@ fn line(result: &Value) -> String {
 /// The lab, and what to do in it.
 struct Bench<'a> {
     lab: &'a Namespaces,
+    load: Load,
     options: &'a BenchDatapath,
 }
 
@@ -290,7 +290,7 @@ impl Bench<'_> {
             None
         } else {
             let cpu = if counted == Counted::Instructions { contestant::CPU } else { SENDER_CPU };
-            Some(self.send(cpu, rate, time)?)
+            Some(self.load.offer(cpu, rate, time)?)
         };
         let after = (running.cpu_time()?, device_sent()?);
         let syscalls = trace.map(|trace| trace.count()).transpose()?;
@@ -308,20 +308,6 @@ impl Bench<'_> {
         let cpu_time = after.0.since(before.0);
         let Said { recycle_ratio, conserved, .. } = said;
         Ok(Outcome { packets, lost, cpu_time, recycle_ratio, syscalls, conserved })
-    }
-
-    /// Sends for so long, and waits until all has arrived. How many there were.
-    fn send(&self, cpu: &str, rate: u64, time: Duration) -> Result<u64> {
-        let traffic = Traffic { rate, size: 60 };
-        let mut sender = RunningSender::start_on(cpu, &self.lab.far, DESTINATION, &traffic)?;
-        std::thread::sleep(time);
-        if let Some(failure) = sender.failure() {
-            return Err(failure);
-        }
-        sender.stop();
-        std::thread::sleep(Duration::from_millis(100));
-        ensure!(sender.sent() > 0, "nothing was sent");
-        Ok(sender.sent())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,7 +59,10 @@ impl Contestant {
 
     /// `xdp-bench` of xdp-tools, if one is installed that has AF_XDP.
     pub(super) fn xdp_bench(netns: &str) -> Option<Self> {
-        let program = shell::which("xdp-bench")?;
+        let Some(program) = shell::which("xdp-bench") else {
+            eprintln!("xtask: not compared with xdp-bench, which is not installed (xdp-tools 1.6 has it)");
+            return None;
+        };
         let help = Command::new(&program).arg("help").output().ok()?;
         let has =
             [help.stdout, help.stderr].iter().any(|said| String::from_utf8_lossy(said).contains("xsk-drop"));
@@ -70,6 +73,10 @@ impl Contestant {
             );
         }
         has.then(|| Self::new("xdp-bench", Kind::XdpBench, program, netns))
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
     }
 
     fn new(name: &str, kind: Kind, program: PathBuf, netns: &str) -> Self {
@@ -168,7 +175,7 @@ pub(super) fn transmitted(netns: &str, handler: Handler) -> Result<u64> {
 }
 
 /// Whether an XDP program is attached.
-fn has_program(netns: &str, interface: &str) -> Result<bool> {
+pub(super) fn has_program(netns: &str, interface: &str) -> Result<bool> {
     let mut ip = Command::new(shell::which("ip").context("there is no ip (package iproute2)")?);
     let shown = shell::run_quietly(ip.args(["-n", netns, "link", "show", "dev", interface]))?;
     Ok(shown.contains("prog/xdp"))
@@ -219,15 +226,7 @@ impl Running {
         let status = self.child.wait()?;
         ensure!(status.success(), "it ended with {status}");
         match self.kind {
-            Kind::Umemd => {
-                let summary: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
-                let number =
-                    |key: &str| summary[key].as_u64().with_context(|| format!("a summary without {key}"));
-                // What generates receives nothing.
-                let packets = number("rx_packets")?.max(number("tx_packets")?);
-                let recycle_ratio = summary["recycle_ratio"].as_f64();
-                Ok(Said { packets, recycle_ratio, conserved: summary["conserved"] == true })
-            }
+            Kind::Umemd => Said::of_umemd(&said),
             Kind::Minimal => Ok(Said::only(said.trim().parse().context("the minimal loop says no number")?)),
             Kind::XdpBench => Ok(Said::only(xdp_bench_total(&said)?)),
         }
@@ -252,6 +251,16 @@ pub(super) struct Said {
 }
 
 impl Said {
+    /// The last line of `umemd run --json`.
+    pub(super) fn of_umemd(said: &str) -> Result<Self> {
+        let summary: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+        let number = |key: &str| summary[key].as_u64().with_context(|| format!("a summary without {key}"));
+        // What generates may be sent back what it sent.
+        let packets = number("rx_packets")?.max(number("tx_packets")?);
+        let recycle_ratio = summary["recycle_ratio"].as_f64();
+        Ok(Self { packets, recycle_ratio, conserved: summary["conserved"] == true })
+    }
+
     fn only(packets: u64) -> Self {
         Self { packets, recycle_ratio: None, conserved: true }
     }

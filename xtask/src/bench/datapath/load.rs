@@ -1,0 +1,110 @@
+//! Who sends what the contestants take, from the far namespace and at a rate.
+//!
+//! umemd's `generate` does it in skb mode: a program in the driver would make the far veth deliver by NAPI, elsewhere
+//! than at once, and so what reflects would be spared a part of its work. What it is sent back goes to the stack,
+//! which has no such address and throws it away.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::contestant::{Contestant, Said, has_program};
+use crate::cli::{LoadSource, Traffic};
+use crate::lab::net::Namespaces;
+use crate::lab::sender::RunningSender;
+
+/// Where a socket sends to; every contestant takes it.
+const DESTINATION: &str = "10.77.0.1:7";
+
+/// The same for `generate`, by the MAC of `near0`.
+const TO: [&str; 4] = ["--dst-mac", "02:00:00:00:00:01", "--dst-port", "7"];
+
+/// Ethernet header included.
+const SIZE: u16 = 60;
+
+/// Longer than anybody takes to start.
+const START: Duration = Duration::from_secs(30);
+
+/// Longer than what was sent is on its way.
+const ARRIVAL: Duration = Duration::from_millis(100);
+
+/// A sender, for one run after the other.
+pub(super) struct Load {
+    source: LoadSource,
+    umemd: PathBuf,
+    netns: String,
+}
+
+impl Load {
+    pub(super) fn new(source: LoadSource, umemd: &Contestant, lab: &Namespaces) -> Self {
+        Self { source, umemd: umemd.program().to_owned(), netns: lab.far.clone() }
+    }
+
+    /// Sends `rate` packets per second for so long, or with a rate of 0 as many as it can, and waits until all have
+    /// arrived. How many there were.
+    pub(super) fn offer(&self, cpu: &str, rate: u64, time: Duration) -> Result<u64> {
+        let sent = match self.source {
+            LoadSource::Generate => self.generate(cpu, rate, time),
+            LoadSource::Socket => self.send(cpu, rate, time),
+        }?;
+        thread::sleep(ARRIVAL);
+        ensure!(sent > 0, "nothing was sent");
+        Ok(sent)
+    }
+
+    fn send(&self, cpu: &str, rate: u64, time: Duration) -> Result<u64> {
+        let traffic = Traffic { rate, size: SIZE };
+        let mut sender = RunningSender::start_on(cpu, &self.netns, DESTINATION, &traffic)?;
+        thread::sleep(time);
+        if let Some(failure) = sender.failure() {
+            return Err(failure);
+        }
+        sender.stop();
+        Ok(sender.sent())
+    }
+
+    fn generate(&self, cpu: &str, rate: u64, time: Duration) -> Result<u64> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "taskset", "--cpu-list", cpu]).arg(&self.umemd);
+        command.args(["run", "--iface", "far0", "--netns", &self.netns, "--mode", "skb", "--json"]);
+        command.args(["--listen", "127.0.0.1:0", "--control", "none", "--cpus", cpu]);
+        command.args(["--handler", "generate", "--size", &SIZE.to_string()]).args(TO);
+        if rate > 0 {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        command.env("UMEMD_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut sender = Killed(command.spawn().context("cannot start the sender")?);
+        let start = Instant::now();
+        while !has_program(&self.netns, "far0")? {
+            ensure!(start.elapsed() < START, "the sender attached no program");
+            if let Some(status) = sender.0.try_wait()? {
+                bail!("the sender ended by itself ({status})");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        thread::sleep(time);
+        kill_process(Pid::from_child(&sender.0), Signal::INT)?;
+        let mut said = String::new();
+        if let Some(mut stdout) = sender.0.stdout.take() {
+            stdout.read_to_string(&mut said)?;
+        }
+        let status = sender.0.wait()?;
+        ensure!(status.success(), "the sender ended with {status}");
+        Ok(Said::of_umemd(&said)?.packets)
+    }
+}
+
+/// A child that does not outlive this.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
