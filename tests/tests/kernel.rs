@@ -234,6 +234,7 @@ fn teardown() {
         let mode = MODES[round % 2];
         let agent = lab.agent(&["--steer", STEER, "--mode", mode]).start();
         wire.send(0..WINDOW, any_size);
+        agent.metrics_when("it receives", |m| m.total("umemd_rx_packets_total") == WINDOW);
         agent.terminate();
         wire.send(0..WINDOW, any_size);
         agent.wait().summary();
@@ -295,7 +296,7 @@ fn too_many_fragments() {
         let dropped = metrics.total("umemd_xsk_rx_dropped_total");
         let lost = dropped
             + metrics.sum("umemd_packets_dropped_total", &[("reason", "tx_invalid")])
-            + metrics.sum("umemd_packets_dropped_total", &[("reason", "rx_torn")]);
+            + metrics.sum("umemd_packets_dropped_total", &[("reason", "rx_too_long")]);
         assert_eq!(lost, 4, "{mode}: {metrics}");
         // What is left of one is no packet.
         assert_eq!(metrics.total("umemd_rx_packets_total") + dropped, 2 * WINDOW + 4, "{mode}: {metrics}");
