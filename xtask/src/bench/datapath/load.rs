@@ -77,7 +77,7 @@ impl Load {
         if rate > 0 {
             command.args(["--rate", &rate.to_string()]);
         }
-        command.env("UMEMD_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
+        command.env("UMEMD_LOG", "error").stdin(Stdio::null()).stdout(Stdio::piped());
         let mut sender = Killed(command.spawn().context("cannot start the sender")?);
         let start = Instant::now();
         while !has_program(&self.netns, "far0")? {
