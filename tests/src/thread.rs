@@ -1,6 +1,6 @@
-//! [`StoppedThread`]: one thread of another process, held still.
+//! [`StoppedThread`]: one thread of another process, held still; and what the kernel says of one that runs.
 
-use std::{fs, marker::PhantomData, thread};
+use std::{fs, marker::PhantomData, thread, time::Duration};
 
 use nix::{
     sys::{
@@ -9,6 +9,7 @@ use nix::{
     },
     unistd::Pid,
 };
+use rustix::{process::setpriority_process, thread::gettid};
 
 use crate::wait::{PATIENCE, wait_for, wait_until};
 
@@ -80,6 +81,41 @@ pub fn sleeps(pid: u32, name: &str) -> u64 {
     status(pid, name, "voluntary_ctxt_switches:").parse().expect("a count")
 }
 
+/// What the thread called `name` of process `pid` had of a CPU so far, to the nanosecond as the scheduler counts it.
+///
+/// # Panics
+///
+/// If there is no such thread, or the kernel was built without `CONFIG_SCHED_INFO`.
+#[track_caller]
+pub fn cpu_time(pid: u32, name: &str) -> Duration {
+    let text = read(pid, name, "schedstat");
+    Duration::from_nanos(text.split_whitespace().next().expect("three numbers").parse().expect("nanoseconds"))
+}
+
+/// The nice value of those that go before others.
+pub const FIRST: i32 = -20;
+
+/// Gives the thread called `name` of process `pid` a nice value of its own, as to the kernel each has.
+///
+/// # Panics
+///
+/// If there is no such thread, or we may not.
+#[track_caller]
+pub fn renice(pid: u32, name: &str, nice: i32) {
+    let tid = wait_for(&format!("process {pid} has a thread {name}"), PATIENCE, || find(pid, name));
+    setpriority_process(rustix::process::Pid::from_raw(tid.as_raw()), nice).expect("root may");
+}
+
+/// The same of the calling thread. Those that it starts have what it has then.
+///
+/// # Panics
+///
+/// If we may not.
+#[track_caller]
+pub fn renice_this(nice: i32) {
+    setpriority_process(Some(gettid()), nice).expect("root may");
+}
+
 /// The CPUs that the thread called `name` of process `pid` may run on, as the kernel lists them.
 ///
 /// # Panics
@@ -92,10 +128,16 @@ pub fn cpus(pid: u32, name: &str) -> String {
 
 #[track_caller]
 fn status(pid: u32, name: &str, key: &str) -> String {
-    let tid = wait_for(&format!("process {pid} has a thread {name}"), PATIENCE, || find(pid, name));
-    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).expect("a thread has a status");
+    let status = read(pid, name, "status");
     let value = status.lines().find_map(|line| line.strip_prefix(key));
     value.unwrap_or_else(|| panic!("no {key} in {status}")).trim().to_owned()
+}
+
+#[track_caller]
+fn read(pid: u32, name: &str, file: &str) -> String {
+    let tid = wait_for(&format!("process {pid} has a thread {name}"), PATIENCE, || find(pid, name));
+    let path = format!("/proc/{pid}/task/{tid}/{file}");
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 fn find(pid: u32, name: &str) -> Option<Pid> {

@@ -20,6 +20,7 @@ use e2e::{
     agent::{Agent, binary, umemd},
     lab::{Lab, LabConfig, PORT, STEER},
     scratch::Scratch,
+    strain::{Strain, asking},
     terminal::Terminal,
     wire::{WINDOW, Wire, any_size},
 };
@@ -198,48 +199,51 @@ fn who_reads_no_answer_costs_the_datapath_nothing() {
     let list = send(agent.control(), b"{\"version\":1,\"request\":\"rule_list\"}\n").len();
 
     // Fewer than there may be at once, so that none of them has to give way.
-    let pages: Vec<TcpStream> = (0..8)
-        .map(|_| {
-            let mut stream = narrow(agent.address());
-            let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-            stream.write_all(request.repeat(PAGES).as_bytes()).expect("requests are short");
-            stream
-        })
-        .collect();
-    let lists: Vec<UnixStream> = (0..4)
-        .map(|_| {
-            let mut stream = UnixStream::connect(agent.control()).expect("somebody listens");
-            stream.write_all(b"{\"version\":1,\"request\":\"rule_list\"}\n").expect("a request is short");
-            stream
-        })
-        .collect();
-
-    // Each datagram comes back, a few at a time, while others ask.
-    const ROUNDS: u64 = 40;
-    for _ in 0..ROUNDS {
-        wire.reflect(WINDOW, any_size);
+    let ask_pages = |_| {
+        let mut stream = narrow(agent.address());
+        let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+        stream.write_all(request.repeat(PAGES).as_bytes()).expect("requests are short");
+        stream
+    };
+    let ask_list = |_| {
+        let mut stream = UnixStream::connect(agent.control()).expect("somebody listens");
+        stream.write_all(b"{\"version\":1,\"request\":\"rule_list\"}\n").expect("a request is short");
+        stream
+    };
+    // Each datagram comes back, as soon as when nobody asks.
+    let strain = Strain::of(&agent, "near0/0", &wire, |phase| {
+        let pages: Vec<TcpStream> = (0..8).map(ask_pages).collect();
+        let lists: Vec<UnixStream> = (0..4).map(ask_list).collect();
+        // While others ask.
+        asking(1, || drop(agent.get("/metrics")), phase);
         let asked = Instant::now();
         assert_eq!(agent.tell(&["status", "--json"]).json()["conserved"], true);
         agent.metrics();
         assert!(asked.elapsed() < Duration::from_secs(5), "others wait: {:?}", asked.elapsed());
-    }
-    for stream in &pages {
-        let came = ioctl_fionread(stream).expect("it is a socket");
-        assert!((1..(PAGES * page) as u64).contains(&came), "{came} bytes came: nothing is stuck half way");
-    }
-    for stream in &lists {
-        let came = ioctl_fionread(stream).expect("it is a socket");
-        assert!((1..list as u64).contains(&came), "{came} of {list} bytes came: nothing is stuck half way");
-    }
+        for stream in &pages {
+            let came = ioctl_fionread(stream).expect("it is a socket");
+            assert!(
+                (1..(PAGES * page) as u64).contains(&came),
+                "{came} bytes came: nothing is stuck half way"
+            );
+        }
+        for stream in &lists {
+            let came = ioctl_fionread(stream).expect("it is a socket");
+            assert!(
+                (1..list as u64).contains(&came),
+                "{came} of {list} bytes came: nothing is stuck half way"
+            );
+        }
+    });
+    strain.assert_little();
     let metrics = agent.metrics();
     for name in ["rx_dropped", "rx_ring_full"] {
         assert_eq!(metrics.total(&format!("umemd_xsk_{name}_total")), 0, "{name}");
     }
     assert_eq!(metrics.total("umemd_worker_failed_open_total"), 0);
-    drop((pages, lists));
     agent.terminate();
     let exit = agent.wait();
-    let sent = serde_json::Value::from(ROUNDS * WINDOW);
+    let sent = serde_json::Value::from(strain.packets);
     assert_eq!((&exit.summary()["rx_packets"], &exit.summary()["tx_packets"]), (&sent, &sent));
 }
 

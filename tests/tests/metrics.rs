@@ -3,7 +3,7 @@
 use std::{
     io::Write as _,
     net::TcpStream,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, SystemTime},
 };
@@ -11,6 +11,7 @@ use std::{
 use e2e::{
     http,
     lab::{Lab, OTHER_PORT, PORT, STEER},
+    strain::{Strain, asking},
     wire::{WINDOW, Wire},
 };
 
@@ -211,37 +212,32 @@ fn the_status_says_what_the_metrics_say() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn who_floods_or_dawdles_costs_the_datapath_nothing() {
-    const WINDOWS: u64 = 40;
     let Some(lab) = Lab::new() else { return };
-    let agent = lab.agent(&["--steer", STEER]).start();
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
     let address = agent.address();
     let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
-    let enough = AtomicBool::new(false);
-    let dawdlers: Vec<TcpStream> = (0..100)
-        .map(|n| {
-            let mut stream = TcpStream::connect(address).unwrap();
-            let part = if n % 2 == 0 { "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n" } else { "\0garbage" };
-            stream.write_all(part.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
-    thread::scope(|scope| {
-        let flood = || {
-            while !enough.load(Ordering::Relaxed) {
-                // It may be turned away when there are too many.
-                let _ = http::request("GET", address, "/metrics");
-            }
+    let dawdler = |n| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let part = if n % 2 == 0 { "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n" } else { "\0garbage" };
+        stream.write_all(part.as_bytes()).unwrap();
+        stream
+    };
+    let scrapes = AtomicU64::new(0);
+    let strain = Strain::of(&agent, "near0/0", &wire, |phase| {
+        let dawdlers: Vec<TcpStream> = (0..100).map(dawdler).collect();
+        let scrape = || {
+            // It may be turned away when there are too many.
+            let answer = http::request("GET", address, "/metrics");
+            scrapes.fetch_add(answer.is_ok().into(), Ordering::Relaxed);
         };
-        let floods = [scope.spawn(flood), scope.spawn(flood)];
-        for window in 1..=WINDOWS {
-            wire.send(0..WINDOW, |_| 18);
-            agent.metrics_when("this window", |m| m.total("umemd_rx_packets_total") == window * WINDOW);
-        }
-        enough.store(true, Ordering::Relaxed);
-        floods.into_iter().for_each(|flood| flood.join().unwrap());
+        asking(2, scrape, phase);
+        drop(dawdlers);
     });
-    drop(dawdlers);
+    let scrapes = scrapes.into_inner();
+    assert!(scrapes > 100, "it was no flood: {scrapes} scrapes");
+    strain.assert_little();
     let metrics = agent.metrics();
+    assert_eq!(metrics.total("umemd_rx_packets_total"), strain.packets);
     for name in ["rx_dropped", "rx_ring_full"] {
         assert_eq!(metrics.total(&format!("umemd_xsk_{name}_total")), 0, "{name}");
     }
