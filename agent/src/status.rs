@@ -99,6 +99,10 @@ pub struct QueueStatus {
     pub steered: bool,
     /// How often the watchdog took the socket away.
     pub failed_open: u64,
+    /// Packets lost since it was opened, of those rows of the drop table that are counted by queue; not there if its
+    /// socket does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
     /// Seconds since the workers started, at the worker's last turn.
     pub last_turn_s: f64,
     /// Frames of its UMEM.
@@ -275,6 +279,7 @@ impl QueueStatus {
             cpu: queue.cpu,
             steered: queue.steered,
             failed_open: queue.failed_open,
+            lost: drops::lost_of(queue),
             last_turn_s: seconds(snapshot.last_turn),
             total: snapshot.total.into(),
             frames: snapshot.places.iter().map(|(place, frames)| (place, frames.into())).collect(),

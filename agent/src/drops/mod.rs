@@ -18,7 +18,7 @@ pub use known::{Kind, Known, explain};
 pub use report::{json, text};
 use umemd_common::Decision;
 
-use crate::observe::DeviceView;
+use crate::observe::{DeviceView, QueueView};
 
 /// The one row that may fall: what was steered and not seen may still be seen.
 pub const UNACCOUNTED: &str = "unaccounted";
@@ -99,17 +99,36 @@ pub fn rows(device: &DeviceView) -> Vec<Row> {
     if let Some(count) = unaccounted(device) {
         add(Layer::Redirect, Cow::Borrowed(UNACCOUNTED), count);
     }
-    for (name, count) in socket(device) {
+    rows.extend(of_queues(&device.queues));
+    rows
+}
+
+/// Packets of one queue that are gone for certain, of those rows that somebody counts by queue. `None` if its socket does
+/// not tell: the others alone would look as if it had begun anew.
+pub fn lost_of(queue: &QueueView) -> Option<u64> {
+    queue.xsk?;
+    Some(of_queues(std::slice::from_ref(queue)).iter().filter(|row| row.is_lost()).map(|row| row.count).sum())
+}
+
+/// The rows that queues have, from the socket on.
+fn of_queues(queues: &[QueueView]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut add = |layer, cause: Cow<'static, str>, count| rows.push(Row { layer, cause, count });
+    for (name, count) in socket(queues) {
         add(Layer::Socket, Cow::Borrowed(name), count);
     }
-    let queues = || device.queues.iter().map(|queue| &queue.snapshot);
+    let snapshots = || queues.iter().map(|queue| &queue.snapshot);
     // Nobody counts for a device that is away: that is not 0.
-    if !device.queues.is_empty() {
-        add(Layer::Pool, Cow::Borrowed("alloc_failed"), queues().map(|s| s.pool.extras.alloc_fail).sum());
-        add(Layer::Pool, Cow::Borrowed("held_refused"), queues().map(|s| s.pool.extras.held_refused).sum());
+    if !queues.is_empty() {
+        add(Layer::Pool, Cow::Borrowed("alloc_failed"), snapshots().map(|s| s.pool.extras.alloc_fail).sum());
+        add(
+            Layer::Pool,
+            Cow::Borrowed("held_refused"),
+            snapshots().map(|s| s.pool.extras.held_refused).sum(),
+        );
     }
     let mut handler = crate::counts::Counts::default();
-    for (cause, count) in queues().flat_map(|snapshot| snapshot.traffic.drops()) {
+    for (cause, count) in snapshots().flat_map(|snapshot| snapshot.traffic.drops()) {
         handler.add(cause, count);
     }
     for (cause, count) in handler.iter() {
@@ -120,9 +139,9 @@ pub fn rows(device: &DeviceView) -> Vec<Row> {
 
 /// The six of `struct xdp_statistics`; those that the kernel does not tell of every queue are not there: a sum that
 /// lacks one for a moment looks as if it had begun anew.
-fn socket(device: &DeviceView) -> Vec<(&'static str, u64)> {
+fn socket(queues: &[QueueView]) -> Vec<(&'static str, u64)> {
     let sum = |field: fn(&rustix::net::xdp::XdpStatistics) -> Option<u64>| {
-        device.queues.iter().map(|queue| field(queue.xsk.as_ref()?)).reduce(|a, b| Some(a? + b?)).flatten()
+        queues.iter().map(|queue| field(queue.xsk.as_ref()?)).reduce(|a, b| Some(a? + b?)).flatten()
     };
     [
         ("rx_dropped", sum(|x| Some(x.rx_dropped))),
@@ -203,6 +222,25 @@ mod tests {
         device.queues.clear();
         let rows = rows(device);
         assert_eq!(rows.iter().find(|row| row.layer > Layer::Redirect), None, "{rows:?}");
+    }
+
+    #[test]
+    fn what_queues_lost_is_what_their_device_did_from_the_socket_on() {
+        let mut observation = fixture_with_kernel();
+        let device = &mut observation.devices[0];
+        for (number, queue) in device.queues.iter_mut().enumerate() {
+            queue.snapshot.traffic.handler_dropped = 5;
+            queue.snapshot.traffic.tx_full = 3;
+            queue.xsk.as_mut().unwrap().rx_dropped = 100 * number as u64;
+            // In rx_dropped already.
+            queue.xsk.as_mut().unwrap().rx_fill_ring_empty_descs = Some(70);
+        }
+        let of: Vec<_> = device.queues.iter().map(|queue| lost_of(queue).unwrap()).collect();
+        assert_eq!(of, [3, 103]);
+        let late = |row: &&Row| row.layer >= Layer::Socket && row.is_lost();
+        assert_eq!(rows(device).iter().filter(late).map(|row| row.count).sum::<u64>(), 106);
+        device.queues[0].xsk = None;
+        assert_eq!(lost_of(&device.queues[0]), None);
     }
 
     #[test]

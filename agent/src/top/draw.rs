@@ -1,4 +1,5 @@
-//! The screen: made for 80 columns and 24 lines, and for terminals without colours.
+//! The screen: made for 80 columns and 24 lines, and for terminals without colours. In higher ones there is a list of
+//! the queues, too.
 
 use std::{env, ffi::OsStr};
 
@@ -14,11 +15,15 @@ use super::model::{Model, View};
 use crate::{
     counts::Counts,
     report::numbers::{decimal, percent, thousands},
-    status::Status,
+    status::{DeviceStatus, Status},
 };
 
 /// Less than this shows nothing of use.
 const SMALLEST: (u16, u16) = (60, 20);
+/// What all but the queues' list wants.
+const HEIGHT: u16 = 24;
+/// Lines of a list that are no queue: its title, and the names of its columns.
+const LIST_HEAD: u16 = 2;
 
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +80,10 @@ pub(super) fn draw(model: &Model, palette: Palette, frame: &mut Frame<'_>) {
         return;
     }
     let view = model.view();
-    let [head, middle, sparks, drops, keys] = Layout::vertical([
+    let [head, middle, list, sparks, drops, keys] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(12),
+        Constraint::Length(list_height(area.height, model.queues())),
         Constraint::Length(3),
         Constraint::Min(2),
         Constraint::Length(1),
@@ -87,6 +93,9 @@ pub(super) fn draw(model: &Model, palette: Palette, frame: &mut Frame<'_>) {
     frame.render_widget(head_lines(model, &view, palette), head);
     places(&view, palette, frame, left);
     recyclers(model, &view, palette, frame, right);
+    if list.height > 0 {
+        queue_list(model, palette, frame, list);
+    }
     sparklines(model, palette, frame, sparks);
     drop_rows(model, palette, frame, drops);
     frame.render_widget(key_line(model, palette, keys.width), keys);
@@ -278,6 +287,57 @@ fn fill(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// As much as the queues want, and a higher terminal than the usual one has; none, if that is not one row.
+fn list_height(height: u16, queues: usize) -> u16 {
+    let room = height.saturating_sub(HEIGHT);
+    let wanted = u16::try_from(queues).unwrap_or(u16::MAX).saturating_add(LIST_HEAD);
+    if queues == 0 || room <= LIST_HEAD { 0 } else { room.min(wanted) }
+}
+
+fn queue_list(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
+    let rows = model.queue_rows();
+    let room = usize::from(area.height.saturating_sub(LIST_HEAD));
+    // The chosen one is in the middle, unless that would leave lines empty.
+    let chosen = rows.iter().position(|row| row.chosen).unwrap_or(0);
+    let first = chosen.saturating_sub(room / 2).min(rows.len().saturating_sub(room));
+    let beyond = rows.len().saturating_sub(room);
+    let title = if beyond == 0 {
+        " queues; lost since they were opened ".to_owned()
+    } else {
+        format!(
+            " queues {} to {} of {}, {beyond} not shown; lost since they were opened ",
+            first + 1,
+            first + room,
+            rows.len()
+        )
+    };
+    let block = titled(title, palette);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let line = |name: &str, mode: &str, [received, sent, recycled, lost]: [&str; 4]| {
+        format!("{name:19} {mode:9} {received:>9} {sent:>9} {recycled:>9} {lost:>9} ")
+    };
+    let head = line("  queue", "mode", ["rx pps", "tx pps", "recycled", "lost"]);
+    let mut lines = vec![Line::styled(head, palette.quiet())];
+    for row in rows.iter().skip(first).take(room) {
+        let lost = row.lost.map_or_else(|| "-".to_owned(), short);
+        let (received, sent) = (decimal(row.received), decimal(row.sent));
+        let numbers = [received.trim_end(), sent.trim_end(), &percent(row.recycled), &lost];
+        let mark = if row.chosen { "> " } else { "  " };
+        let style = if row.chosen { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
+        lines.push(Line::from(vec![
+            Span::styled(line(&format!("{mark}{}", row.name), &row.mode, numbers), style),
+            Span::styled(row.alarm.unwrap_or_default(), palette.bad()),
+        ]));
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// A count in nine columns: to the last digit while there is room for it.
+fn short(count: u64) -> String {
+    if count < 10_000_000 { thousands(count) } else { decimal(count as f64) }
+}
+
 fn sparklines(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect) {
     let [left, right] = Layout::horizontal([Constraint::Ratio(1, 2); 2]).areas(area);
     let mut draw = |title: &str, beside: &str, values: Vec<u64>, area: Rect, colour| {
@@ -329,14 +389,29 @@ fn drop_rows(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect)
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// What is worse than lost packets: interfaces that are away, and frames that do not come back.
+/// Queues whose socket the program does not find, in one line however many they are.
+fn unsteered(device: &DeviceStatus) -> Option<String> {
+    let queues = device.queues.iter().filter(|queue| !queue.steered);
+    let numbers: Vec<String> = queues.map(|queue| queue.queue.to_string()).collect();
+    let (queues, their) = match numbers.len() {
+        0 => return None,
+        1 => ("queue", "is not steered: its"),
+        _ => ("queues", "are not steered: their"),
+    };
+    Some(format!("{} {queues} {} {their} traffic goes to the stack", device.device, numbers.join(", ")))
+}
+
+/// What is worse than lost packets: interfaces that are away, queues that are the stack's, and frames that do not come
+/// back.
 fn troubles(status: &Status) -> Vec<String> {
     let away = status
         .devices
         .iter()
         .filter_map(|device| device.away.as_ref().map(|why| format!("{} is away: {why}", device.device)));
+    let unsteered = status.devices.iter().filter_map(unsteered);
     let leaks = status.holders().filter(|(.., holder)| holder.leaked > 0);
-    away.chain(leaks.map(|(device, queue, holder)| holder.told(device, queue)))
+    away.chain(unsteered)
+        .chain(leaks.map(|(device, queue, holder)| holder.told(device, queue)))
         .chain(status.orphans_told())
         .collect()
 }

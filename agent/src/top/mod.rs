@@ -136,8 +136,8 @@ fn press(model: &mut Model, key: KeyEvent) {
     match key.code {
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => model.quit(),
         KeyCode::Char('q') | KeyCode::Esc => model.quit(),
-        KeyCode::Right | KeyCode::Char('l') | KeyCode::Tab => model.next(),
-        KeyCode::Left | KeyCode::Char('h') | KeyCode::BackTab => model.previous(),
+        KeyCode::Right | KeyCode::Down | KeyCode::Char('l' | 'j') | KeyCode::Tab => model.next(),
+        KeyCode::Left | KeyCode::Up | KeyCode::Char('h' | 'k') | KeyCode::BackTab => model.previous(),
         KeyCode::Char('p' | ' ') => model.pause(),
         _ => {}
     }

@@ -50,6 +50,25 @@ pub(super) struct View {
     pub(super) steered: bool,
 }
 
+/// One queue of the list.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct QueueRow {
+    /// As `eth0/1`.
+    pub(super) name: String,
+    /// How its packets come: `copy` and `zero-copy` of a native program, else where that runs, which is always a copy.
+    pub(super) mode: String,
+    /// Packets a second.
+    pub(super) received: f64,
+    pub(super) sent: f64,
+    /// How much of what was allocated in the last second had been recycled.
+    pub(super) recycled: Option<f64>,
+    /// Packets since it was opened.
+    pub(super) lost: Option<u64>,
+    /// What is wrong with it.
+    pub(super) alarm: Option<&'static str>,
+    pub(super) chosen: bool,
+}
+
 impl Model {
     /// Starts with a first status.
     pub fn new(url: &str, first: Status) -> Self {
@@ -154,10 +173,41 @@ impl Model {
         self.per_second(|grown| count(&view(grown, self.chosen)))
     }
 
-    /// How much of what was allocated in the last second had been recycled.
+    /// How much of what was allocated in the last second had been recycled. More than all of it cannot be, and would be
+    /// shown where frames come back that were taken before that second: each snapshot has as many puts as gets or fewer,
+    /// but not what two of them differ by.
     pub(super) fn recycled(&self, side: impl Fn(&View) -> Option<Counts>) -> Option<f64> {
         let (grown, _) = self.growth.as_ref()?;
-        recycle_ratio(&side(&view(grown, self.chosen))?)
+        recycle_ratio(&side(&view(grown, self.chosen))?).map(|ratio| ratio.min(1.0))
+    }
+
+    /// Every queue, in the order in which they can be chosen.
+    pub(super) fn queue_rows(&self) -> Vec<QueueRow> {
+        // What was counted has the same queues in the same order.
+        let grown = self.growth.as_ref().map(|(grown, seconds)| (queues(grown), *seconds));
+        let row = |(index, (device, queue)): (usize, (&DeviceStatus, &QueueStatus))| {
+            let grown = grown.as_ref().and_then(|(all, seconds)| Some((all.get(index)?.1, *seconds)));
+            let rate = |name| grown.map_or(0.0, |(grown, seconds)| grown.traffic.get(name) as f64 / seconds);
+            QueueRow {
+                name: format!("{}/{}", device.device, queue.queue),
+                mode: match (device.mode.as_str(), device.copy) {
+                    ("native", true) => "copy".to_owned(),
+                    (mode, true) => mode.to_owned(),
+                    (_, false) => "zero-copy".to_owned(),
+                },
+                received: rate("rx_packets"),
+                sent: rate("tx_packets"),
+                recycled: grown.and_then(|(grown, _)| recycle_ratio(&grown.counters)).map(|all| all.min(1.0)),
+                lost: queue.lost,
+                alarm: if !queue.steered {
+                    Some("UNSTEERED")
+                } else {
+                    queue.holders.iter().any(|holder| holder.leaked > 0).then_some("LEAK")
+                },
+                chosen: self.chosen == index + 1,
+            }
+        };
+        queues(&self.now).into_iter().enumerate().map(row).collect()
     }
 
     pub(super) fn received(&self) -> impl DoubleEndedIterator<Item = u64> {
@@ -173,7 +223,7 @@ impl Model {
         self.per_second(|grown| Some(grown.devices.iter().map(DeviceStatus::lost_by_nic).sum()))
     }
 
-    fn queues(&self) -> usize {
+    pub(super) fn queues(&self) -> usize {
         self.now.devices.iter().map(|device| device.queues.len()).sum()
     }
 }
@@ -234,11 +284,18 @@ fn grow_pools(pools: &mut DeviceJson, was: Option<&DeviceJson>) {
     }
 }
 
+/// Every queue, with its interface.
+fn queues(status: &Status) -> Vec<(&DeviceStatus, &QueueStatus)> {
+    status.devices.iter().flat_map(|device| device.queues.iter().map(move |queue| (device, queue))).collect()
+}
+
 fn view(status: &Status, chosen: usize) -> View {
-    let all = || status.devices.iter().flat_map(|d| d.queues.iter().map(move |queue| (d, queue)));
-    let chosen = chosen.checked_sub(1).and_then(|index| all().nth(index));
+    let all = queues(status);
+    let chosen = chosen.checked_sub(1).and_then(|index| all.get(index).copied());
     let mut view = View { steered: true, one_queue: chosen.is_some(), ..View::default() };
-    for (_, queue) in all().filter(|(_, queue)| chosen.is_none_or(|(_, only)| std::ptr::eq(*queue, only))) {
+    for (_, queue) in
+        all.into_iter().filter(|(_, queue)| chosen.is_none_or(|(_, only)| std::ptr::eq(*queue, only)))
+    {
         add(&mut view, queue);
     }
     for device in status.devices.iter().filter(|d| chosen.is_none_or(|(only, _)| std::ptr::eq(*d, only))) {

@@ -7,7 +7,7 @@ use ratatui::{Terminal, backend::TestBackend};
 
 use super::*;
 use crate::{
-    observe::{Observation, fixture, fixture_with_kernel},
+    observe::{self, Observation, fixture, fixture_with_kernel},
     page_pool::{self, DevicePools, PoolJson, Reason, Source},
 };
 
@@ -179,6 +179,89 @@ fn screen_of_an_interface_that_is_away() {
 #[test]
 fn screen_of_a_wide_terminal() {
     assert_screen("wide.txt", &text(&model(fixture_with_kernel), (120, 30)));
+}
+
+/// With so many queues, the second of which is not steered.
+fn many(queues: u32) -> Observation {
+    let mut observation = fixture_with_kernel();
+    let device = &mut observation.devices[0];
+    let one = device.queues[1].clone();
+    device.queues.extend((2..queues).map(|queue| observe::QueueView { queue, ..one.clone() }));
+    device.queues[1].steered = false;
+    observation
+}
+
+#[test]
+fn screen_of_more_queues_than_lines() {
+    let mut model = model(|| many(12));
+    for _ in 0..8 {
+        model.next();
+    }
+    let screen = text(&model, (80, 32));
+    assert_screen("many.txt", &screen);
+    assert!(screen.contains(" queues 5 to 10 of 12, 6 not shown; lost since they were opened "), "{screen}");
+    // One that is chosen is always there, and no line is empty.
+    for chosen in 0..=12 {
+        let screen = text(&model, (80, 32));
+        assert_eq!(
+            screen.lines().filter(|line| line.contains("  eth0/") || line.contains("> eth0/")).count(),
+            6
+        );
+        let shown = screen.lines().find_map(|line| line.split_once("> eth0/"));
+        assert_eq!(shown.is_none(), model.view().title == "all queues", "{chosen}: {screen}");
+        model.next();
+    }
+}
+
+#[test]
+fn the_list_of_queues_takes_no_line_that_others_want() {
+    let lines = |height| {
+        let screen = text(&model(|| many(12)), (80, height));
+        screen.lines().filter(|line| line.starts_with("  eth0/")).count()
+    };
+    assert_eq!([24, 26, 27, 30, 38, 50].map(lines), [0, 0, 1, 4, 12, 12]);
+    // A list of one queue alone is shown too, as what it lost is nowhere else by queue.
+    let one = || {
+        let mut observation = fixture_with_kernel();
+        observation.devices[0].queues.truncate(2);
+        observation
+    };
+    assert!(text(&model(one), (80, 27)).contains("  eth0/0 "));
+}
+
+#[test]
+fn a_queue_that_is_not_steered_is_named() {
+    let several = || {
+        let mut observation = many(4);
+        observation.devices[0].queues[3].steered = false;
+        observation
+    };
+    let screen = text(&model(several), (80, 40));
+    assert!(
+        screen.contains("eth0 queues 1, 3 are not steered: their traffic goes to the stack\n"),
+        "{screen}"
+    );
+    let screen = text(&model(|| many(2)), (80, 40));
+    assert!(screen.contains("eth0 queue 1 is not steered: its traffic goes to the stack\n"), "{screen}");
+    let row = screen.lines().find(|line| line.starts_with("  eth0/1 ")).unwrap();
+    assert!(row.ends_with(" 1,234 UNSTEERED"), "{row}");
+    let row = screen.lines().find(|line| line.starts_with("  eth0/0 ")).unwrap();
+    assert!(row.ends_with(" 0 LEAK"), "{row}");
+}
+
+#[test]
+fn no_more_is_recycled_than_was_taken() {
+    let mut model = model(fixture_with_kernel);
+    let mut status = model.status().clone();
+    status.at_s += 1.0;
+    // A burst of the second before comes home in this one.
+    for queue in &mut status.devices[0].queues {
+        queue.counters.add("alloc_fast", 100);
+        queue.counters.add("recycle_cached", 150);
+    }
+    model.see(Ok(status));
+    assert_eq!(model.recycled(|view| Some(view.ours.clone())), Some(1.0));
+    assert_eq!(model.queue_rows()[0].recycled, Some(1.0));
 }
 
 #[test]
