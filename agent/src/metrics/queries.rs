@@ -7,6 +7,7 @@ use super::tree::{self, Kind};
 use crate::{
     drops::example,
     nic::drivers::{DRIVERS, ZeroCopy},
+    page_pool::STALLED_AFTER_S,
     status::{DropStatus, Status},
 };
 
@@ -198,6 +199,13 @@ fn copy_mode_is_no_news_of_drivers_that_are_better_with_it() {
     let names: Vec<_> = avoided.map(|driver| driver.name).collect();
     let selector = format!("driver!~\"{}\"", names.join("|"));
     assert!(rules()[0].contains(&selector), "rules.yml: UmemdCopyMode has no {selector}");
+}
+
+/// What the alert calls stalled is what everybody else does.
+#[test]
+fn a_pool_is_stalled_for_the_alert_when_it_is_elsewhere() {
+    let begins = format!("detach_timestamp_seconds >= {STALLED_AFTER_S}\n");
+    assert!(rules()[0].contains(&begins), "rules.yml: UmemdKernelPoolStalled has no {begins}");
 }
 
 #[test]

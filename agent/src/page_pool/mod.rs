@@ -190,7 +190,8 @@ pub struct Pool {
     pub counters: Option<Counters>,
 }
 
-/// After this long the kernel itself begins to complain about a pool that cannot end (`DEFER_WARN_INTERVAL`).
+/// After this long the kernel itself begins to complain about a pool that cannot end (`DEFER_WARN_INTERVAL`). The alert of
+/// `dist` begins there too, and waits for five minutes more before it speaks.
 pub const STALLED_AFTER_S: u64 = 60;
 
 impl Pool {
