@@ -7,6 +7,25 @@
 //! labels are not to change while the process lives; rules, programs, sockets and pools come and go. And its families are
 //! named without `_info`, so that who looks for help on a series by its name would find none.
 
+//!
+//! The tree was drawn up before there was an agent, and what was built differs from that:
+//!
+//! - `umemd_umem_*` and `umemd_socket_info` have labels `device` and `queue`, and none `umem`: a queue has a UMEM of its own,
+//!   or that of the one it is joined with. Of busy polling, which there is none of, the latter says nothing.
+//! - `umemd_pool_frames` calls the free list `slab`, and has the states `kernel` (between two of the kernel's rings),
+//!   `quarantined` and `detached` more. `missing` is none: the places add up, or `umemd_pool_conserved` is 0. Who has
+//!   what does not come back is in `umemd_leaked_frames` and `umemd_pool_swallowed_frames`.
+//! - `umemd_frame_hold_seconds` has every frame that somebody held, and no samples of the others: a handler is done with
+//!   most within a turn, and to look at the clock for each would cost more than the number is worth.
+//! - `umemd_ring_depth` is left out: frames by place say it, of one moment.
+//! - `umemd_ring_wakeups` has what the kernel answered, too.
+//! - `umemd_xdp_verdicts` has the three verdicts that our program ever gives.
+//! - `umemd_xdp_redirect_errors` is layer `redirect` of `umemd_drops`, which follows a packet to its end.
+//! - `umemd_capture_dropped` is in two, by where it happens: `missed` at the worker, `lost` at the disk. Captures have no
+//!   label, as there is one at a time.
+//! - `umemd_tap_*` is left out with the TAP: what is not steered goes to the stack without one.
+//! - `umemd_scrape_collector_*` are of those that ask the kernel: to read the pool's numbers cannot fail.
+
 mod agent;
 mod kernel;
 mod pool;

@@ -73,7 +73,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
                 out.add_with(&[holder.name], holder.frames);
             }
         };
-    Histogram "umemd_frame_hold_seconds" "How long frames were kept that came back, from the turn that they were given away in."
+    Histogram "umemd_frame_hold_seconds" "How long frames were kept that came back, from the turn that they were given away in. Only of those that somebody held for longer than a turn (umemd_held_frames): what the handler was done with at once is not in it."
         |q| q.holds.times;
     Gauge "umemd_umem_frame_size_bytes" "Size of one frame."
         |q| q.frame_size;

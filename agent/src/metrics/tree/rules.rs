@@ -35,7 +35,7 @@ pub(super) const RULES: &[Metric] = &[
         name: "umemd_steer_rule_packets",
         kind: Kind::Counter,
         labels: &["rule"],
-        help: "Frames that the rule matched first; begins at 0 when the rule comes. Rules beyond 256 are added up as other.",
+        help: "Frames that the rule matched first; begins at 0 when the rule comes. Up to 0.9 seconds old, as the program is not asked more often. Rules beyond 256 are added up as other.",
         read: Read::Device(|device, out| {
             for (rule, packets) in counts(device, |count| count.packets).iter() {
                 out.add_with(&[rule], packets);
@@ -46,7 +46,7 @@ pub(super) const RULES: &[Metric] = &[
         name: "umemd_steer_rule_bytes",
         kind: Kind::Counter,
         labels: &["rule"],
-        help: "Their bytes, from the Ethernet header on.",
+        help: "Their bytes, from the Ethernet header on; as old.",
         read: Read::Device(|device, out| {
             for (rule, bytes) in counts(device, |count| count.bytes).iter() {
                 out.add_with(&[rule], bytes);
