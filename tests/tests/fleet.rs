@@ -33,19 +33,30 @@ fn the_rules_pass_their_tests() {
 #[test]
 #[ignore = "requires root and Prometheus' parser; cargo xtask test full"]
 fn the_reference_parser_reads_every_metric() {
-    const PARSE: &str = "import sys\n\
+    const PARSE: &str = "import json, sys\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families\n\
-        print(len(list(text_string_to_metric_families(sys.stdin.read()))))\n";
+        families = list(text_string_to_metric_families(sys.stdin.read()))\n\
+        rules = [s.labels['match'] for f in families for s in f.samples if s.name == 'umemd_steer_rule_info']\n\
+        empty = [f.name for f in families if not f.samples]\n\
+        print(json.dumps({'families': len(families), 'rules': rules, 'empty': empty}))\n";
     const PACKAGE: &str = "/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py";
     if !full::permits(PACKAGE, "python3-prometheus-client") {
         return;
     }
     let Some(lab) = Lab::new() else { return };
     let agent = lab.agent(&["--steer", STEER]).start();
-    let page = agent.get("/metrics").body;
-    let families = run(Command::new("/usr/bin/python3").args(["-c", PARSE]), &page).unwrap();
-    let helps = page.lines().filter(|line| line.starts_with("# HELP ")).count();
-    assert_eq!(families.trim(), helps.to_string());
+    let parse = |page: &str| {
+        let said = run(Command::new("/usr/bin/python3").args(["-c", PARSE]), page).unwrap();
+        let parsed: Value = serde_json::from_str(&said).unwrap();
+        let helps = page.lines().filter(|line| line.starts_with("# HELP ")).count();
+        assert_eq!(parsed["families"], helps);
+        parsed
+    };
+    assert_eq!(parse(&agent.get("/metrics").body)["rules"], json!([STEER]));
+    // What this kernel does not tell, and a rule that is not easily written down.
+    let full = parse(include_str!("../../agent/src/metrics/fixture.txt"));
+    assert_eq!(full["rules"], json!(["udp port 53\nor \"arp\" \\ rarp", "arp"]));
+    assert_eq!(full["empty"], json!([]));
 }
 
 /// Panels that have data wherever an agent runs. Of the others two are about the kernel's page_pools, of which a

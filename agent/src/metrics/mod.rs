@@ -1,5 +1,7 @@
 //! What Prometheus scrapes: an [`Observation`](crate::observe::Observation) as OpenMetrics text, over HTTP.
 
+#[cfg(test)]
+mod golden;
 mod http;
 mod openmetrics;
 mod page;

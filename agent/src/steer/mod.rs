@@ -393,4 +393,12 @@ pub fn queue_bits(rule: &str, queues: &[u32]) -> Result<u64, SetError> {
 }
 
 #[cfg(test)]
+impl RuleSet {
+    /// Has the first rule say other words than it was made of, for those who show them.
+    pub(crate) fn reword_first(&mut self, words: &str) {
+        self.rules[0].spec.expression = words.to_owned();
+    }
+}
+
+#[cfg(test)]
 mod tests;
