@@ -1,7 +1,12 @@
 //! What runs beside an agent: Prometheus with our rules and dashboard, a browser on the live page. All of them are
 //! the real ones, so these tests are for `cargo xtask test full`.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     browser::Browser,
@@ -307,6 +312,13 @@ fn the_live_page_shows_what_the_status_says() {
     assert!(reading(&shown, 2).ends_with(" %"), "recycled by our pool: {shown}");
     assert_ne!(shown["values"]["ours"], "0", "{shown}");
     assert_shows_its_status(&shown);
+
+    // It asks once a second, and not again before it has an answer.
+    let asked = || agent.metrics().sum("umemd_http_requests_total", &[("path", "/status")]);
+    let (before, start) = (asked(), Instant::now());
+    thread::sleep(Duration::from_secs(5));
+    let (times, seconds) = (asked() - before, start.elapsed().as_secs());
+    assert!((3..=seconds + 1).contains(&times), "it asked {times} times in {seconds} s");
 
     // And when nothing moves any more.
     agent.metrics_when("all counted", |m| m.total("umemd_xsk_rx_dropped_total") == LONG);
