@@ -20,7 +20,8 @@ use crate::{compile, shell};
 
 /// Scrapes per second.
 const RATE: u32 = 10;
-/// What they may take of a core, percent.
+/// What they may take of a core, percent: of an agent of one queue, and with the kernel's answers kept, so that one scrape in
+/// ten asks it and the others get those. What one costs that asks, of many queues, is `large`.
 const MOST_PERCENT: f64 = 0.5;
 /// What they may add to the CPU time that a packet takes the worker, by the lower end of what is measured, and by the
 /// median. None is expected: in instructions there is none, which datapath's own benchmark counts (`watched` beside
