@@ -286,17 +286,11 @@ pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> 
     let failed = |source| OpenError::Bind { interface: interface.to_owned(), queue, source };
     let refused = |reason: &'static str| failed(io::Error::new(io::ErrorKind::InvalidInput, reason));
 
-    let mut flags = match bind {
-        BindMode::Copy => BindFlags::XDP_COPY,
-        BindMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
-    };
-    flags.set(BindFlags::XDP_USE_NEED_WAKEUP, NEED_WAKEUP);
-    flags.set(BindFlags::XDP_USE_SG, multi_buffer);
     let config = SocketConfig::builder()
         .rx_queue_size(entries(rings.rx).ok_or_else(|| refused(POWERS))?)
         .tx_queue_size(entries(rings.tx).ok_or_else(|| refused(POWERS))?)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(flags)
+        .bind_flags(bind_flags(bind, multi_buffer))
         .build();
     let name = Interface::try_from(interface.as_bytes()).map_err(|_| refused("a name with a zero byte"))?;
     // SAFETY: the condition is that XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD is set where a second socket of the same
@@ -341,6 +335,17 @@ pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> 
     Ok((XskPort::new(Arc::clone(frames), rings), handle))
 }
 
+/// One of the two modes always: without either the kernel falls back from zero-copy to copy mode and says nothing.
+fn bind_flags(bind: BindMode, multi_buffer: bool) -> BindFlags {
+    let mut flags = match bind {
+        BindMode::Copy => BindFlags::XDP_COPY,
+        BindMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+    };
+    flags.set(BindFlags::XDP_USE_NEED_WAKEUP, NEED_WAKEUP);
+    flags.set(BindFlags::XDP_USE_SG, multi_buffer);
+    flags
+}
+
 const POWERS: &str = "ring sizes are powers of two";
 
 fn entries(ring: u32) -> Option<QueueSize> {
@@ -360,6 +365,16 @@ mod tests {
 
     fn busy() -> OpenError {
         OpenError::Busy { interface: "eth0".into(), queue: 0 }
+    }
+
+    #[test]
+    fn a_mode_is_asked_for_and_wake_ups_where_they_are_needed() {
+        let always = BindFlags::XDP_USE_NEED_WAKEUP;
+        assert_eq!(bind_flags(BindMode::Copy, false).bits(), (always | BindFlags::XDP_COPY).bits());
+        let zero_copy = always | BindFlags::XDP_ZEROCOPY;
+        assert_eq!(bind_flags(BindMode::ZeroCopy, false).bits(), zero_copy.bits());
+        let several = always | BindFlags::XDP_COPY | BindFlags::XDP_USE_SG;
+        assert_eq!(bind_flags(BindMode::Copy, true).bits(), several.bits());
     }
 
     #[test]
