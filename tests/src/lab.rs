@@ -16,6 +16,9 @@ pub const PORT: u16 = 7007;
 pub const OTHER_PORT: u16 = 7008;
 /// The rule for [`PORT`].
 pub const STEER: &str = "udp dst port 7007";
+/// How an XDP program may be attached to a veth: in its driver, and in front of the stack. What is tried of a handler or
+/// a mode is tried in both.
+pub const MODES: [&str; 2] = ["native", "skb"];
 
 /// How a lab differs from the usual one: one pair with one queue and an MTU of 1500.
 #[derive(Clone, Copy, Debug)]

@@ -8,14 +8,12 @@ use std::{
 
 use e2e::{
     command::run,
-    lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
+    lab::{Lab, LabConfig, MODES, OTHER_PORT, PORT, STEER},
     metrics::Metrics,
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
 };
-
-const MODES: [&str; 2] = ["native", "skb"];
 
 /// A folder of a test's own, gone when dropped.
 struct Folder(PathBuf);
@@ -214,7 +212,7 @@ fn forwarded_packets_have_the_interface_that_they_came_in_by() {
     }
 }
 
-/// Native only: generic XDP on a veth of two queues sees every packet on the first one.
+/// Native only: generic XDP on a veth of several queues sees every packet on the first one.
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn each_packet_has_the_queue_that_it_came_in_by() {
@@ -255,181 +253,199 @@ fn each_packet_has_the_queue_that_it_came_in_by() {
 #[ignore = "requires root; cargo xtask test e2e"]
 fn packets_in_several_frames_are_one_in_a_capture() {
     const COUNT: u64 = 100;
-    let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
-    let folder = Folder::new(&lab);
-    let file = folder.file("jumbo.pcapng");
-    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--capture", &file]).start();
-    let size = |number: u64| (number * 997 % 8973) as usize;
-    Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(COUNT, size);
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["capture"]["packets"], COUNT, "{exit}");
-    for (number, line) in (0..COUNT).zip(tcpdump(&file, "udp src port 7007")) {
-        assert!(line.ends_with(&format!("length {}", size(number))), "packet {number}: {line}");
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("jumbo.pcapng");
+        let args = ["--steer", STEER, "--handler", "reflect", "--mode", mode, "--capture", &file];
+        let agent = lab.agent(&args).start();
+        let size = |number: u64| (number * 997 % 8973) as usize;
+        Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(COUNT, size);
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["capture"]["packets"], COUNT, "{mode}: {exit}");
+        for (number, line) in (0..COUNT).zip(tcpdump(&file, "udp src port 7007")) {
+            assert!(line.ends_with(&format!("length {}", size(number))), "{mode}, packet {number}: {line}");
+        }
     }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_capture_can_be_piped_to_tcpdump() {
-    let Some(lab) = Lab::new() else { return };
-    let near = &lab.pair().near;
-    let args = ["--steer", STEER, "--iface", &near.name, "--capture", "-"];
-    let mut agent = lab.agent_on(&args).command_to_pipe().spawn().expect("umemd can be started");
-    let mut tcpdump = Command::new("tcpdump")
-        .args(["-nn", "-c", &WINDOW.to_string(), "-r", "-"])
-        .stdin(agent.stdout.take().expect("a pipe"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("tcpdump can be started");
-    wait_until("the program is attached", PATIENCE, || near.xdp_program().is_some());
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let near = &lab.pair().near;
+        let args = ["--steer", STEER, "--iface", &near.name, "--mode", mode, "--capture", "-"];
+        let mut agent = lab.agent_on(&args).command_to_pipe().spawn().expect("umemd can be started");
+        let mut tcpdump = Command::new("tcpdump")
+            .args(["-nn", "-c", &WINDOW.to_string(), "-r", "-"])
+            .stdin(agent.stdout.take().expect("a pipe"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tcpdump can be started");
+        wait_until("the program is attached", PATIENCE, || near.xdp_program().is_some());
 
-    // Until tcpdump has as many as it wants: what comes before the socket is there goes to the stack.
-    let _stack = Wire::listen(&lab.near, near.port(PORT));
-    let wire = Wire::connect(&lab.far, near.port(PORT));
-    wait_until("tcpdump is content", PATIENCE, || {
+        // Until tcpdump has as many as it wants: what comes before the socket is there goes to the stack.
+        let _stack = Wire::listen(&lab.near, near.port(PORT));
+        let wire = Wire::connect(&lab.far, near.port(PORT));
+        wait_until("tcpdump is content", PATIENCE, || {
+            wire.send(0..WINDOW, any_size);
+            tcpdump.try_wait().expect("it is our child").is_some()
+        });
+        let output = tcpdump.wait_with_output().expect("it has ended");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count() as u64, WINDOW, "{mode}");
+
+        // Nobody reads any more, and the agent goes on.
         wire.send(0..WINDOW, any_size);
-        tcpdump.try_wait().expect("it is our child").is_some()
-    });
-    let output = tcpdump.wait_with_output().expect("it has ended");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count() as u64, WINDOW);
-
-    // Nobody reads any more, and the agent goes on.
-    wire.send(0..WINDOW, any_size);
-    assert!(agent.try_wait().expect("it is our child").is_none());
-    let pid = rustix::process::Pid::from_child(&agent);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-    let status = agent.wait().expect("it is our child");
-    assert_eq!(status.code(), Some(0));
+        assert!(agent.try_wait().expect("it is our child").is_none(), "{mode}");
+        let pid = rustix::process::Pid::from_child(&agent);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let status = agent.wait().expect("it is our child");
+        assert_eq!(status.code(), Some(0), "{mode}");
+    }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn files_follow_each_other_by_size_and_by_time() {
     const COUNT: u64 = 4000;
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new(&lab);
-    for (rotate, name) in
-        [(["--rotate-size", "1"], "size.pcapng"), (["--rotate-time", "100ms"], "time.pcapng")]
-    {
-        let file = folder.file(name);
-        let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--rate", "10000"];
-        let count = COUNT.to_string();
-        let more = ["--size", "1000", "--count", &count, "--capture", &file];
-        let exit = lab.agent(&[&args[..], &more, &rotate].concat()).run();
-        assert_eq!(exit.summary()["capture"]["packets"], COUNT, "{exit}");
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        for (rotate, name) in
+            [(["--rotate-size", "1"], "size.pcapng"), (["--rotate-time", "100ms"], "time.pcapng")]
+        {
+            let file = folder.file(name);
+            let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--rate", "10000"];
+            let count = COUNT.to_string();
+            let more = ["--size", "1000", "--count", &count, "--mode", mode, "--capture", &file];
+            let exit = lab.agent(&[&args[..], &more, &rotate].concat()).run();
+            assert_eq!(exit.summary()["capture"]["packets"], COUNT, "{exit}");
 
-        let stem = name.trim_end_matches(".pcapng");
-        let mut files: Vec<PathBuf> =
-            fs::read_dir(&folder.0).expect("a folder").flatten().map(|f| f.path()).collect();
-        files.retain(|file| file.display().to_string().contains(&format!("{stem}_0000")));
-        files.sort();
-        assert!(files.len() > 2, "{rotate:?}: {files:?}");
-        // Each can be read by itself, and together they have everything.
-        let packets: usize = files.iter().map(|file| tcpdump(file, "").len()).sum();
-        assert_eq!(packets as u64, COUNT, "{files:?}");
+            let stem = name.trim_end_matches(".pcapng");
+            let mut files: Vec<PathBuf> =
+                fs::read_dir(&folder.0).expect("a folder").flatten().map(|f| f.path()).collect();
+            files.retain(|file| file.display().to_string().contains(&format!("{stem}_0000")));
+            files.sort();
+            assert!(files.len() > 2, "{mode} {rotate:?}: {files:?}");
+            // Each can be read by itself, and together they have everything.
+            let packets: usize = files.iter().map(|file| tcpdump(file, "").len()).sum();
+            assert_eq!(packets as u64, COUNT, "{mode} {rotate:?}: {files:?}");
+        }
     }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_full_disk_is_survived() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new(&lab);
-    let file = folder.file("full.pcapng");
-    // A disk of 64 KiB that only the agent sees, and which has something else on it too.
-    let filler = folder.file("filler");
-    let (disk, fill) = (folder.0.display(), format!("head -c 16384 /dev/zero > {filler}"));
-    let mount = format!("mount -t tmpfs -o size=64k none {disk} && {fill} && exec \"$@\"");
-    let args = ["--steer", STEER, "--handler", "reflect", "--capture", &file];
-    let agent = lab.agent(&args).under(["unshare", "--mount", "sh", "-c", &mount, "sh"]).start();
-    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("full.pcapng");
+        // A disk of 64 KiB that only the agent sees, and which has something else on it too.
+        let filler = folder.file("filler");
+        let (disk, fill) = (folder.0.display(), format!("head -c 16384 /dev/zero > {filler}"));
+        let mount = format!("mount -t tmpfs -o size=64k none {disk} && {fill} && exec \"$@\"");
+        let args = ["--steer", STEER, "--handler", "reflect", "--mode", mode, "--capture", &file];
+        let agent = lab.agent(&args).under(["unshare", "--mount", "sh", "-c", &mount, "sh"]).start();
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
 
-    // The first ones by themselves: all at once may be more than the disk, and then none is written.
-    const FIRST: u64 = 8;
-    wire.reflect(FIRST, |_| 1000);
-    agent.metrics_when("the first are written", |m| m.total("umemd_capture_packets_total") == FIRST);
-    wire.reflect(4 * WINDOW, |_| 1000);
+        // The first ones by themselves: all at once may be more than the disk, and then none is written.
+        const FIRST: u64 = 8;
+        wire.reflect(FIRST, |_| 1000);
+        agent.metrics_when("the first are written", |m| m.total("umemd_capture_packets_total") == FIRST);
+        wire.reflect(4 * WINDOW, |_| 1000);
 
-    const COUNT: u64 = FIRST + 4 * WINDOW;
-    let metrics = agent.metrics_when("every packet is written or lost", |m| {
-        m.total("umemd_capture_packets_total") + m.total("umemd_capture_lost_total") == COUNT
-    });
-    assert!(metrics.total("umemd_capture_lost_total") > 0, "{metrics}");
-    let written = metrics.total("umemd_capture_packets_total");
-    // What is on the disk is whole.
-    let seen = format!("/proc/{}/root{file}", agent.pid());
-    assert_eq!(packets_of(&fs::read(&seen).expect("the file")), written);
+        const COUNT: u64 = FIRST + 4 * WINDOW;
+        let metrics = agent.metrics_when("every packet is written or lost", |m| {
+            m.total("umemd_capture_packets_total") + m.total("umemd_capture_lost_total") == COUNT
+        });
+        assert!(metrics.total("umemd_capture_lost_total") > 0, "{metrics}");
+        let written = metrics.total("umemd_capture_packets_total");
+        // What is on the disk is whole.
+        let seen = format!("/proc/{}/root{file}", agent.pid());
+        assert_eq!(packets_of(&fs::read(&seen).expect("the file")), written, "{mode}");
 
-    // With room again it goes on.
-    fs::remove_file(format!("/proc/{}/root{filler}", agent.pid())).expect("the filler");
-    wire.reflect(FIRST, |_| 1000);
-    let metrics = agent
-        .metrics_when("they are written too", |m| m.total("umemd_capture_packets_total") == written + FIRST);
-    assert_eq!(packets_of(&fs::read(&seen).expect("the file")), written + FIRST, "{metrics}");
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["tx_packets"], COUNT + FIRST, "{exit}");
-    assert_eq!(exit.stderr.matches("No space left on device").count(), 1, "said once: {exit}");
+        // With room again it goes on.
+        fs::remove_file(format!("/proc/{}/root{filler}", agent.pid())).expect("the filler");
+        wire.reflect(FIRST, |_| 1000);
+        let metrics = agent.metrics_when("they are written too", |m| {
+            m.total("umemd_capture_packets_total") == written + FIRST
+        });
+        assert_eq!(packets_of(&fs::read(&seen).expect("the file")), written + FIRST, "{metrics}");
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], COUNT + FIRST, "{exit}");
+        assert_eq!(exit.stderr.matches("No space left on device").count(), 1, "said once: {exit}");
+    }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_slow_writer_holds_up_no_frame() {
     const COUNT: u64 = 3000;
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new(&lab);
-    let file = folder.file("slow.pcapng");
-    let args = ["--steer", STEER, "--handler", "reflect", "--frames", "512", "--capture", &file];
-    let agent = lab.agent(&args).start();
-    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("slow.pcapng");
+        let args =
+            ["--steer", STEER, "--handler", "reflect", "--frames", "512", "--mode", mode, "--capture", &file];
+        let agent = lab.agent(&args).start();
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
 
-    // The writer stands still: as many frames as others may hold are held, and the rest go by.
-    let writer = StoppedThread::stop(agent.pid(), "capture");
-    wire.reflect(COUNT, any_size);
-    let metrics = agent.metrics();
-    assert_eq!(metrics.total("umemd_capture_shown_total"), 128, "a quarter of the frames");
-    assert_eq!(metrics.total("umemd_capture_missed_total"), COUNT - 128);
-    writer.resume();
+        // The writer stands still: as many frames as others may hold are held, and the rest go by.
+        let writer = StoppedThread::stop(agent.pid(), "capture");
+        wire.reflect(COUNT, any_size);
+        let metrics = agent.metrics();
+        assert_eq!(metrics.total("umemd_capture_shown_total"), 128, "{mode}: a quarter of the frames");
+        assert_eq!(metrics.total("umemd_capture_missed_total"), COUNT - 128, "{mode}");
+        writer.resume();
 
-    agent.metrics_when("what was held is written", |m| m.total("umemd_capture_packets_total") == 128);
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
-    assert_eq!(exit.summary()["capture"]["missed"], COUNT - 128, "{exit}");
+        agent.metrics_when("what was held is written", |m| m.total("umemd_capture_packets_total") == 128);
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+        assert_eq!(exit.summary()["capture"]["missed"], COUNT - 128, "{exit}");
+    }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn who_keeps_frames_for_too_long_is_named() {
     const CAPTURE: [(&str, &str); 1] = [("holder", "capture")];
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new(&lab);
-    let file = folder.file("kept.pcapng");
-    let args = ["--steer", STEER, "--capture", &file, "--leak-after", "500ms"];
-    let agent = lab.agent(&args).start();
-    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("kept.pcapng");
+        let args = ["--steer", STEER, "--mode", mode, "--capture", &file, "--leak-after", "500ms"];
+        let agent = lab.agent(&args).start();
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
 
-    let writer = StoppedThread::stop(agent.pid(), "capture");
-    wire.send(0..WINDOW, any_size);
-    let metrics = agent.metrics_when("all are kept", |m| m.sum("umemd_held_frames", &CAPTURE) == WINDOW);
-    assert_eq!(metrics.sum("umemd_held_frames", &[("holder", "handler")]), 0);
-    assert_eq!(metrics.total("umemd_frame_hold_seconds_count"), 0, "none came back");
-    agent.metrics_when("they count as leaked", |m| m.sum("umemd_leaked_frames", &CAPTURE) == WINDOW);
-    let status: serde_json::Value = serde_json::from_str(&agent.get("/status").body).unwrap();
-    let holder = &status["devices"][0]["queues"][0]["holders"][1];
-    assert_eq!((&holder["holder"], &holder["leaked"]), (&"capture".into(), &WINDOW.into()), "{status}");
-    assert!(holder["oldest_s"].as_f64().is_some_and(|age| age >= 0.5), "{status}");
-    let told = format!("the capture keeps {WINDOW} frames for longer than 500ms");
-    wait_until("the log says so", PATIENCE, || agent.stderr().contains(&told));
-    writer.resume();
+        let writer = StoppedThread::stop(agent.pid(), "capture");
+        wire.send(0..WINDOW, any_size);
+        let metrics = agent.metrics_when("all are kept", |m| m.sum("umemd_held_frames", &CAPTURE) == WINDOW);
+        assert_eq!(metrics.sum("umemd_held_frames", &[("holder", "handler")]), 0);
+        assert_eq!(metrics.total("umemd_frame_hold_seconds_count"), 0, "{mode}: none came back");
+        agent.metrics_when("they count as leaked", |m| m.sum("umemd_leaked_frames", &CAPTURE) == WINDOW);
+        let status: serde_json::Value = serde_json::from_str(&agent.get("/status").body).unwrap();
+        let holder = &status["devices"][0]["queues"][0]["holders"][1];
+        assert_eq!((&holder["holder"], &holder["leaked"]), (&"capture".into(), &WINDOW.into()), "{status}");
+        assert!(holder["oldest_s"].as_f64().is_some_and(|age| age >= 0.5), "{status}");
+        let told = format!("the capture keeps {WINDOW} frames for longer than 500ms");
+        wait_until("the log says so", PATIENCE, || agent.stderr().contains(&told));
+        writer.resume();
 
-    let metrics = agent.metrics_when("they came back", |m| m.total("umemd_held_frames") == 0);
-    assert_eq!((metrics.total("umemd_leaked_frames"), metrics.total("umemd_oldest_hold_seconds")), (0, 0));
-    assert_eq!(metrics.total("umemd_frame_hold_seconds_count"), WINDOW);
-    let soon = metrics.sum("umemd_frame_hold_seconds_bucket", &[("le", "0.262144")]);
-    assert_eq!(soon, 0, "each of them was kept for longer");
+        let metrics = agent.metrics_when("they came back", |m| m.total("umemd_held_frames") == 0);
+        assert_eq!(
+            (metrics.total("umemd_leaked_frames"), metrics.total("umemd_oldest_hold_seconds")),
+            (0, 0)
+        );
+        assert_eq!(metrics.total("umemd_frame_hold_seconds_count"), WINDOW);
+        let soon = metrics.sum("umemd_frame_hold_seconds_bucket", &[("le", "0.262144")]);
+        assert_eq!(soon, 0, "{mode}: each of them was kept for longer");
+    }
 }
 
 #[test]
@@ -448,35 +464,37 @@ fn captures_that_cannot_begin_are_refused() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn frames_that_are_held_outlive_the_interface() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new(&lab);
-    let file = folder.file("held.pcapng");
-    let args = ["--steer", STEER, "--capture", &file];
-    let agent = lab.agent(&args).start();
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("held.pcapng");
+        let args = ["--steer", STEER, "--mode", mode, "--capture", &file];
+        let agent = lab.agent(&args).start();
 
-    let writer = StoppedThread::stop(agent.pid(), "capture");
-    Wire::connect(&lab.far, lab.pair().near.port(PORT)).send(0..WINDOW, any_size);
-    agent.metrics_when("all are held", |m| m.frames("user") == WINDOW);
-    lab.pair().remove();
-    wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
-    lab.lay(0);
-    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
-    let held = |object: &serde_json::Value| {
-        (&object["frames"]["user"], &object["frames"]["total"]) == (&WINDOW.into(), &(2 * 4096).into())
-    };
-    wait_until("both UMEMs are there, and the old one waits", PATIENCE, || {
-        agent.objects().last().is_some_and(held)
-    });
-    let metrics = agent.metrics();
-    assert_eq!(metrics.sum("umemd_leaving_frames", &[("queue", "0"), ("holder", "capture")]), WINDOW);
-    assert_eq!(metrics.total("umemd_held_frames"), 0, "of the new queue");
-    writer.resume();
+        let writer = StoppedThread::stop(agent.pid(), "capture");
+        Wire::connect(&lab.far, lab.pair().near.port(PORT)).send(0..WINDOW, any_size);
+        agent.metrics_when("all are held", |m| m.frames("user") == WINDOW);
+        lab.pair().remove();
+        wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").status == 503);
+        lab.lay(0);
+        wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+        let held = |object: &serde_json::Value| {
+            (&object["frames"]["user"], &object["frames"]["total"]) == (&WINDOW.into(), &(2 * 4096).into())
+        };
+        wait_until("both UMEMs are there, and the old one waits", PATIENCE, || {
+            agent.objects().last().is_some_and(held)
+        });
+        let metrics = agent.metrics();
+        assert_eq!(metrics.sum("umemd_leaving_frames", &[("queue", "0"), ("holder", "capture")]), WINDOW);
+        assert_eq!(metrics.total("umemd_held_frames"), 0, "of the new queue");
+        writer.resume();
 
-    let home = |object: &serde_json::Value| object["frames"]["total"] == 4096;
-    wait_until("the old UMEM is gone", PATIENCE, || agent.objects().last().is_some_and(home));
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["rx_packets"], WINDOW, "{exit}");
-    assert_eq!(exit.summary()["capture"]["packets"], WINDOW, "{exit}");
-    assert!(exit.intervals.iter().all(|interval| interval["conserved"] == true), "{exit}");
+        let home = |object: &serde_json::Value| object["frames"]["total"] == 4096;
+        wait_until("the old UMEM is gone", PATIENCE, || agent.objects().last().is_some_and(home));
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["rx_packets"], WINDOW, "{exit}");
+        assert_eq!(exit.summary()["capture"]["packets"], WINDOW, "{exit}");
+        assert!(exit.intervals.iter().all(|interval| interval["conserved"] == true), "{exit}");
+    }
 }

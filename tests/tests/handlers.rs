@@ -10,7 +10,7 @@ use std::{
 use e2e::{
     agent::{Agent, example},
     command::ip,
-    lab::{Lab, LabConfig, PORT, STEER},
+    lab::{Lab, LabConfig, MODES, PORT, STEER},
     ping::Ping,
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
@@ -19,8 +19,6 @@ use e2e::{
 
 /// Long enough for a frame that should not come.
 const SILENCE: Duration = Duration::from_millis(100);
-
-const MODES: [&str; 2] = ["native", "skb"];
 
 /// Two far ends, with the agent between them.
 fn between(config: LabConfig) -> Option<Lab> {
@@ -161,6 +159,7 @@ fn a_forwarded_tcp_connection_carries_its_data() {
     }
 }
 
+/// Native only: generic XDP on a veth of several queues sees every packet on the first one.
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn forwarding_joins_each_queue_with_its_like() {

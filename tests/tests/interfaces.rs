@@ -6,7 +6,7 @@ use e2e::{
     agent::Agent,
     command::ip,
     exit::assert_conserved,
-    lab::{Lab, LabConfig, PORT, STEER},
+    lab::{Lab, LabConfig, MODES, PORT, STEER},
     privilege::{QUEUE_GET, kernel_has},
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
@@ -32,7 +32,7 @@ fn ticks(pid: u32) -> u64 {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn traffic_goes_on_when_a_link_was_down() {
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = Lab::new() else { return };
         let (agent, near) = (reflecting(&lab, &["--mode", mode]), &lab.pair().near);
         let program = near.xdp_program();
@@ -62,7 +62,7 @@ fn traffic_goes_on_when_a_link_was_down() {
 #[ignore = "requires root; cargo xtask test e2e"]
 fn an_interface_that_is_made_again_is_served_again() {
     const ROUNDS: u64 = 3;
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let Some(lab) = Lab::new() else { return };
         let agent = reflecting(&lab, &["--mode", mode]);
         wire(&lab).reflect(WINDOW, any_size);
@@ -129,25 +129,29 @@ fn of_two_interfaces_the_other_one_goes_on() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn both_sides_of_a_forward_are_made_again_with_either() {
-    let Some(lab) = Lab::with(LabConfig { pairs: 2, beyond: true, ..LabConfig::default() }) else { return };
-    let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
-    let agent = lab.agent_on(&forward).start();
-    let exchange = || {
-        let (here, there) = (lab.pairs()[0].far.port(PORT), lab.pairs()[1].far.port(PORT));
-        let here = Wire::between(&lab.far, here, there);
-        let there = Wire::listen(lab.beyond.as_ref().expect("a third namespace"), there);
-        here.send_to(&there, WINDOW, any_size);
-    };
-    exchange();
-    for pair in [1, 0] {
-        lab.pairs()[usize::from(pair)].remove();
-        wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").body.lines().count() == 2);
-        lab.again(pair);
-        wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { pairs: 2, beyond: true, ..LabConfig::default() }) else {
+            return;
+        };
+        let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
+        let agent = lab.agent_on(&[&forward[..], &["--mode", mode]].concat()).start();
+        let exchange = || {
+            let (here, there) = (lab.pairs()[0].far.port(PORT), lab.pairs()[1].far.port(PORT));
+            let here = Wire::between(&lab.far, here, there);
+            let there = Wire::listen(lab.beyond.as_ref().expect("a third namespace"), there);
+            here.send_to(&there, WINDOW, any_size);
+        };
         exchange();
+        for pair in [1, 0] {
+            lab.pairs()[usize::from(pair)].remove();
+            wait_until("/readyz tells", PATIENCE, || agent.get("/readyz").body.lines().count() == 2);
+            lab.again(pair);
+            wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+            exchange();
+        }
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["tx_packets"], 3 * WINDOW, "{mode}");
     }
-    agent.terminate();
-    assert_eq!(agent.wait().summary()["tx_packets"], 3 * WINDOW);
 }
 
 #[test]
@@ -302,30 +306,32 @@ fn a_reopening_that_fails_detaches_nothing() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_longer_mtu_is_served_with_packets_in_several_frames() {
-    let Some(lab) = Lab::new() else { return };
-    let (near, far) = (&lab.pair().near, &lab.pair().far);
-    let agent = reflecting(&lab, &[]);
-    wire(&lab).reflect(WINDOW, any_size);
-    let multi_buffer = || agent.metrics_anyhow().label_values("umemd_socket_info", "multi_buffer");
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let (near, far) = (&lab.pair().near, &lab.pair().far);
+        let agent = reflecting(&lab, &["--mode", mode]);
+        wire(&lab).reflect(WINDOW, any_size);
+        let multi_buffer = || agent.metrics_anyhow().label_values("umemd_socket_info", "multi_buffer");
 
-    near.set(&["mtu", "9000"]);
-    wait_until("several frames are taken", PATIENCE, || multi_buffer() == ["true"]);
-    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
-    // Until then the program on the near end forbade it.
-    far.set(&["mtu", "9000"]);
-    wire(&lab).reflect(WINDOW, |number| 8972 - number as usize);
-    agent.metrics_when("its rule goes on counting", |m| {
-        m.total("umemd_steer_rule_packets_total") == 2 * WINDOW
-    });
+        near.set(&["mtu", "9000"]);
+        wait_until("several frames are taken", PATIENCE, || multi_buffer() == ["true"]);
+        wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+        // Until then the program on the near end forbade it.
+        far.set(&["mtu", "9000"]);
+        wire(&lab).reflect(WINDOW, |number| 8972 - number as usize);
+        agent.metrics_when("its rule goes on counting", |m| {
+            m.total("umemd_steer_rule_packets_total") == 2 * WINDOW
+        });
 
-    // A shorter one needs nothing.
-    near.set(&["mtu", "8000"]);
-    wire(&lab).reflect(WINDOW, any_size);
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["tx_packets"], 3 * WINDOW, "{exit}");
-    assert!(exit.stderr.contains("its MTU is 9000 now"), "{exit}");
-    assert_eq!(exit.stderr.matches("served again").count(), 1, "{exit}");
+        // A shorter one needs nothing.
+        near.set(&["mtu", "8000"]);
+        wire(&lab).reflect(WINDOW, any_size);
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], 3 * WINDOW, "{exit}");
+        assert!(exit.stderr.contains("its MTU is 9000 now"), "{exit}");
+        assert_eq!(exit.stderr.matches("served again").count(), 1, "{exit}");
+    }
 }
 
 #[test]

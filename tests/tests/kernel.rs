@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use e2e::{
     agent::Agent,
-    lab::{Lab, LabConfig, PORT, STEER},
+    lab::{Lab, LabConfig, MODES, PORT, STEER},
     metrics::Metrics,
     scratch::Scratch,
     thread::{StoppedThread, sleeps},
@@ -17,7 +17,6 @@ use e2e::{
 
 /// What the kernel's tests send.
 const COUNT: u64 = 4096;
-const MODES: [&str; 2] = ["native", "skb"];
 /// The thread of the first queue.
 const WORKER: &str = "near0/0";
 

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use e2e::{
     foreign::{ForeignProgram, ForeignSocket},
-    lab::{Lab, PORT, STEER},
+    lab::{Lab, MODES, PORT, STEER},
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire},
@@ -16,28 +16,30 @@ const WORKER: &str = "near0/0";
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn sigterm_drains_what_was_received() {
-    let Some(lab) = Lab::new() else { return };
-    let near = &lab.pair().near;
-    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
-    let wire = Wire::connect(&lab.far, near.port(PORT));
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let near = &lab.pair().near;
+        let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--mode", mode]).start();
+        let wire = Wire::connect(&lab.far, near.port(PORT));
 
-    // Frames that are on the RX ring when the signal comes: the worker stands still meanwhile.
-    let worker = StoppedThread::stop(agent.pid(), WORKER);
-    wire.send(0..WINDOW, |_| 500);
-    agent.metrics_when("all frames steered", |m| m.verdicts("steered") == WINDOW);
-    assert_eq!(agent.metrics().total("umemd_rx_packets_total"), 0, "the worker stands still");
-    agent.terminate();
-    wait_until("the program is detached", PATIENCE, || near.xdp_program().is_none());
-    worker.resume();
+        // Frames that are on the RX ring when the signal comes: the worker stands still meanwhile.
+        let worker = StoppedThread::stop(agent.pid(), WORKER);
+        wire.send(0..WINDOW, |_| 500);
+        agent.metrics_when("all frames steered", |m| m.verdicts("steered") == WINDOW);
+        assert_eq!(agent.metrics().total("umemd_rx_packets_total"), 0, "{mode}: the worker stands still");
+        agent.terminate();
+        wait_until("the program is detached", PATIENCE, || near.xdp_program().is_none());
+        worker.resume();
 
-    let exit = agent.wait();
-    let summary = exit.summary();
-    assert_eq!(
-        (&summary["rx_packets"], &summary["tx_packets"]),
-        (&WINDOW.into(), &WINDOW.into()),
-        "{summary}"
-    );
-    wire.expect(0..WINDOW, |_| 500, PATIENCE);
+        let exit = agent.wait();
+        let summary = exit.summary();
+        assert_eq!(
+            (&summary["rx_packets"], &summary["tx_packets"]),
+            (&WINDOW.into(), &WINDOW.into()),
+            "{mode}: {summary}"
+        );
+        wire.expect(0..WINDOW, |_| 500, PATIENCE);
+    }
 }
 
 #[test]
@@ -94,73 +96,81 @@ fn duration_ends_by_itself() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn sigkill_leaves_no_program_and_the_next_start_works() {
-    let Some(lab) = Lab::new() else { return };
-    let near = &lab.pair().near;
-    let wire = Wire::connect(&lab.far, near.port(PORT));
-    for round in 0..3 {
-        let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
-        assert!(near.xdp_program().is_some(), "attached in round {round}");
-        wire.send(0..WINDOW, |_| 300);
-        wire.expect(0..WINDOW, |_| 300, PATIENCE);
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let near = &lab.pair().near;
+        let wire = Wire::connect(&lab.far, near.port(PORT));
+        for round in 0..3 {
+            let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--mode", mode]).start();
+            assert!(near.xdp_program().is_some(), "{mode}: attached in round {round}");
+            wire.send(0..WINDOW, |_| 300);
+            wire.expect(0..WINDOW, |_| 300, PATIENCE);
 
-        agent.kill();
+            agent.kill();
 
-        let exit = agent.wait();
-        assert_eq!(exit.code, None, "killed in round {round}: {exit}");
-        // The kernel lets go of a dead process's link in its own time.
-        wait_until("no program is attached", PATIENCE, || near.xdp_program().is_none());
+            let exit = agent.wait();
+            assert_eq!(exit.code, None, "{mode}: killed in round {round}: {exit}");
+            // The kernel lets go of a dead process's link in its own time.
+            wait_until("no program is attached", PATIENCE, || near.xdp_program().is_none());
+        }
+        // The stack has its port back.
+        let stack = Wire::listen(&lab.near, near.port(PORT));
+        wire.send(0..WINDOW, |_| 100);
+        stack.expect(0..WINDOW, |_| 100, PATIENCE);
     }
-    // The stack has its port back.
-    let stack = Wire::listen(&lab.near, near.port(PORT));
-    wire.send(0..WINDOW, |_| 100);
-    stack.expect(0..WINDOW, |_| 100, PATIENCE);
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn a_stopped_worker_fails_open_and_comes_back() {
-    let Some(lab) = Lab::new() else { return };
-    let near = &lab.pair().near;
-    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
-    let stack = Wire::listen(&lab.near, near.port(PORT));
-    let wire = Wire::connect(&lab.far, near.port(PORT));
-    wire.send(0..WINDOW, |_| 200);
-    wire.expect(0..WINDOW, |_| 200, PATIENCE);
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let near = &lab.pair().near;
+        let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--mode", mode]).start();
+        let stack = Wire::listen(&lab.near, near.port(PORT));
+        let wire = Wire::connect(&lab.far, near.port(PORT));
+        wire.send(0..WINDOW, |_| 200);
+        wire.expect(0..WINDOW, |_| 200, PATIENCE);
 
-    let worker = StoppedThread::stop(agent.pid(), WORKER);
-    let took = wait_until("/readyz says 503", PATIENCE, || agent.get("/readyz").status == 503);
-    // A second without a turn, looked at ten times a second. The rest is for a machine that is busy.
-    assert!(took > Duration::from_millis(500), "a worker was given up after {took:?}");
-    assert!(took < Duration::from_secs(4), "traffic was held for {took:?}");
-    let page = agent.get("/readyz");
-    assert!(page.body.contains("near0 queue 0"), "says which queue: {}", page.body);
-    wire.send(0..WINDOW, |_| 200);
-    stack.expect(0..WINDOW, |_| 200, PATIENCE);
-    let metrics = agent.metrics();
-    assert_eq!(metrics.verdicts("no_socket"), WINDOW);
-    assert_eq!(metrics.total("umemd_worker_failed_open_total"), 1);
-    assert_eq!(metrics.total("umemd_worker_steered"), 0);
+        let worker = StoppedThread::stop(agent.pid(), WORKER);
+        let took = wait_until("/readyz says 503", PATIENCE, || agent.get("/readyz").status == 503);
+        // A second without a turn, looked at ten times a second. The rest is for a machine that is busy.
+        assert!(took > Duration::from_millis(500), "{mode}: a worker was given up after {took:?}");
+        assert!(took < Duration::from_secs(4), "{mode}: traffic was held for {took:?}");
+        let page = agent.get("/readyz");
+        assert!(page.body.contains("near0 queue 0"), "says which queue: {}", page.body);
+        wire.send(0..WINDOW, |_| 200);
+        stack.expect(0..WINDOW, |_| 200, PATIENCE);
+        let metrics = agent.metrics();
+        assert_eq!(metrics.verdicts("no_socket"), WINDOW, "{mode}");
+        assert_eq!(metrics.total("umemd_worker_failed_open_total"), 1, "{mode}");
+        assert_eq!(metrics.total("umemd_worker_steered"), 0);
 
-    wait_until("/healthz says that it hangs", PATIENCE, || agent.get("/healthz").status == 503);
-    let page = agent.get("/healthz");
-    assert!(page.body.contains("near0 queue 0 makes no turns"), "{}", page.body);
+        wait_until("/healthz says that it hangs", PATIENCE, || agent.get("/healthz").status == 503);
+        let page = agent.get("/healthz");
+        assert!(page.body.contains("near0 queue 0 makes no turns"), "{}", page.body);
 
-    worker.resume();
-    wait_until("/healthz says ok again", PATIENCE, || agent.get("/healthz").status == 200);
-    wait_until("/readyz says ok again", PATIENCE, || agent.get("/readyz").status == 200);
-    wire.send(0..WINDOW, |_| 200);
-    wire.expect(0..WINDOW, |_| 200, PATIENCE);
-    let metrics = agent.metrics();
-    assert_eq!(metrics.verdicts("steered"), 2 * WINDOW);
-    assert_eq!(metrics.verdicts("no_socket"), WINDOW);
-    assert_eq!(metrics.total("umemd_worker_steered"), 1);
-    assert_eq!(stack.receive(Duration::from_millis(50)), None, "steered frames do not reach the stack");
+        worker.resume();
+        wait_until("/healthz says ok again", PATIENCE, || agent.get("/healthz").status == 200);
+        wait_until("/readyz says ok again", PATIENCE, || agent.get("/readyz").status == 200);
+        wire.send(0..WINDOW, |_| 200);
+        wire.expect(0..WINDOW, |_| 200, PATIENCE);
+        let metrics = agent.metrics();
+        assert_eq!(metrics.verdicts("steered"), 2 * WINDOW);
+        assert_eq!(metrics.verdicts("no_socket"), WINDOW, "{mode}");
+        assert_eq!(metrics.total("umemd_worker_steered"), 1);
+        assert_eq!(
+            stack.receive(Duration::from_millis(50)),
+            None,
+            "{mode}: steered frames do not reach the stack"
+        );
 
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
-    assert!(exit.stderr.contains("its traffic goes to the stack"), "{exit}");
-    assert!(exit.stderr.contains("steered again"), "{exit}");
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
+        assert!(exit.stderr.contains("its traffic goes to the stack"), "{exit}");
+        assert!(exit.stderr.contains("steered again"), "{exit}");
+    }
 }
 
 /// It sleeps until somebody wakes it, and must be woken before it counts as stopped.
@@ -214,7 +224,7 @@ fn a_second_agent_is_told_whose_program_is_there() {
     let first = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
     let id = near.xdp_program().expect("attached");
 
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let second = lab.agent(&["--steer", STEER, "--mode", mode]).run();
         assert_eq!(second.code, Some(1), "{second}");
         assert!(second.stderr.contains("near0 has an XDP program already"), "{second}");
@@ -236,7 +246,7 @@ fn a_program_of_someone_else_is_never_removed() {
     let near = &lab.pair().near;
     let foreign = ForeignProgram::attach(&lab.near, near);
 
-    for mode in ["native", "skb"] {
+    for mode in MODES {
         let exit = lab.agent(&["--steer", STEER, "--mode", mode]).run();
         assert_eq!(exit.code, Some(1), "{exit}");
         let id = foreign.id();

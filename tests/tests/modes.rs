@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::{
-    lab::{Lab, LabConfig, PORT, STEER},
+    lab::{Lab, LabConfig, MODES, PORT, STEER},
     privilege::{XDP_USE_SG, kernel_has, kernel_lacks},
     thread,
     wire::{WINDOW, Wire, any_size},
@@ -11,7 +11,6 @@ use e2e::{
 
 /// The thread of the first queue.
 const WORKER: &str = "near0/0";
-const MODES: [&str; 2] = ["native", "skb"];
 const REFLECT: [&str; 4] = ["--steer", STEER, "--handler", "reflect"];
 
 #[test]
@@ -71,15 +70,21 @@ fn frames_gather_for_as_long_as_asked() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn the_mode_obtained_is_shown_whoever_chose_it() {
-    for args in [&["--copy"][..], &[]] {
+    for (mode, args) in MODES.into_iter().flat_map(|mode| [(mode, &["--copy"][..]), (mode, &[])]) {
         let Some(lab) = Lab::new() else { return };
-        let agent = lab.agent(&[&REFLECT, args].concat()).start();
+        let agent = lab.agent(&[&REFLECT, args, &["--mode", mode]].concat()).start();
         // A veth has no zero-copy, and the table knows that: nothing is tried, nothing is said.
         assert_eq!(agent.metrics().label_values("umemd_socket_info", "mode"), ["copy"]);
+        assert_eq!(agent.metrics().label_values("umemd_device_info", "xdp_mode"), [mode]);
         assert_eq!(agent.metrics().label_values("umemd_device_info", "driver"), ["veth"]);
-        assert!(!agent.stderr().contains("warn"), "{}", agent.stderr());
+        // In skb mode there is a word on segmentation.
+        let said = agent.stderr();
+        let warning = said.lines().find(|line| line.contains("warn") && !line.contains("in skb mode"));
+        assert_eq!(warning, None);
         agent.terminate();
-        assert_eq!(agent.wait().summary()["copy"], true);
+        let exit = agent.wait();
+        let summary = exit.summary();
+        assert_eq!((&summary["mode"], &summary["copy"]), (&mode.into(), &true.into()), "{exit}");
     }
 }
 
@@ -131,43 +136,46 @@ fn rings_are_as_small_as_asked_for_and_nothing_is_lost() {
 fn headroom_is_taken_from_the_room_for_packets() {
     const COUNT: u64 = 100;
     const LONG: u64 = 10;
-    let Some(lab) = Lab::with(LabConfig { mtu: 2000, ..LabConfig::default() }) else { return };
-    let headroom = ["--headroom", "512", "--multi-buffer", "off"];
-    let agent = lab.agent(&[&REFLECT[..], &headroom].concat()).start();
-    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
-    // 2048 without 512, and 256 of the kernel's, less the headers of UDP.
-    let most = 2048 - 512 - 256 - 42;
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { mtu: 2000, ..LabConfig::default() }) else { return };
+        let headroom = ["--headroom", "512", "--multi-buffer", "off", "--mode", mode];
+        let agent = lab.agent(&[&REFLECT[..], &headroom].concat()).start();
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+        // 2048 without 512, and 256 of the kernel's, less the headers of UDP.
+        let most = 2048 - 512 - 256 - 42;
 
-    wire.reflect(COUNT, |number| most - number as usize % 8);
-    wire.send(0..LONG, |_| most + 1);
-    agent.metrics_when("what is longer is dropped", |m| m.total("umemd_xsk_rx_dropped_total") == LONG);
+        wire.reflect(COUNT, |number| most - number as usize % 8);
+        wire.send(0..LONG, |_| most + 1);
+        agent.metrics_when("what is longer is dropped", |m| m.total("umemd_xsk_rx_dropped_total") == LONG);
 
-    agent.terminate();
-    assert_eq!(agent.wait().summary()["tx_packets"], COUNT);
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["tx_packets"], COUNT, "{mode}");
+    }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn as_much_headroom_as_the_kernel_takes_or_a_word_on_how_much_that_is() {
     const COUNT: u64 = 100;
-    for (frame_size, most) in [("2048", 1344), ("4096", 3392)] {
+    let sizes = [("2048", 1344), ("4096", 3392)];
+    for (mode, (frame_size, most)) in MODES.into_iter().flat_map(|mode| sizes.map(|size| (mode, size))) {
         let Some(lab) = Lab::new() else { return };
         let agent = |headroom: u32, duration| {
             let headroom = headroom.to_string();
             let sizes = ["--frame-size", frame_size, "--headroom", &headroom, "--multi-buffer", "off"];
-            lab.agent(&[&REFLECT[..], &sizes, &["--duration", duration]].concat())
+            lab.agent(&[&REFLECT[..], &sizes, &["--mode", mode, "--duration", duration]].concat())
         };
         let served = agent(most, "10m").start();
         // As much as is left in any case.
         Wire::connect(&lab.far, lab.pair().near.port(PORT)).reflect(COUNT, |_| 128 - 42);
         served.terminate();
-        assert_eq!(served.wait().summary()["tx_packets"], COUNT);
+        assert_eq!(served.wait().summary()["tx_packets"], COUNT, "{mode} {frame_size}");
 
         // Kernels of before 2026 take more.
         let exit = agent(most + 1, "300ms").run();
         let said = format!("frames of {frame_size} bytes; every kernel takes up to {most}");
         let refused = exit.code == Some(1) && exit.stderr.contains(&said);
-        assert!(exit.code == Some(0) || refused, "{exit}");
+        assert!(exit.code == Some(0) || refused, "{mode}: {exit}");
     }
 }
 
@@ -215,42 +223,44 @@ fn packets_of_9000_bytes_are_dropped_where_they_cannot_take_several_frames() {
     if !kernel_lacks(&XDP_USE_SG) {
         return;
     }
-    let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
-    let agent = lab.agent(&REFLECT).start();
-    assert_eq!(agent.metrics().label_values("umemd_socket_info", "multi_buffer"), ["false"]);
-    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
-    wire.send(0..4, |_| 8972);
-    wire.reflect(WINDOW, any_size);
-    agent.terminate();
-    let exit = agent.wait();
-    assert_eq!(exit.summary()["tx_packets"], WINDOW, "{exit}");
-    assert!(exit.stderr.contains("has no multi-buffer (EINVAL)"), "{exit}");
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+        let agent = lab.agent(&[&REFLECT[..], &["--mode", mode]].concat()).start();
+        assert_eq!(agent.metrics().label_values("umemd_socket_info", "multi_buffer"), ["false"]);
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+        wire.send(0..4, |_| 8972);
+        wire.reflect(WINDOW, any_size);
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["tx_packets"], WINDOW, "{mode}: {exit}");
+        assert!(exit.stderr.contains("has no multi-buffer (EINVAL)"), "{exit}");
 
-    let exit = lab.agent(&[&REFLECT[..], &["--multi-buffer", "on"]].concat()).run();
-    assert_eq!(exit.code, Some(1), "asked for by name: {exit}");
+        let exit = lab.agent(&[&REFLECT[..], &["--multi-buffer", "on", "--mode", mode]].concat()).run();
+        assert_eq!(exit.code, Some(1), "{mode}, asked for by name: {exit}");
+    }
 }
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn huge_pages_are_used_or_said_to_be_missing() {
     // 4096 frames of 2048 bytes: four pages of 2 MiB.
-    let Some(lab) = Lab::new() else { return };
-    for there in [false, true] {
+    for (mode, there) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
+        let Some(lab) = Lab::new() else { return };
         let _pages = e2e::huge::Pages::set(if there { 4 } else { 0 });
-        let agent = lab.agent(&[&REFLECT[..], &["--huge-pages"]].concat()).start();
+        let agent = lab.agent(&[&REFLECT[..], &["--huge-pages", "--mode", mode]].concat()).start();
         let backing = if there { "hugetlb" } else { "base" };
         assert_eq!(
             agent.metrics().label_values("umemd_umem_info", "backing"),
             [backing],
-            "{}",
+            "{mode}: {}",
             agent.stderr()
         );
         let said = agent.stderr().contains("no huge pages");
-        assert_eq!(said, !there, "{}", agent.stderr());
+        assert_eq!(said, !there, "{mode}: {}", agent.stderr());
 
         let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
         wire.reflect(WINDOW, any_size);
         agent.terminate();
-        assert_eq!(agent.wait().summary()["tx_packets"], WINDOW);
+        assert_eq!(agent.wait().summary()["tx_packets"], WINDOW, "{mode}");
     }
 }
