@@ -68,11 +68,13 @@ fn send_receive_single_packet() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn poll_rx_and_tx() {
+    const ROUNDS: u64 = 50;
     for mode in MODES {
         let Some(lab) = Lab::new() else { return };
         let agent = reflecting(&lab, &["--mode", mode]);
         let wire = wire(&lab);
-        for round in 0..50 {
+        let mut late = Vec::new();
+        for round in 0..ROUNDS {
             // Asleep: an idle turn was the last one.
             let turns = |m: &Metrics| m.sum("umemd_worker_polls_total", &[("result", "idle")]);
             let before = turns(&agent.metrics());
@@ -80,9 +82,10 @@ fn poll_rx_and_tx() {
             let start = std::time::Instant::now();
             wire.send(round..round + 1, any_size);
             wire.expect(round..round + 1, any_size, PATIENCE);
-            let took = start.elapsed();
-            assert!(took < Duration::from_millis(90), "{mode}: woken after {took:?}, by its heartbeat");
+            late.extend(Some(start.elapsed()).filter(|took| *took > Duration::from_millis(90)));
         }
+        // A machine that is busy is late now and then; whom only its heartbeat wakes is late each time.
+        assert!((late.len() as u64) < ROUNDS / 2, "{mode}: woken by its heartbeat, after {late:?}");
     }
 }
 
