@@ -19,8 +19,12 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The agent on `eth0`, sending back what it takes.
 pub(super) fn reflecting(args: &[&str]) -> AgentCommand {
-    let run = ["--iface", NEAR, "--steer", STEER, "--handler", "reflect"];
-    AgentCommand::new().args(run).args(args.iter().copied())
+    handling("reflect", args).args(["--steer", STEER])
+}
+
+/// The agent on `eth0` with this handler, taking nothing yet.
+pub(super) fn handling(handler: &str, args: &[&str]) -> AgentCommand {
+    AgentCommand::new().args(["--iface", NEAR, "--handler", handler]).args(args.iter().copied())
 }
 
 /// Sends datagrams in small windows to a reflecting agent, and checks each that comes back, and the law.

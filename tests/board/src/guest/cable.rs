@@ -25,10 +25,10 @@ pub(super) const OTHER_PORT: u16 = 7008;
 #[derive(Debug)]
 pub(super) struct Cable {
     near_name: &'static str,
-    near_ip: Ipv4Addr,
+    pub(super) near_ip: Ipv4Addr,
     pub(super) far: NetNs,
     pub(super) far_name: &'static str,
-    far_ip: Ipv4Addr,
+    pub(super) far_ip: Ipv4Addr,
 }
 
 impl Cable {
@@ -98,6 +98,11 @@ impl Cable {
     /// A socket of the stack's at the near end: without one the kernel answers that nobody listens.
     pub(super) fn listen(&self) -> UdpSocket {
         UdpSocket::bind((self.near_ip, OTHER_PORT)).expect("nobody else has the port")
+    }
+
+    /// A socket at the far end that hears whoever sends to the other port there.
+    pub(super) fn listen_far(&self) -> Wire {
+        Wire::listen(&self.far, (self.far_ip, OTHER_PORT).into())
     }
 
     /// A socket at the far end that sends to the port of the agent.

@@ -1,17 +1,17 @@
 //! NICs of QEMU's own on a hub: Intel's 82576 with zero-copy, and virtio as in any virtual machine.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use e2e::{
-    agent::{Told, umemd, umemd_of_nobody},
+    agent::{Agent, Told, umemd, umemd_of_nobody},
     command::run,
-    wire::WINDOW,
+    wire::{WINDOW, any_size},
 };
 use serde_json::Value;
 
 use super::{
-    agent::{self, reflect},
-    cable::{self, Cable, NEAR},
+    agent::{self, PATIENCE, reflect},
+    cable::{self, Cable, NEAR, OTHER_PORT, STEER},
     driver,
     verdict::Verdicts,
 };
@@ -67,6 +67,12 @@ pub(super) fn check_igb(verdicts: &mut Verdicts) {
             reflect(&agent, &cable, 3 * COUNT);
             agent.terminate();
             assert_eq!(agent.wait().summary()["rx_packets"], 3 * COUNT);
+        });
+        verdicts.check("zero-copy: what is dropped was received without a copy, and is counted", || {
+            drop_all(&cable);
+        });
+        verdicts.check("zero-copy: as many packets as were asked for are generated without a copy", || {
+            generate(&cable);
         });
     }
     verdicts.check("--copy moves the same frames", || {
@@ -155,8 +161,64 @@ fn end(verdicts: &mut Verdicts, cable: &Cable) {
     agent::check_sigkill(verdicts, agent, cable);
 }
 
+/// More than there are frames: they go on only if each is put back onto the fill ring.
+fn drop_all(cable: &Cable) {
+    const SENT: u64 = 3 * COUNT;
+    let agent = agent::handling("drop", &["--steer", STEER, "--zerocopy", "--frames", "1024"]);
+    let agent = agent.args(FRAME).start();
+    cable.wait_for_link();
+    assert_eq!(modes(&agent), ["zerocopy"]);
+    let wire = cable.wire();
+    for first in (0..SENT).step_by(WINDOW as usize) {
+        let window = first..SENT.min(first + WINDOW);
+        wire.send(window.clone(), any_size);
+        // Each look checks the law.
+        agent.metrics_when("all sent so far", |m| m.total("umemd_rx_packets_total") == window.end);
+    }
+    let metrics =
+        agent.metrics_when("nobody has a frame of them", |m| m.frames("user") + m.frames("rx") == 0);
+    let dropped = metrics.sum("umemd_packets_dropped_total", &[("reason", "handler_dropped")]);
+    assert_eq!((dropped, metrics.total("umemd_packets_dropped_total")), (SENT, SENT), "{metrics}");
+    for none in ["umemd_pool_rejected_total", "umemd_xsk_rx_dropped_total"] {
+        assert_eq!(metrics.total(none), 0, "{none}");
+    }
+    agent.terminate();
+    let exit = agent.wait();
+    let summary = exit.summary();
+    assert_eq!(summary["drops"]["handler_dropped"], SENT, "{exit}");
+    assert_eq!((&summary["rx_packets"], &summary["copy"]), (&SENT.into(), &false.into()), "{exit}");
+}
+
+/// To a socket at the other end, at a rate that an emulated CPU keeps up with.
+fn generate(cable: &Cable) {
+    const SIZE: usize = 300;
+    /// Ethernet, IPv4 and UDP.
+    const HEADERS: usize = 14 + 20 + 8;
+    let far = cable.listen_far();
+    let args = [
+        ["--dst-mac", &cable::mac(Some(cable.far.name()), cable.far_name)],
+        ["--dst-addr", &cable.far_ip.to_string()],
+        ["--src-addr", &cable.near_ip.to_string()],
+        ["--dst-port", &OTHER_PORT.to_string()],
+        ["--count", &COUNT.to_string()],
+        ["--rate", "200"],
+        ["--size", &SIZE.to_string()],
+    ];
+    let agent = agent::handling("generate", &["--zerocopy"]).args(args.as_flattened().iter().copied());
+    let agent = agent.args(FRAME).start_unready();
+    for number in 0..COUNT {
+        let packet = far.receive(PATIENCE).unwrap_or_else(|| panic!("packet {number} did not come"));
+        assert_eq!(packet, [0; SIZE - HEADERS], "packet {number}");
+    }
+    let exit = agent.wait();
+    let summary = exit.summary();
+    assert_eq!((&summary["tx_packets"], &summary["copy"]), (&COUNT.into(), &false.into()), "{exit}");
+    assert_eq!(summary["tx_bytes"], COUNT * SIZE as u64, "{exit}");
+    assert_eq!(far.receive(Duration::from_millis(500)), None, "one more than was asked for");
+}
+
 /// The driver ties its pools to the interface: each has a number, and counters of its own.
-fn page_pools(agent: &e2e::agent::Agent, cable: &Cable) {
+fn page_pools(agent: &Agent, cable: &Cable) {
     let ask = ["pagepool", "--iface", NEAR, "--json"];
     let of = |told: Told| {
         let told = told.json()["devices"][0].clone();
@@ -189,7 +251,7 @@ fn bounce(cable: &Cable) {
     cable.restore_neighbour();
 }
 
-fn modes(agent: &e2e::agent::Agent) -> Vec<String> {
+fn modes(agent: &Agent) -> Vec<String> {
     agent.metrics().label_values("umemd_socket_info", "mode")
 }
 
