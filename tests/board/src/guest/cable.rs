@@ -65,6 +65,14 @@ impl Cable {
         cable
     }
 
+    /// Brings the near end up whose device was taken away and given back.
+    pub(super) fn lay_again(&self) {
+        ip(&["address", "add", &format!("{}/30", self.near_ip), "dev", self.near_name]);
+        ip(&["link", "set", self.near_name, "up"]);
+        self.restore_neighbour();
+        self.wait_for_link();
+    }
+
     /// Waits until both ends have a carrier.
     pub(super) fn wait_for_link(&self) {
         wait_until("the near port has a carrier", LINK, || has_carrier(None, self.near_name));

@@ -5,14 +5,15 @@ use std::{process::Command, time::Duration};
 use e2e::{
     agent::{Agent, Told, umemd, umemd_of_nobody},
     command::run,
-    wire::{WINDOW, any_size},
+    wait::{wait_for, wait_until},
+    wire::{WINDOW, any_size, payload},
 };
 use serde_json::Value;
 
 use super::{
     agent::{self, PATIENCE, reflect},
     cable::{self, Cable, NEAR, OTHER_PORT, STEER},
-    driver,
+    driver::{self, Unbound},
     verdict::Verdicts,
 };
 
@@ -121,6 +122,10 @@ pub(super) fn check_virtio(verdicts: &mut Verdicts) {
                 page_pools(&agent, &cable);
             },
         );
+        verdicts.check(
+            "a page_pool that outlives its interface is found, with its pages and its age, until it ends",
+            || detached_pool(&cable),
+        );
     }
     verdicts.check("zero-copy is refused with what it needs", || {
         let exit = agent::reflecting(&["--zerocopy"]).run();
@@ -215,6 +220,64 @@ fn generate(cable: &Cable) {
     assert_eq!((&summary["tx_packets"], &summary["copy"]), (&COUNT.into(), &false.into()), "{exit}");
     assert_eq!(summary["tx_bytes"], COUNT * SIZE as u64, "{exit}");
     assert_eq!(far.receive(Duration::from_millis(500)), None, "one more than was asked for");
+}
+
+/// A driver that goes destroys its pools, and the kernel keeps one for as long as somebody has a page of it: here a
+/// socket whose datagrams nobody has read.
+fn detached_pool(cable: &Cable) {
+    const UNREAD: u64 = 16;
+    /// Too long to be copied out of its page.
+    const SIZE: usize = 1400;
+    cable.wait_for_traffic();
+    let socket = cable.listen();
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    let before = driver::received(NEAR);
+    cable.wire_to(OTHER_PORT).send(0..UNREAD, |_| SIZE);
+    wait_until("all are received", PATIENCE, || driver::received(NEAR) >= before + UNREAD);
+    let attached = pools_of(NEAR);
+
+    let device = Unbound::from(NEAR);
+    let detached = || pools_of("lo").into_iter().find(|pool| pool["detached_s"].is_u64());
+    let pool = wait_for("a pool is detached", PATIENCE, detached);
+    println!("{}", umemd(&["pagepool"]).stdout);
+    let is_same = |other: &Value| other["pool"] == pool["pool"];
+    assert!(attached.iter().any(|before| is_same(before) && before["detached_s"].is_null()), "{attached:?}");
+    assert!(pool["inflight_pages"].as_u64().is_some_and(|pages| pages > 0), "{pool}");
+    assert_eq!((&pool["memory"], &pool["stalled"]), (&"page".into(), &false.into()), "{pool}");
+    let age = |pool: &Value| pool["detached_s"].as_u64();
+    wait_until("it grows older", PATIENCE, || detached().is_some_and(|now| age(&now) > age(&pool)));
+
+    // An agent that serves something else knows of it too.
+    device.bind();
+    cable.lay_again();
+    let agent = agent::reflecting(&[]).start();
+    cable.wait_for_link();
+    let orphans = || {
+        let status: Value = serde_json::from_str(&agent.get("/status").body).expect("a status is JSON");
+        // Left out where there are none.
+        status["orphans"].as_array().cloned().unwrap_or_default()
+    };
+    assert!(orphans().iter().any(is_same), "{:?}", orphans());
+    let told = agent.tell(&["status"]).ok();
+    assert!(told.contains("page_pools of interfaces that are gone: 1"), "{told}");
+
+    // The pages are as they were, and go home: so does the pool.
+    for number in 0..UNREAD {
+        let mut datagram = [0; SIZE];
+        let read = socket.recv(&mut datagram).expect("it lies in the socket's queue");
+        assert!(datagram[..read] == payload(number, SIZE), "datagram {number}");
+    }
+    wait_until("the pool ends", PATIENCE, || detached().is_none());
+    wait_until("the agent knows", PATIENCE, || orphans().is_empty());
+    reflect(&agent, cable, WINDOW);
+    agent.terminate();
+    assert_eq!(agent.wait().summary()["rx_packets"], WINDOW);
+}
+
+/// What `umemd pagepool` says of an interface's pools.
+fn pools_of(dev: &str) -> Vec<Value> {
+    let told = umemd(&["pagepool", "--iface", dev, "--json"]).json();
+    told["devices"][0]["pools"].as_array().expect("a list").clone()
 }
 
 /// The driver ties its pools to the interface: each has a number, and counters of its own.
