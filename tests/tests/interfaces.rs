@@ -180,6 +180,39 @@ fn a_changed_number_of_queues_is_served() {
     assert!(exit.stderr.contains("it has 3 queues now, not 1"), "{exit}");
 }
 
+/// Queue 1 of one has nothing to be joined with, until the other has one, too.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_forward_waits_until_both_interfaces_have_as_many_queues() {
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, beyond: true, queues: 2, ..LabConfig::default() }) else {
+        return;
+    };
+    for pair in lab.pairs() {
+        pair.far.ethtool("-L", &["tx", "1"]);
+        pair.near.ethtool("-L", &["rx", "1"]);
+    }
+    let forward = ["--iface", "near0", "--handler", "forward", "--to", "near1", "--steer", STEER];
+    let agent = lab.agent_on(&[&forward[..], &["--frames", "512"]].concat()).start();
+    let (here, there) = (lab.pairs()[0].far.port(PORT), lab.pairs()[1].far.port(PORT));
+    let beyond = lab.beyond.as_ref().expect("a third namespace");
+    let (a, b) = (Wire::between(&lab.far, here, there), Wire::between(beyond, there, here));
+    a.send_to(&b, WINDOW, any_size);
+
+    lab.pairs()[0].near.ethtool("-L", &["rx", "2"]);
+    let said = "cannot forward between near0 with 2 queues and near1 with 1";
+    wait_until("it is told why not", PATIENCE, || agent.stderr().contains(said));
+    lab.pairs()[1].near.ethtool("-L", &["rx", "2"]);
+    let queues = || agent.metrics_anyhow().label_values("umemd_rx_packets_total", "queue");
+    wait_until("both queues of both are served", PATIENCE, || queues().len() == 4);
+    wait_until("/readyz says ok", PATIENCE, || agent.get("/readyz").status == 200);
+    a.send_to(&b, WINDOW, any_size);
+    b.send_to(&a, WINDOW, any_size);
+
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["tx_packets"], 3 * WINDOW, "{exit}");
+}
+
 /// peers.md: "max queues is not active queues". A tun of several queues has room for 256, and one while nobody has it
 /// open; no channel either.
 #[test]

@@ -85,7 +85,7 @@ fn poll_rx_and_tx() {
             late.extend(Some(start.elapsed()).filter(|took| *took > Duration::from_millis(90)));
         }
         // A machine that is busy is late now and then; whom only its heartbeat wakes is late each time.
-        assert!((late.len() as u64) < ROUNDS / 2, "{mode}: woken by its heartbeat, after {late:?}");
+        assert!(late.len() as u64 <= ROUNDS / 10, "{mode}: woken by its heartbeat, after {late:?}");
     }
 }
 
