@@ -10,6 +10,7 @@ const TORN: u64 = 1 << 33;
 
 /// Of the first frame's part of a packet in more than [`MAX_FRAGMENTS`], while the others are awaited.
 const TOO_LONG: u64 = 1 << 34;
+
 /// Where the offset lies, above length and flags. It fits, as no chunk has more than 64 KiB.
 const OFFSET: u32 = 48;
 

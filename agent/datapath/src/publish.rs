@@ -34,6 +34,7 @@ macro_rules! every_number_of_a_snapshot {
             traffic.tx_bytes: u64, traffic.completions: u64, traffic.filled: u64,
             traffic.rx_fragments: u64, traffic.tx_fragments: u64, traffic.generated: u64,
             traffic.handler_dropped: u64, traffic.rx_torn: u64, traffic.rx_too_long: u64,
+            traffic.rx_unhandled: u64,
             traffic.tx_full: u64, traffic.tx_invalid: u64, traffic.alloc_fail: u64,
             traffic.kicks_done: u64, traffic.kicks_again: u64, traffic.kicks_busy: u64,
             traffic.kicks_down: u64, traffic.kicks_failed: u64,

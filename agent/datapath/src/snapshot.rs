@@ -87,6 +87,9 @@ pub struct Traffic {
     /// Packets that were dropped because they came in more frames than can be sent on
     /// ([`MAX_FRAGMENTS`](crate::packet::MAX_FRAGMENTS)).
     pub rx_too_long: u64,
+    /// Packets that went home unhandled: the handler panicked at them or before, or the worker ended before their last
+    /// frame had come.
+    pub rx_unhandled: u64,
     /// Packets to be sent that were dropped, because the TX ring was full and so was the backlog.
     pub tx_full: u64,
     /// Packets to be sent that were dropped, because the kernel would refuse them: they have a part
@@ -119,6 +122,7 @@ impl Traffic {
             ("handler_dropped", self.handler_dropped),
             ("rx_torn", self.rx_torn),
             ("rx_too_long", self.rx_too_long),
+            ("rx_unhandled", self.rx_unhandled),
             ("tx_full", self.tx_full),
             ("tx_invalid", self.tx_invalid),
         ]

@@ -251,27 +251,22 @@ impl<P: QueuePort> Side<P> {
         observer: &mut O,
         out: &mut Outbox<O::Sent>,
     ) {
-        if self.parts.len() > MAX_FRAGMENTS || self.parts.first().is_some_and(Packet::is_too_long) {
-            self.traffic.rx_too_long += 1;
-            return self.drop_parts();
-        }
-        if self.parts.iter().any(Packet::is_torn) {
-            self.traffic.rx_torn += 1;
-            return self.drop_parts();
+        if self.is_too_long() || self.is_torn() {
+            return self.drop_unhandled();
         }
         let bytes = self.port.bytes_mut();
         let wanted = match &mut self.parts[..] {
             [one] => bytes.with_mut(one, |bytes| handler.handle(bytes)),
             parts => handler.handle_fragments(&mut Fragments::new(bytes, parts)),
         };
-        self.count_parts();
         let is_valid = self.parts.len() <= out.max_fragments && !self.parts.iter().any(Packet::is_empty);
         let verdict = if is_valid { wanted } else { Verdict::Drop };
+        observer.see(Seen { verdict, ..seen }, self.port.bytes(), &self.parts);
+        self.count_parts();
         match wanted {
             Verdict::Drop => self.traffic.handler_dropped += 1,
             Verdict::Transmit => out.invalid += u64::from(!is_valid),
         }
-        observer.see(Seen { verdict, ..seen }, self.port.bytes(), &self.parts);
         match verdict {
             Verdict::Transmit => self.send_parts(observer, out),
             Verdict::Drop => {
@@ -376,8 +371,7 @@ impl<P: QueuePort> Side<P> {
         }
         self.parts.append(&mut self.received);
         if !self.parts.is_empty() {
-            self.traffic.rx_torn += 1;
-            self.drop_parts();
+            self.drop_unhandled();
         }
         self.pool.put_direct_bulk(&mut self.fresh);
         self.pool.put_direct_bulk(&mut self.done);
@@ -388,8 +382,7 @@ impl<P: QueuePort> Side<P> {
     #[cold]
     fn drop_after_panic(&mut self) {
         loop {
-            self.traffic.handler_dropped += 1;
-            self.drop_parts();
+            self.drop_unhandled();
             while self.parts.last().is_none_or(Packet::has_more) {
                 let Some(part) = self.received.pop() else {
                     // The end of this one has not come: it waits as any such packet.
@@ -405,9 +398,24 @@ impl<P: QueuePort> Side<P> {
         self.traffic.rx_bytes += self.parts.iter().map(|part| u64::from(part.len())).sum::<u64>();
     }
 
+    fn is_too_long(&self) -> bool {
+        self.parts.len() > MAX_FRAGMENTS || self.parts.first().is_some_and(Packet::is_too_long)
+    }
+
+    fn is_torn(&self) -> bool {
+        self.parts.iter().any(Packet::is_torn)
+    }
+
     /// What came of a packet goes home, and nobody has handled it.
-    fn drop_parts(&mut self) {
+    fn drop_unhandled(&mut self) {
         self.count_parts();
+        if self.is_too_long() {
+            self.traffic.rx_too_long += 1;
+        } else if self.is_torn() {
+            self.traffic.rx_torn += 1;
+        } else {
+            self.traffic.rx_unhandled += 1;
+        }
         self.done.extend(self.parts.drain(..).map(Packet::into_right));
     }
 }

@@ -57,7 +57,28 @@ fn it_loses_nothing_of_a_packet_in_several_frames() {
     let report = worker.finish(Duration::ZERO);
     assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
     let traffic = report.snapshot.traffic;
-    assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.handler_dropped), (3, 6, 3), "{traffic:?}");
+    assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.rx_unhandled), (3, 6, 3), "{traffic:?}");
+}
+
+/// The second one's other frames are still on the RX ring.
+#[test]
+fn it_loses_nothing_of_a_packet_that_has_come_in_part() {
+    let sim = SimConfig { multi_buffer: true, ..SimConfig::default() };
+    let config = WorkerConfig { batch: 4, ..WorkerConfig::default() };
+    let mut worker = worker(64, sim, Fragile { left: 0, glances_below: 255 }, config);
+    turn(&mut worker);
+    for _ in 0..2 {
+        worker.port_mut().offer(vec![1; 3 * LONGEST]);
+    }
+    worker.port_mut().napi_poll(2);
+    let turn = AssertUnwindSafe(|| worker.poll_once(Duration::ZERO));
+    assert!(catch_unwind(turn).is_err());
+    assert!(worker.snapshot().conserved());
+    let report = worker.finish(Duration::ZERO);
+    assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
+    let traffic = report.snapshot.traffic;
+    assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.rx_unhandled), (2, 2, 2), "{traffic:?}");
+    assert_eq!(traffic.handler_dropped + traffic.rx_torn + traffic.rx_too_long, 0, "{traffic:?}");
 }
 
 /// Of each packet it is known what became of it, also of those that the handler never got, and no frame is lost.
@@ -85,7 +106,8 @@ fn it_loses_nothing_that_somebody_else_is_shown() {
         let sent = breaks_at.div_ceil(2);
         assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.rx_torn), (64, 0, 0), "{traffic:?}");
         assert_eq!((traffic.tx_packets, traffic.completions), (sent as u64, sent as u64), "{traffic:?}");
-        assert_eq!(traffic.handler_dropped as usize, BATCH - sent, "{traffic:?}");
+        assert_eq!(traffic.handler_dropped as usize, breaks_at - sent, "{traffic:?}");
+        assert_eq!(traffic.rx_unhandled as usize, BATCH - breaks_at, "{traffic:?}");
         assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 128), "{breaks_at}");
     }
 }
@@ -116,7 +138,8 @@ fn it_loses_no_frame_of_the_other_side_either() {
     drop(reader);
     let [first, second] = pair.finish(Duration::ZERO).map(|report| report.snapshot);
     assert_eq!((first.traffic.rx_packets, first.traffic.handler_dropped), (16, 8));
-    assert_eq!((second.traffic.rx_packets, second.traffic.handler_dropped), (16, 14));
+    assert_eq!((second.traffic.rx_packets, second.traffic.handler_dropped), (16, 2));
+    assert_eq!((first.traffic.rx_unhandled, second.traffic.rx_unhandled), (0, 12));
     assert_eq!((first.traffic.tx_packets, second.traffic.tx_packets), (2, 8));
     assert_eq!((first.places.user, second.places.user, first.places.slab), (0, 0, 128));
 }

@@ -218,7 +218,9 @@ static KNOWN: &[Known] = known! {
     Handler Loss "rx_torn": "came in several frames, one of which came back wrong from the kernel",
         "see umemd_pool_rejected; a bug of umemd or of the kernel: please report it";
     Handler Loss "rx_too_long": "came in more frames than a packet may have that is sent on",
-        "larger frames (--frame-size), or ethtool -K tso off gso off where they come from";
+        "larger frames (--frame-size), or ethtool -K PEER tso off gso off where they come from";
+    Handler Loss "rx_unhandled": "nobody handled it: the handler panicked, or umemd ended before its last frame had come",
+        "after a panic, which the log tells of: mend the handler";
     Handler Loss "tx_full": "to be sent, and the TX ring was full",
         "the device sends slower than frames arrive; is it up?";
     Handler Loss "tx_invalid": "to be sent, and without a byte, or in more frames than a packet may have",
