@@ -1,6 +1,6 @@
 //! Tells the log who keeps frames for too long, the kernel among them, and that somebody gave back what was not his.
 
-use std::{mem, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use datapath::Snapshot;
 use frame_pool::WARN_INTERVAL;
@@ -11,19 +11,27 @@ use crate::observe::{Observation, QueueView, Swallowed};
 #[derive(Debug, Default)]
 pub(super) struct Leaks {
     told: Option<Duration>,
-    /// Returns that were refused, when that was last looked at.
-    rejected: u64,
+    /// Returns of each queue's frames that were refused, when that was last told.
+    rejected: HashMap<(Arc<str>, u32), u64>,
 }
 
 impl Leaks {
-    /// Warns of everyone who has kept frames for longer than `--leak-after`, unless that was said just now.
+    /// Warns of everyone who has kept frames for longer than `--leak-after`, and of refused returns that are news, unless
+    /// something was said just now.
     pub(super) fn tell(&mut self, now: &Observation) {
         if self.told.is_some_and(|told| now.at.saturating_sub(told) < WARN_INTERVAL) {
             return;
         }
-        let rejected = now.queues().map(|queue| rejections(&queue.snapshot)).sum();
-        let is_news = rejected != mem::replace(&mut self.rejected, rejected);
-        for line in lines(now).chain(now.queues().filter_map(rejected_of).filter(|_| is_news)) {
+        let rejected: HashMap<_, _> = now
+            .queues()
+            .map(|queue| ((Arc::clone(&queue.device), queue.queue), rejections(&queue.snapshot)))
+            .collect();
+        let before = mem::replace(&mut self.rejected, rejected);
+        let is_news = |queue: &&QueueView| {
+            let told = before.get(&(Arc::clone(&queue.device), queue.queue)).copied().unwrap_or(0);
+            rejections(&queue.snapshot) > told
+        };
+        for line in lines(now).chain(now.queues().filter(is_news).map(rejected_of)) {
             self.told = Some(now.at);
             log::warn!("{line}");
         }
@@ -36,16 +44,15 @@ fn rejections(snapshot: &Snapshot) -> u64 {
     extras.foreign_put + extras.double_put + extras.bad_addr + snapshot.refused.total()
 }
 
-fn rejected_of(queue: &QueueView) -> Option<String> {
-    let rejected = rejections(&queue.snapshot);
-    (rejected > 0).then(|| {
-        format!(
-            "{} queue {}: {rejected} returns of frames were refused so far, as those were not out, or elsewhere; {} frames \
-             are not used any more: a bug of umemd, of the driver or of the kernel, see umemd_pool_rejected; please report \
-             it",
-            queue.device, queue.queue, queue.snapshot.places.quarantined
-        )
-    })
+fn rejected_of(queue: &QueueView) -> String {
+    format!(
+        "{} queue {}: {} returns of frames were refused so far, as those were not out, or elsewhere; {} frames are not \
+         used any more: a bug of umemd, of the driver or of the kernel, see umemd_pool_rejected; please report it",
+        queue.device,
+        queue.queue,
+        rejections(&queue.snapshot),
+        queue.snapshot.places.quarantined
+    )
 }
 
 fn lines(now: &Observation) -> impl Iterator<Item = String> {
@@ -104,17 +111,20 @@ mod tests {
     fn what_was_refused_is_told_when_it_is_news() {
         let (mut leaks, mut now) = (Leaks::default(), fixture());
         let mut told_at = Vec::new();
-        for (minute, refused) in [0, 2, 2, 3, 3].into_iter().enumerate() {
+        // Of two queues; the second one is opened again, and is none for a while.
+        let counts = [[0, 0], [0, 2], [0, 2], [0, 3], [0, 1], [1, 1], [1, 2]];
+        for (minute, refused) in counts.into_iter().enumerate() {
             now.at = Duration::from_secs(61 * minute as u64);
-            now.devices[0].queues[1].snapshot.refused.not_lent = refused;
+            for (queue, refused) in now.devices[0].queues.iter_mut().zip(refused) {
+                queue.snapshot.refused.not_lent = refused;
+            }
             let before = leaks.told;
             leaks.tell(&now);
             told_at.extend((leaks.told != before).then_some(minute));
         }
-        assert_eq!(told_at, [1, 3]);
-        let told = rejected_of(&now.devices[0].queues[1]).unwrap();
-        assert!(told.starts_with("eth0 queue 1: 3 returns of frames were refused so far"), "{told}");
-        assert_eq!(rejected_of(&now.devices[0].queues[0]), None);
+        assert_eq!(told_at, [1, 3, 5, 6]);
+        let told = rejected_of(&now.devices[0].queues[1]);
+        assert!(told.starts_with("eth0 queue 1: 2 returns of frames were refused so far"), "{told}");
     }
 
     #[test]
