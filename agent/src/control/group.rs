@@ -75,17 +75,27 @@ enum State {
 }
 
 impl Group {
-    /// Opens the group; the first worker gets the CPU at `offset` of `cpus`.
-    pub(super) fn open(common: &Common, names: Vec<String>, cpus: &[usize], offset: usize) -> Result<Self> {
+    /// Opens the group. Its workers get `cpus` that those before were not given, while there are such.
+    pub(super) fn open(common: &Common, names: Vec<String>, cpus: &[usize], before: &[Self]) -> Result<Self> {
         let plans = plan::make(&common.config(), &names)?;
-        let interrupted = |plan: &plan::Plan| interrupts::cpus(&plan.link.name, plan.link.index);
-        let interrupted: Vec<usize> = match common.config().cpus {
-            Some(_) => Vec::new(),
-            None => plans.iter().flat_map(interrupted).collect(),
-        };
-        let cpus = interrupts::spread(cpus, &interrupted, offset);
+        let taken: Vec<usize> = before.iter().flat_map(Self::cpus).collect();
+        let mut cpus = cpus.to_vec();
+        if common.config().cpus.is_some() {
+            // In the order asked for, from where the last worker left off.
+            let first = taken.len() % cpus.len().max(1);
+            cpus.rotate_left(first);
+        } else {
+            let interrupted = |plan: &plan::Plan| interrupts::cpus(&plan.link.name, plan.link.index);
+            let interrupted: Vec<usize> = plans.iter().flat_map(interrupted).collect();
+            cpus = interrupts::spread(&cpus, &interrupted, &taken);
+        }
         let open = Open::new(common, plans, &cpus, None)?;
         Ok(Self { names, cpus, state: RefCell::new(State::Open(open)) })
+    }
+
+    /// The CPU of each worker.
+    fn cpus(&self) -> impl Iterator<Item = usize> {
+        self.cpus.iter().copied().cycle().take(self.workers())
     }
 
     /// How many workers it has.

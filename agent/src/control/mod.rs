@@ -204,8 +204,7 @@ fn open_all(common: &Common) -> Result<Vec<Group>> {
     }
     let mut groups: Vec<Group> = Vec::new();
     for names in names {
-        let offset = groups.iter().map(Group::workers).sum();
-        groups.push(Group::open(common, names, &cpus, offset)?);
+        groups.push(Group::open(common, names, &cpus, &groups)?);
     }
     Ok(groups)
 }

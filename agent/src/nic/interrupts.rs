@@ -42,13 +42,12 @@ fn cpu_list(text: &str) -> Vec<usize> {
     text.split(',').filter_map(range).flatten().collect()
 }
 
-/// The CPUs of workers in their order: those of `cpus`, first the ones that are not interrupted, from the one at
-/// `offset` on. The workers before have those before it.
-pub fn spread(cpus: &[usize], interrupted: &[usize], offset: usize) -> Vec<usize> {
-    let (busy, mut spread): (Vec<usize>, Vec<_>) = cpus.iter().partition(|cpu| interrupted.contains(cpu));
-    spread.extend(busy);
-    let first = offset % spread.len().max(1);
-    spread.rotate_left(first);
+/// `cpus` in the order in which workers should get them: first those that the fewest other workers have been given, of
+/// these the ones that are not interrupted.
+pub fn spread(cpus: &[usize], interrupted: &[usize], taken: &[usize]) -> Vec<usize> {
+    let workers = |cpu: &usize| taken.iter().filter(|taken| *taken == cpu).count();
+    let mut spread = cpus.to_vec();
+    spread.sort_by_key(|cpu| (workers(cpu), interrupted.contains(cpu)));
     spread
 }
 
@@ -82,11 +81,18 @@ ERR:          0
 
     #[test]
     fn who_is_interrupted_comes_last() {
-        assert_eq!(spread(&[3, 2, 1, 0], &[3, 1], 0), [2, 0, 3, 1]);
-        assert_eq!(spread(&[3, 2, 1, 0], &[3, 1], 1), [0, 3, 1, 2]);
-        assert_eq!(spread(&[3, 2, 1, 0], &[3, 1], 5), [0, 3, 1, 2]);
-        assert_eq!(spread(&[1, 0], &[], 0), [1, 0]);
-        assert_eq!(spread(&[1, 0], &[1, 0], 0), [1, 0]);
-        assert!(spread(&[], &[1], 3).is_empty());
+        assert_eq!(spread(&[3, 2, 1, 0], &[3, 1], &[]), [2, 0, 3, 1]);
+        assert_eq!(spread(&[1, 0], &[], &[]), [1, 0]);
+        assert_eq!(spread(&[1, 0], &[1, 0], &[]), [1, 0]);
+        assert!(spread(&[], &[1], &[1]).is_empty());
+    }
+
+    /// Also if other CPUs are interrupted by the second interface.
+    #[test]
+    fn no_two_workers_share_a_cpu_while_another_one_has_none() {
+        assert_eq!(spread(&[3, 2, 1, 0], &[1], &[2]), [3, 0, 1, 2]);
+        assert_eq!(spread(&[1, 0], &[0], &[1]), [0, 1]);
+        assert_eq!(spread(&[1, 0], &[0], &[1, 0]), [1, 0]);
+        assert_eq!(spread(&[1, 0], &[0], &[1, 0, 1]), [0, 1]);
     }
 }
