@@ -360,7 +360,7 @@ pub(crate) struct BenchDatapath {
     pub(crate) peers: Vec<String>,
 
     /// Who sends the packets.
-    #[arg(long, value_enum, default_value_t = LoadSource::Generate)]
+    #[arg(long, value_enum, default_value_t = LoadSource::Socket)]
     pub(crate) source: LoadSource,
 
     /// Pairs of runs per comparison; from 6 on an interval can be given.

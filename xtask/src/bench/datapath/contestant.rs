@@ -255,7 +255,7 @@ impl Said {
     pub(super) fn of_umemd(said: &str) -> Result<Self> {
         let summary: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
         let number = |key: &str| summary[key].as_u64().with_context(|| format!("a summary without {key}"));
-        // What generates may be sent back what it sent.
+        // What generates receives nothing.
         let packets = number("rx_packets")?.max(number("tx_packets")?);
         let recycle_ratio = summary["recycle_ratio"].as_f64();
         Ok(Self { packets, recycle_ratio, conserved: summary["conserved"] == true })
@@ -314,6 +314,8 @@ fn xdp_bench_total(said: &str) -> Result<u64> {
 pub(super) struct Outcome {
     /// What it received, or sent by itself, in that time.
     pub(super) packets: u64,
+    /// What of that it passed on, if that is its work.
+    pub(super) carried: u64,
     /// What was sent to it and it did not receive, or did not pass on if that is its work; of who sends by itself,
     /// what it says that it sent and its device did not.
     pub(super) lost: u64,

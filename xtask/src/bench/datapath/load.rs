@@ -1,8 +1,9 @@
 //! Who sends what the contestants take, from the far namespace and at a rate.
 //!
-//! umemd's `generate` does it in skb mode: a program in the driver would make the far veth deliver by NAPI, elsewhere
-//! than at once, and so what reflects would be spared a part of its work. What it is sent back goes to the stack,
-//! which has no such address and throws it away.
+//! A socket of the stack leaves the checksums of its packets to the device, as those do whose packets are to be carried: who
+//! sends such a packet on has to complete it. umemd's `generate` makes whole packets, and more of them. It runs in skb
+//! mode, as a program in the driver would make the far veth deliver by NAPI instead of at once. Its program is run for
+//! what comes back, too, by whoever sent that: with this source all that reflect pay a little more, and differ less.
 
 use std::io::Read as _;
 use std::path::PathBuf;
