@@ -84,7 +84,7 @@ fn poll_rx_and_tx() {
             wire.expect(round..round + 1, any_size, PATIENCE);
             late.extend(Some(start.elapsed()).filter(|took| *took > Duration::from_millis(90)));
         }
-        // A machine that is busy is late now and then; whom only its heartbeat wakes is late each time.
+        // A machine that is busy is late now and then; whom only its heartbeat wakes is mostly late.
         assert!(late.len() as u64 <= ROUNDS / 10, "{mode}: woken by its heartbeat, after {late:?}");
     }
 }

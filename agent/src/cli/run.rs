@@ -172,7 +172,8 @@ pub struct SocketArgs {
     #[arg(long, value_name = "COUNT")]
     pub fill_ring: Option<u32>,
 
-    /// Entries of the completion ring; unset: twice the TX ring.
+    /// Entries of the completion ring; unset: as many as there are frames,
+    /// with --handler forward those of both interfaces.
     #[arg(long, value_name = "COUNT")]
     pub completion_ring: Option<u32>,
 

@@ -322,7 +322,10 @@ mod tests {
         // than their version says.
         let answer = ask().unwrap();
         let told = answer.support != Support::Nothing;
-        assert!(told || linux_version() < (6, 8), "nothing is understood of a kernel that tells: {answer:?}");
+        assert!(
+            told || linux_version() < (6, 8),
+            "nothing is understood of a kernel that tells, if it has CONFIG_PAGE_POOL: {answer:?}"
+        );
         assert!(told || answer.pools.is_empty(), "{answer:?}");
         let known = |(ifindex, pool): &(u32, Pool)| {
             let device = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten().any(|device| {

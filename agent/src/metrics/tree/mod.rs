@@ -6,9 +6,8 @@
 //! What ends in `_info` is a gauge of value 1, as Prometheus' own `_info` series are. OpenMetrics has a type for that, whose
 //! labels are not to change while the process lives; rules, programs, sockets and pools come and go. And its families are
 //! named without `_info`, so that who looks for help on a series by its name would find none.
-
 //!
-//! The tree was drawn up before there was an agent, and what was built differs from that:
+//! What one might look for and find otherwise:
 //!
 //! - `umemd_umem_*` and `umemd_socket_info` have labels `device` and `queue`, and none `umem`: a queue has a UMEM of its own,
 //!   or that of the one it is joined with. Of busy polling, which there is none of, the latter says nothing.
