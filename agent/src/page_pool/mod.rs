@@ -237,9 +237,16 @@ impl Source {
 /// Why there are no counters. Each says what to do about it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Reason {
-    /// Also on kernels whose drivers would report.
+    /// Its pools are known by netlink, which has no counters then.
     #[error("this kernel was built without CONFIG_PAGE_POOL_STATS; one built with it is needed")]
     KernelWithoutStats,
+    /// The same, and of this interface netlink knows no pool either: whether one built otherwise would tell of them depends
+    /// on its driver.
+    #[error(
+        "netlink lists no pool of it, and this kernel was built without CONFIG_PAGE_POOL_STATS; one built with it tells \
+         more, if the driver does"
+    )]
+    Unlisted,
     /// The kernel could, the driver does not; or it has no pools at the moment: many have them only while they are up.
     #[error(
         "netlink lists no pool of it: it is down, or its driver tells neither netlink nor ethtool; tracepoints \
@@ -335,6 +342,7 @@ fn device(
         (Err(error), _) | (_, Err(error)) => Reason::Failed(error.to_string()),
         (Ok(answer), _) => match answer.support {
             Support::Nothing => Reason::KernelTooOld,
+            Support::Pools if pools.is_empty() => Reason::Unlisted,
             Support::Pools => Reason::KernelWithoutStats,
             Support::PoolsAndCounters => Reason::DriverSilent,
         },
