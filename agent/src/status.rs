@@ -8,7 +8,7 @@ use umemd_common::Decision;
 use crate::{
     counts::Counts,
     drops,
-    observe::{DeviceView, HolderView, Observation, QueueView},
+    observe::{DeviceView, HolderView, Observation, QueueView, Swallowed},
     page_pool::{self, DeviceJson, PoolJson},
     report::numbers::thousands,
 };
@@ -97,6 +97,9 @@ pub struct QueueStatus {
     pub cpu: usize,
     /// Whether the program finds its socket.
     pub steered: bool,
+    /// Whether its handler panicked, so that nobody serves it any more.
+    #[serde(default)]
+    pub failed: bool,
     /// How often the watchdog took the socket away.
     pub failed_open: u64,
     /// Packets lost since it was opened, of those rows of the drop table that are counted by queue; not there if its
@@ -121,7 +124,7 @@ pub struct QueueStatus {
 /// Who keeps frames of one queue for longer than a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HolderStatus {
-    /// `handler` or `capture`.
+    /// `handler` or `capture`; `kernel`, if it lost some.
     pub holder: String,
     /// How many.
     pub frames: u64,
@@ -278,6 +281,7 @@ impl QueueStatus {
             queue: queue.queue,
             cpu: queue.cpu,
             steered: queue.steered,
+            failed: queue.failed,
             failed_open: queue.failed_open,
             lost: drops::lost_of(queue),
             last_turn_s: seconds(snapshot.last_turn),
@@ -305,7 +309,12 @@ impl HolderStatus {
             oldest_s: holder.oldest.map(seconds),
             leaked: holder.leaked.into(),
         };
-        queue.holds.holders.iter().map(of).collect()
+        let Swallowed { kernel, tx } = queue.swallowed;
+        let swallowed = u64::from(kernel + tx);
+        let kernel =
+            Self { holder: "kernel".to_owned(), frames: swallowed, oldest_s: None, leaked: swallowed };
+        let kernel = Some(kernel).filter(|kernel| kernel.frames > 0);
+        queue.holds.holders.iter().map(of).chain(kernel).collect()
     }
 
     /// `capture keeps 3 frames of eth0 queue 0, the oldest for 75 s`, and whether some are leaked.
@@ -426,6 +435,11 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!(told[0], "the capture keeps 3 frames of eth0 queue 0, the oldest for 75.0 s: 1 LEAKED");
         assert_eq!(status.leak_after_s, 60.0);
+        observation.devices[0].queues[1].swallowed = Swallowed { kernel: 2, tx: 1 };
+        let status = Status::of(&observation);
+        let kernel = status.holders().find(|(.., holder)| holder.holder == "kernel");
+        let told = kernel.map(|(device, queue, holder)| holder.told(device, queue));
+        assert_eq!(told.as_deref(), Some("the kernel keeps 3 frames of eth0 queue 1: 3 LEAKED"));
         assert_eq!(Status::of(&fixture()).holders().count(), 0);
     }
 

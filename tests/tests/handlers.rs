@@ -425,6 +425,7 @@ fn a_handler_that_panics_takes_its_own_queue_with_it() {
         wire.send_to(&stack, 64, any_size);
         Wire::connect(&lab.far, second.near.port(PORT)).reflect(500, any_size);
         assert_eq!(agent.get("/readyz").body, "near0 queue 0 does not get its traffic\n");
+        assert_eq!(agent.get("/healthz").body, "near0 queue 0 is served by nobody: its handler panicked\n");
 
         agent.terminate();
         let exit = agent.wait();

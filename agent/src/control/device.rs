@@ -302,6 +302,11 @@ impl Device {
         self.queues.iter().filter(stalled).map(Queue::number)
     }
 
+    /// Queues whose handler panicked.
+    pub(super) fn failed_queues(&self) -> impl Iterator<Item = u32> {
+        self.queues.iter().filter(|queue| queue.has_failed()).map(Queue::number)
+    }
+
     /// Queues whose traffic goes to the stack.
     pub(super) fn unsteered_queues(&self) -> impl Iterator<Item = u32> {
         self.queues.iter().filter(|queue| !queue.watch.get().steered).map(Queue::number)

@@ -32,7 +32,12 @@ impl Agent {
                 let json = |observation| Ok(Status::of(&observation).json());
                 self.costly_page("/status", FOR_VIEWS, "application/json", json).await
             }
-            "/healthz" => health(self.sick("makes no turns", |device| device.stalled_queues().collect())),
+            "/healthz" => {
+                let failed = self.sick("is served by nobody: its handler panicked", |device| {
+                    device.failed_queues().collect()
+                });
+                health(self.sick("makes no turns", |device| device.stalled_queues().collect()) + &failed)
+            }
             "/readyz" => {
                 let unsteered = |device: &Device| device.unsteered_queues().collect();
                 health(self.sick("does not get its traffic", unsteered) + &self.away())

@@ -189,6 +189,11 @@ impl Queue {
         self.socket.borrow().is_none()
     }
 
+    /// Whether its handler panicked.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
     /// CPU time of its thread, seconds, if it has one of its own.
     pub(super) fn cpu_s(&self) -> Option<f64> {
         Some(thread_clock::cpu_time(self.thread.get()?)?.as_secs_f64())

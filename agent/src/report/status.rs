@@ -103,7 +103,8 @@ fn add_device(text: &mut String, device: &DeviceStatus) {
             thousands(queue.traffic.get("tx_packets")),
         );
         if !queue.steered {
-            text.push_str("            ITS TRAFFIC GOES TO THE STACK: its worker makes no turns\n");
+            let why = if queue.failed { "its handler panicked" } else { "its worker makes no turns" };
+            let _ = writeln!(text, "            ITS TRAFFIC GOES TO THE STACK: {why}");
         }
     }
     let traffic = device.traffic();
@@ -126,10 +127,11 @@ fn add_device(text: &mut String, device: &DeviceStatus) {
         let _ = writeln!(text, "  the NIC lost {} since its driver was loaded", thousands(by_nic));
     }
     let pools = device.page_pool.iter().flat_map(|pools| &pools.pools);
-    for pool in pools.filter(|pool| pool.stalled) {
+    for (pool, age) in pools.filter_map(|pool| Some((pool, pool.detached_s?))) {
         let pages = pool.inflight_pages.map(|pages| format!(", {} pages in flight", thousands(pages)));
-        let pages = pages.unwrap_or_default();
-        let _ = writeln!(text, "  kernel page_pool {} is STALLED{pages} (umemd pagepool)", pool.pool);
+        let (pages, age) = (pages.unwrap_or_default(), thousands(age));
+        let how = if pool.stalled { "STALLED" } else { "detached" };
+        let _ = writeln!(text, "  kernel page_pool {}: {how} for {age} s{pages} (umemd pagepool)", pool.pool);
     }
 }
 
@@ -209,11 +211,12 @@ eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
         observation.devices.push(away);
         let text = status(&Status::of(&observation), None);
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
-        assert!(text.contains("  ITS TRAFFIC GOES TO THE STACK: "), "{text}");
-        assert!(
-            text.contains("\n  kernel page_pool 9 is STALLED, 6 pages in flight (umemd pagepool)\n"),
-            "{text}"
-        );
+        assert!(text.contains("  ITS TRAFFIC GOES TO THE STACK: its worker makes no turns\n"), "{text}");
+        observation.devices[0].queues[1].failed = true;
+        let failed = status(&Status::of(&observation), None);
+        assert!(failed.contains("  ITS TRAFFIC GOES TO THE STACK: its handler panicked\n"), "{failed}");
+        let stalled = "\n  kernel page_pool 9: STALLED for 200 s, 6 pages in flight (umemd pagepool)\n";
+        assert!(text.contains(stalled), "{text}");
         let leak = "\nthe capture keeps 3 frames of eth0 queue 0, the oldest for 75.0 s: 1 LEAKED\n";
         assert!(text.contains(leak), "{text}");
         assert!(text.contains("\neth0 (mvneta) is away: eth0 was removed\n"), "{text}");

@@ -386,6 +386,12 @@ fn drop_rows(model: &Model, palette: Palette, frame: &mut Frame<'_>, area: Rect)
     if lines.is_empty() {
         lines.push(Line::styled("nothing was lost", palette.good()));
     }
+    let room = usize::from(inside.height);
+    if lines.len() > room && room > 0 {
+        let more = lines.len() + 1 - room;
+        lines.truncate(room - 1);
+        lines.push(Line::styled(format!("and {more} lines more: umemd status, umemd drops"), palette.bad()));
+    }
     frame.render_widget(Paragraph::new(lines), inside);
 }
 

@@ -199,7 +199,9 @@ impl Model {
                 sent: rate("tx_packets"),
                 recycled: grown.and_then(|(grown, _)| recycle_ratio(&grown.counters)).map(|all| all.min(1.0)),
                 lost: queue.lost,
-                alarm: if !queue.steered {
+                alarm: if queue.failed {
+                    Some("PANICKED")
+                } else if !queue.steered {
                     Some("UNSTEERED")
                 } else {
                     queue.holders.iter().any(|holder| holder.leaked > 0).then_some("LEAK")

@@ -124,7 +124,9 @@ fn screen_of_a_silent_kernel_and_an_agent_that_went_away() {
 #[test]
 fn why_the_kernel_is_silent_can_be_read_to_the_end() {
     let failed = Reason::Failed("Operation not permitted (os error 1)".into());
-    for reason in [Reason::KernelWithoutStats, Reason::DriverSilent, Reason::KernelTooOld, failed] {
+    for reason in
+        [Reason::KernelWithoutStats, Reason::Unlisted, Reason::DriverSilent, Reason::KernelTooOld, failed]
+    {
         let text = text(&model(|| silent(reason.clone())), (80, 24));
         let column = |line: &str| line.chars().skip(33 + 21).collect::<String>();
         let shown: Vec<String> = text.lines().skip(3).take(10).map(column).collect();
@@ -247,6 +249,14 @@ fn a_queue_that_is_not_steered_is_named() {
     assert!(row.ends_with(" 1,234 UNSTEERED"), "{row}");
     let row = screen.lines().find(|line| line.starts_with("  eth0/0 ")).unwrap();
     assert!(row.ends_with(" 0 LEAK"), "{row}");
+    let failed = || {
+        let mut observation = many(2);
+        observation.devices[0].queues[1].failed = true;
+        observation
+    };
+    let screen = text(&model(failed), (80, 40));
+    let row = screen.lines().find(|line| line.starts_with("  eth0/1 ")).unwrap();
+    assert!(row.ends_with(" 1,234 PANICKED"), "{row}");
 }
 
 #[test]
