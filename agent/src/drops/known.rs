@@ -148,9 +148,9 @@ static KNOWN: &[Known] = known! {
     Nic Loss "rx_xdp_tx_errors": "XDP_TX failed", XDP_SEND;
     Nic Loss "tx_xdp_xmit_errors": "redirected here by XDP and not sent", XDP_SEND;
     // veth
-    Nic Loss "rx_queue_*_drops": "veth: a redirect failed, or there was no memory for a socket buffer",
+    Nic Loss "rx_queue_*_drops": "veth, virtio_net before Linux 6.10: a redirect failed, or there was no memory for a socket buffer",
         "see layers redirect and socket";
-    Nic Note "rx_queue_*_xdp_drops": "veth: dropped by an XDP program", DROPPED;
+    Nic Note "rx_queue_*_xdp_drops": "veth, virtio_net before Linux 6.10: dropped by an XDP program", DROPPED;
     Nic Loss "rx_queue_*_xdp_tx_errors": "veth: XDP_TX failed", XDP_SEND;
     Nic Loss "tx_queue_*_xdp_xmit_errors": "veth: redirected here by XDP and not sent", XDP_SEND;
     // virtio_net
