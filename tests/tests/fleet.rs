@@ -363,7 +363,7 @@ fn device(name: &str, queues: &[Value], pools: &[(u32, u64)]) -> Value {
         })
         .collect();
     json!({
-        "device": name, "driver": "mvneta", "mode": "native", "copy": true, "queues": queues, "drops": [],
+        "device": name, "driver": "mlx5_core", "mode": "native", "copy": true, "queues": queues, "drops": [],
         "page_pool": {"source": "netlink", "pools": pools},
     })
 }

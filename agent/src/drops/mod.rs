@@ -189,8 +189,8 @@ mod tests {
         let rows = rows(device);
         assert!(rows.is_sorted_by_key(|row| row.layer), "{rows:?}");
         assert_eq!(count(&rows, Layer::Nic, "rx_dropped"), Some(2));
-        assert_eq!(count(&rows, Layer::Nic, "rx_discard"), Some(3), "mvneta's own");
-        assert_eq!(count(&rows, Layer::Nic, "good_frames_received"), None, "that is no loss");
+        assert_eq!(count(&rows, Layer::Nic, "rx_out_of_buffer"), Some(3), "mlx5's own");
+        assert_eq!(count(&rows, Layer::Nic, "rx_packets_phy"), None, "that is no loss");
         assert_eq!(count(&rows, Layer::Xdp, "no_socket"), Some(2));
         assert_eq!(count(&rows, Layer::Redirect, "ENXIO"), Some(4));
         assert_eq!(count(&rows, Layer::Socket, "rx_ring_full"), Some(4));

@@ -314,15 +314,18 @@ pub(crate) fn fixture() -> Observation {
     }
 }
 
-/// The same with what the kernel says: mvneta's counters, one pool in use and one that cannot end; and a capture
-/// that keeps three frames, one of them for too long.
+/// The same with what the kernel says: one pool in use and one that cannot end, which only netlink tells, and so of a
+/// driver that does; its counters; and a capture that keeps three frames, one of them for too long.
 #[cfg(test)]
 pub(crate) fn fixture_with_kernel() -> Observation {
     use crate::{nic::stats::NicStats, page_pool::fixture::two_pools};
 
     let mut observation = fixture();
+    let info = Arc::make_mut(&mut observation.devices[0].info);
+    info.driver = "mlx5_core".into();
+    info.features = info.features.map(|features| Features { zero_copy: true, ..features });
     observation.devices[0].redirect_errors = Ok(vec![("ENXIO", 4), ("ENOBUFS", 0), ("other", 0)]);
-    let driver = [("rx_discard", 3), ("refill_errors", 0), ("good_frames_received", 9)];
+    let driver = [("rx_out_of_buffer", 3), ("rx_discards_phy", 0), ("rx_packets_phy", 9)];
     observation.devices[0].kernel = Some(KernelView {
         page_pool: two_pools(),
         nic: NicStats {

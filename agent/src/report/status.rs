@@ -219,6 +219,6 @@ eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
         assert!(text.contains(stalled), "{text}");
         let leak = "\nthe capture keeps 3 frames of eth0 queue 0, the oldest for 75.0 s: 1 LEAKED\n";
         assert!(text.contains(leak), "{text}");
-        assert!(text.contains("\neth0 (mvneta) is away: eth0 was removed\n"), "{text}");
+        assert!(text.contains("\neth0 (mlx5_core) is away: eth0 was removed\n"), "{text}");
     }
 }
