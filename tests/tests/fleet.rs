@@ -417,6 +417,31 @@ fn the_live_page_draws_no_peak_where_counters_begin_anew() {
     eth1["page_pool"]["source"] = json!("ethtool");
     puppet.say(Some(status(14.0, &[eth0, eth1])));
     assert_eq!(seen(14.0), ("1,000 1,000 0".into(), "8 k".into()));
+
+    // A counter that the kernel leaves out is no zero: neither did it fall to one, nor is it the rest of a sum. The
+    // other pool tells all of them.
+    let mut untold = device("eth0", &[queue(0, MANY + 5000)], &[(0, MANY + 5000), (1, 0)]);
+    untold["page_pool"]["pools"][0]["counters"]["recycle_cached"] = Value::Null;
+    puppet.say(Some(status(15.0, &[untold])));
+    assert_eq!(seen(15.0), ("1,000 – 0".into(), "8 k".into()));
+
+    // Told again, it has not grown from zero.
+    let told = device("eth0", &[queue(0, MANY + 6000)], &[(0, MANY + 6000)]);
+    puppet.say(Some(status(16.0, &[told])));
+    assert_eq!(seen(16.0), ("1,000 – 0".into(), "8 k".into()));
+    let told = device("eth0", &[queue(0, MANY + 7000)], &[(0, MANY + 7000)]);
+    puppet.say(Some(status(17.0, &[told])));
+    assert_eq!(seen(17.0), ("1,000 1,000 0".into(), "8 k".into()));
+
+    let mut untold = device("eth0", &[queue(0, MANY + 8000)], &[(0, MANY + 8000)]);
+    untold["page_pool"]["pools"][0]["counters"]["recycle_ring"] = Value::Null;
+    untold["page_pool"]["pools"][0]["recycle_ratio"] = Value::Null;
+    puppet.say(Some(status(18.0, &[untold])));
+    assert_eq!(seen(18.0), ("1,000 – 0".into(), "8 k".into()));
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    let tiles = &list(&shown["tiles"])[2..4];
+    assert_eq!(tiles, ["100.0 %", "–"], "of allocations: {shown}");
 }
 
 #[test]
