@@ -2,6 +2,7 @@
 //! the real ones, so these tests are for `cargo xtask test full`.
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::Command,
     thread,
@@ -64,7 +65,7 @@ fn the_reference_parser_reads_every_metric() {
     assert_eq!(full["empty"], json!([]));
 }
 
-/// Panels that have data wherever an agent runs. Of the others two are about the kernel's page_pools, of which a
+/// Panels that have data wherever an agent runs. Of the others four are about the kernel's page_pools, of which a
 /// kernel may tell nothing, and one is about losses.
 const PANELS: [&str; 14] = [
     "Law",
@@ -82,6 +83,22 @@ const PANELS: [&str; 14] = [
     "How long frames are kept",
     "The longest that a frame has been kept",
 ];
+
+/// What the dashboard's variable of this name stands for while all of its values are chosen, as Grafana has it: what it
+/// says itself, or else the values that its query finds, and no others.
+fn all_of(dashboard: &Value, name: &str, ask: impl Fn(&str) -> Vec<Value>) -> String {
+    let mut variables = list(&dashboard["templating"]["list"]).iter();
+    let variable = variables.find(|variable| variable["name"] == name).expect("a variable");
+    if let Some(all) = variable["allValue"].as_str() {
+        return all.to_owned();
+    }
+    let query = variable["query"].as_str().and_then(|query| query.strip_prefix("label_values("));
+    let (series, label) =
+        query.and_then(|query| query.strip_suffix(')')?.rsplit_once(", ")).expect("a metric and a label");
+    let value = |sample: &Value| sample["metric"][label].as_str().expect("its label").to_owned();
+    let values: BTreeSet<String> = ask(series).iter().map(value).collect();
+    format!("({})", values.into_iter().collect::<Vec<_>>().join("|"))
+}
 
 #[test]
 #[ignore = "requires root and Prometheus; cargo xtask test full"]
@@ -123,12 +140,14 @@ fn prometheus_scrapes_the_agent_and_knows_every_expression() {
 
     let dashboard: Value =
         serde_json::from_str(&fs::read_to_string(dist("grafana/umemd.json")).unwrap()).unwrap();
+    let query = |expression: &str| prometheus.query(expression).unwrap_or_else(|error| panic!("{error}"));
+    let instance = all_of(&dashboard, "instance", query);
+    let device = all_of(&dashboard, "device", |series| query(&series.replace("$instance", &instance)));
     let ask = |expression: &Value| {
-        let expression = expression.as_str().unwrap();
-        let expression =
-            expression.replace("$instance", ".*").replace("$device", ".*").replace("$__rate_interval", "1m");
+        let expression = expression.as_str().unwrap().replace("$instance", &instance);
+        let expression = expression.replace("$device", &device).replace("$__rate_interval", "1m");
         assert!(!expression.contains('$'), "{expression}");
-        prometheus.query(&expression).unwrap_or_else(|error| panic!("{error}"))
+        query(&expression)
     };
     let mut with_data = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {

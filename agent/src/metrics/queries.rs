@@ -23,10 +23,13 @@ fn rules() -> [String; 2] {
     [read("prometheus/rules.yml"), read("prometheus/rules_test.yml")]
 }
 
+fn dashboard() -> serde_json::Value {
+    serde_json::from_str(&read("grafana/umemd.json")).unwrap()
+}
+
 /// Panels of the dashboard.
 fn panels() -> Vec<serde_json::Value> {
-    let dashboard: serde_json::Value = serde_json::from_str(&read("grafana/umemd.json")).unwrap();
-    dashboard["panels"].as_array().unwrap().clone()
+    dashboard()["panels"].as_array().unwrap().clone()
 }
 
 fn is_of_word(c: char) -> bool {
@@ -123,7 +126,7 @@ fn the_dashboard_asks_for_what_there_is() {
             }
         }
     }
-    let dashboard: serde_json::Value = serde_json::from_str(&read("grafana/umemd.json")).unwrap();
+    let dashboard = dashboard();
     let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
     for query in variables.filter(|variable| variable["type"] == "query").map(|variable| &variable["query"]) {
         let query = query.as_str().unwrap();
@@ -132,6 +135,19 @@ fn the_dashboard_asks_for_what_there_is() {
         let (metric, _) = metrics(query).next().unwrap();
         assert!(labels(metric).unwrap().contains(name), "{query}");
     }
+}
+
+/// Pools of interfaces that are gone are at `lo`, which is none of the devices that the variable finds.
+#[test]
+fn all_devices_of_the_dashboard_are_also_those_that_are_gone() {
+    let detached =
+        "umemd_kernel_page_pool_detach_timestamp_seconds{instance=~\"$instance\",device=~\"$device\"}";
+    let mut targets = panels().into_iter().flat_map(|panel| panel["targets"].as_array().unwrap().clone());
+    assert!(targets.any(|target| target["expr"].as_str().unwrap().contains(detached)));
+    let dashboard = dashboard();
+    let mut variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    let device = variables.find(|variable| variable["name"] == "device").unwrap();
+    assert_eq!((&device["includeAll"], &device["allValue"]), (&true.into(), &".*".into()));
 }
 
 /// Losses are those rows of the drop table that say of themselves that they are, and not a list of some that are not.
