@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{DevicePools, Pool, Reason, Since, Source, json::DeviceJson};
+use super::{DevicePools, Pool, Reason, Since, Source, json::DeviceJson, netlink::LOOPBACK};
 use crate::{
     boot::boottime,
     nic::{self, NicError},
@@ -32,6 +32,7 @@ pub struct Report {
 
 #[derive(Clone, Debug)]
 struct Device {
+    index: u32,
     name: String,
     driver: String,
     pools: DevicePools,
@@ -56,7 +57,8 @@ impl Report {
         let mut pools = super::read(said).devices;
         let device = |link: &&nic::Link| {
             let driver = ethtool::driver(&link.name).unwrap_or_default();
-            Some(Device { name: link.name.clone(), driver, pools: pools.remove(&link.index)? })
+            let pools = pools.remove(&link.index)?;
+            Some(Device { index: link.index, name: link.name.clone(), driver, pools })
         };
         let devices = asked.iter().filter_map(device).collect();
         Ok(Self { at: Instant::now(), boottime: boottime(), devices })
@@ -92,8 +94,8 @@ impl Report {
 
     /// Each interface with its pools; last those of which nobody tells anything, and why.
     ///
-    /// A pool whose interface went is listed at `lo`: the kernel moves it there (`page_pool_unreg_netdev`,
-    /// net/core/page_pool_user.c).
+    /// A pool whose interface went is listed at `lo`, which is said: the kernel moves it there
+    /// (`page_pool_unreg_netdev`, net/core/page_pool_user.c).
     pub fn text(&self) -> String {
         let mut text = String::new();
         for device in self.devices.iter().filter(|device| !device.pools.pools.is_empty()) {
@@ -129,7 +131,7 @@ impl Report {
             format!("{} pages in flight{}", thousands(pages), bytes.unwrap_or_default())
         }));
         let _ = writeln!(text, "  {}", facts.join(", "));
-        write_detached(text, pool, self.boottime);
+        write_detached(text, pool, "", self.boottime);
         let Some(counters) = &pool.counters else { return };
         for half in ["alloc", "recycle"] {
             let named = counters
@@ -148,10 +150,17 @@ impl Report {
 
 impl Device {
     fn title(&self) -> String {
-        match self.driver.as_str() {
+        let what =
+            if self.has_orphans() { "pools of interfaces that are gone" } else { self.driver.as_str() };
+        match what {
             "" => self.name.clone(),
-            driver => format!("{} ({driver})", self.name),
+            what => format!("{} ({what})", self.name),
         }
+    }
+
+    /// Whether it is the loopback, with what is left of others.
+    fn has_orphans(&self) -> bool {
+        u64::from(self.index) == LOOPBACK && self.pools.pools.iter().any(|pool| pool.detached_at.is_some())
     }
 
     /// Why it has no counters, if it has none.
@@ -198,6 +207,7 @@ impl Watch {
         let mut text = self.reasons(&now);
         for device in &now.devices {
             let before = self.last.devices.iter().find(|before| before.name == device.name);
+            let gone = if device.has_orphans() { ", and its interface is gone" } else { "" };
             for pool in &device.pools.pools {
                 let earlier = before.and_then(|before| {
                     before.pools.pools.iter().find(|earlier| earlier.id == pool.id)?.counters
@@ -208,7 +218,7 @@ impl Watch {
                 }
                 self.lines += 1;
                 line(&mut text, &device.name, pool, since, seconds);
-                write_detached(&mut text, pool, now.boottime);
+                write_detached(&mut text, pool, gone, now.boottime);
             }
         }
         self.last = now;
@@ -249,15 +259,15 @@ fn line(text: &mut String, device: &str, pool: &Pool, since: Option<Since>, seco
     );
 }
 
-/// For a pool whose driver is done with it: since when, and whether it cannot end.
-fn write_detached(text: &mut String, pool: &Pool, boottime: u64) {
+/// For a pool whose driver is done with it: since when, what else there is to say, and whether it cannot end.
+fn write_detached(text: &mut String, pool: &Pool, more: &str, boottime: u64) {
     let Some(age) = pool.detached_s(boottime) else { return };
     let stalled = if pool.is_stalled(boottime) {
         "; STALLED: somebody keeps its last pages, and it cannot end before they come back"
     } else {
         ""
     };
-    let _ = writeln!(text, "    detached {} s ago{stalled}", thousands(age));
+    let _ = writeln!(text, "    detached {} s ago{more}{stalled}", thousands(age));
 }
 
 /// Prints a report; with `watch`, one a second until nobody reads any more.
@@ -299,15 +309,19 @@ mod tests {
     };
 
     fn report() -> Report {
-        let device =
-            |name: &str, driver: &str, pools| Device { name: name.into(), driver: driver.into(), pools };
+        let device = |index, name: &str, driver: &str, pools| Device {
+            index,
+            name: name.into(),
+            driver: driver.into(),
+            pools,
+        };
         let all = Pool { counters: Some(counters()), ..Pool::default() };
         let none = |reason| DevicePools { source: Source::None(reason), pools: Vec::new() };
         let devices = vec![
-            device("lo", "", none(Reason::DriverSilent)),
-            device("eth0", "mlx5_core", two_pools()),
-            device("eth1", "mvneta", DevicePools { source: Source::Ethtool, pools: vec![all] }),
-            device("eth2", "mvpp2", none(Reason::Unlisted)),
+            device(1, "lo", "", none(Reason::DriverSilent)),
+            device(2, "eth0", "mlx5_core", two_pools()),
+            device(3, "eth1", "mvneta", DevicePools { source: Source::Ethtool, pools: vec![all] }),
+            device(4, "eth2", "mvpp2", none(Reason::Unlisted)),
         ];
         Report { at: Instant::now(), boottime: 4120, devices }
     }
@@ -336,6 +350,20 @@ eth2 (mvpp2): not available: netlink lists no pool of it, and this kernel was bu
          more, if the driver does
 ";
         assert_eq!(report().text(), expected);
+    }
+
+    #[test]
+    fn what_is_left_of_interfaces_that_are_gone_is_not_the_loopbacks_own() {
+        let mut report = report();
+        report.devices.truncate(1);
+        let pools = two_pools().pools.split_off(1);
+        report.devices[0].pools = DevicePools { source: Source::Netlink, pools };
+        let text = report.text();
+        let expected =
+            "lo (pools of interfaces that are gone): counters by netlink\n  pool 9, 6 pages in flight";
+        assert!(text.starts_with(expected), "{text}");
+        let text = Watch::new(report.clone()).rates(report);
+        assert!(text.contains("\n    detached 3,120 s ago, and its interface is gone; STALLED: "), "{text}");
     }
 
     #[test]

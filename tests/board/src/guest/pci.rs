@@ -239,7 +239,9 @@ fn detached_pool(cable: &Cable) {
     let device = Unbound::from(NEAR);
     let detached = || pools_of("lo").into_iter().find(|pool| pool["detached_s"].is_u64());
     let pool = wait_for("a pool is detached", PATIENCE, detached);
-    println!("{}", umemd(&["pagepool"]).stdout);
+    let told = umemd(&["pagepool"]).ok();
+    println!("{told}");
+    assert!(told.contains("lo (pools of interfaces that are gone): "), "{told}");
     let is_same = |other: &Value| other["pool"] == pool["pool"];
     assert!(attached.iter().any(|before| is_same(before) && before["detached_s"].is_null()), "{attached:?}");
     assert!(pool["inflight_pages"].as_u64().is_some_and(|pages| pages > 0), "{pool}");
