@@ -42,7 +42,10 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let active = ActiveQueues::of(link);
     // No queue is asked for by its number, which is all that could be wrong.
     let chosen = |only| active.as_ref().map(|active| active.choose(None, only).unwrap_or_default());
-    findings.push(queues::served(name, chosen(facts.only_queue())));
+    // Which is the only one that receives is known whatever the kernel counts.
+    let guess = |active: &&ActiveQueues| !active.told && facts.only_queue().is_none();
+    let allocated = active.as_ref().ok().filter(guess).map(ActiveQueues::receiving);
+    findings.push(queues::served(name, chosen(facts.only_queue()), allocated));
     findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
     findings.extend(queues::napi(name, netdev::rx_queues(link.index)));
     findings.extend(queues::ring(name, ethtool::rx_ring(name)));

@@ -38,6 +38,12 @@ impl Active {
         Ok(active(in_use.unwrap_or((link.rx_queues, link.tx_queues)), in_use.is_some()))
     }
 
+    /// How many receive; where nobody [`told`](Self::told), how many were allocated.
+    #[must_use]
+    pub fn receiving(&self) -> u32 {
+        self.rx
+    }
+
     /// The queues to serve: those asked for, if they exist; else `only`, if there is but one that receives; else all.
     pub fn choose(&self, asked: Option<&[u32]>, only: Option<u32>) -> Result<Vec<u32>, NicError> {
         let Self { name, rx: active, .. } = self;

@@ -11,17 +11,32 @@ use crate::{
     sys::ethtool::RxRing,
 };
 
-/// Those that `umemd run` serves if nobody says which.
-pub(super) fn served(name: &str, chosen: Result<Vec<u32>, &NicError>) -> Finding {
+/// Those that `umemd run` serves if nobody says which. How many were `allocated` is said if that is all that is known.
+pub(super) fn served(name: &str, chosen: Result<Vec<u32>, &NicError>, allocated: Option<u32>) -> Finding {
     const ASKED: &str = "queues";
-    match chosen.as_deref() {
-        Ok([_]) => Finding::new(name, ASKED, Answer::Ok, "umemd serves queue 0"),
-        Ok(queues) => {
-            let text = format!("umemd serves {0} queues, 0 to {1}", queues.len(), queues.len() - 1);
+    match (chosen.as_deref(), allocated) {
+        // The first one is always active.
+        (Ok([_]), _) => Finding::new(name, ASKED, Answer::Ok, "umemd serves queue 0"),
+        (Ok(queues), None) => {
+            let text = format!("umemd serves {} queues, 0 to {}", queues.len(), last(queues));
             Finding::new(name, ASKED, Answer::Ok, text)
         }
-        Err(error) => Finding::new(name, ASKED, Answer::Unknown, error.to_string()),
+        (Ok(queues), Some(allocated)) => {
+            let text = format!(
+                "the kernel does not tell how many are active, as Linux 6.8 does of an interface that is up: \
+                 {allocated} were allocated, and umemd serves {}, 0 to {}",
+                queues.len(),
+                last(queues)
+            );
+            Finding::new(name, ASKED, Answer::Unknown, text)
+        }
+        (Err(error), _) => Finding::new(name, ASKED, Answer::Unknown, error.to_string()),
     }
+}
+
+/// The number of the last one; they are in order.
+fn last(queues: &[u32]) -> u32 {
+    queues.last().copied().unwrap_or(0)
 }
 
 /// Queues that the NIC's table for spreading flows does not name: they never see a packet, unless a rule of the
@@ -55,7 +70,13 @@ pub(super) fn silent_queues(
 pub(super) fn napi(name: &str, queues: io::Result<Option<Vec<RxQueue>>>) -> Option<Finding> {
     const ASKED: &str = "NAPI";
     let queues = match answer(name, ASKED, queues) {
-        Ok(queues) => queues??,
+        Ok(Some(Some(queues))) => queues,
+        Ok(Some(None)) => {
+            let text = "this kernel does not tell who polls the queues (Linux 6.8 does), and so not whether busy \
+                        polling can work";
+            return Some(Finding::new(name, ASKED, Answer::Unknown, text));
+        }
+        Ok(None) => return None,
         Err(unknown) => return Some(unknown),
     };
     let told = queues.iter().filter(|queue| queue.napi.is_some()).count();
@@ -82,6 +103,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn how_many_queues_are_active_is_unknown_where_nobody_tells() {
+        let said = |queues: &[u32], allocated| {
+            let finding = served("eth0", Ok(queues.to_vec()), allocated);
+            (finding.answer, finding.text)
+        };
+        assert_eq!(said(&[0, 1, 2], None), (Answer::Ok, "umemd serves 3 queues, 0 to 2".into()));
+        let (answer, text) = said(&[0, 1, 2], Some(256));
+        assert_eq!(answer, Answer::Unknown);
+        assert!(text.ends_with("256 were allocated, and umemd serves 3, 0 to 2"), "{text}");
+        let one = (Answer::Ok, "umemd serves queue 0".to_owned());
+        assert_eq!([said(&[0], None), said(&[0], Some(1))], [one.clone(), one], "one is always active");
+        let error = NicError::links(io::ErrorKind::Other.into());
+        assert_eq!(served("eth0", Err(&error), None).answer, Answer::Unknown);
+    }
+
+    #[test]
     fn queues_that_the_nics_table_leaves_out_are_named() {
         let said = |table: &[u32], queues: &[u32]| {
             let finding = silent_queues("eth0", Ok(table.to_vec()), Some(queues.to_vec()))?;
@@ -106,6 +143,8 @@ mod tests {
         assert!(polls(&[queue(Some(7))]).unwrap().contains("busy polling can work"));
         assert!(polls(&[queue(Some(7)), queue(None)]).unwrap().contains("does nothing"));
         assert_eq!(polls(&[]), None);
+        let old = napi("eth0", Ok(None)).expect("of a kernel that is too old it is unknown");
+        assert!(old.answer == Answer::Unknown && old.text.contains("(Linux 6.8 does)"), "{}", old.text);
         let descriptors = |now, most| ring("eth0", Ok(RxRing { now, most })).map(|finding| finding.text);
         assert_eq!(descriptors(512, 1024).unwrap(), "512 receive descriptors per queue, of at most 1024");
         assert_eq!(descriptors(0, 0), None);
