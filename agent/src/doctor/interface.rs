@@ -46,7 +46,9 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let guess = |active: &&ActiveQueues| !active.told && facts.only_queue().is_none();
     let allocated = active.as_ref().ok().filter(guess).map(ActiveQueues::receiving);
     findings.push(queues::served(name, chosen(facts.only_queue()), allocated));
-    findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
+    if facts.table_is_of_queues() {
+        findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
+    }
     findings.extend(queues::napi(name, netdev::rx_queues(link.index)));
     findings.extend(queues::ring(name, ethtool::rx_ring(name)));
     findings.extend(lro(name, ethtool::offloads(name)));

@@ -114,6 +114,10 @@ pub const DRIVERS: &[Driver] = &[
             quirk(Kind::NoPagePoolCounters, "mvpp2_main.c: no page_pool_get_stats, no netdev in its pools"),
             quirk(Kind::MtuLimit(1640), "mvpp2_main.c: \"Per CPU Pools required for XDP\""),
             quirk(Kind::MtuTakesPools(1640), "mvpp2_main.c: mvpp2_change_mtu, mvpp2_bm_switch_buffers"),
+            quirk(
+                Kind::PollsQueuesPerCpu,
+                "mvpp2_main.c: mvpp2_multi_queue_vectors_init; mvpp2_cls.c: mvpp22_rxfh_indir",
+            ),
             quirk(Kind::HashSpreads, "mvpp2_main.c: NETIF_F_RXHASH, off at first; mvpp22_port_rss_enable"),
             quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
         ]),

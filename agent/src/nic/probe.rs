@@ -28,6 +28,8 @@ pub struct Facts {
     pub hashes: Option<bool>,
     /// CPUs that there may ever be; `None` if unknown.
     pub possible_cpus: Option<u32>,
+    /// Receive queues that it has, active or not.
+    pub rx_queues: u32,
 }
 
 /// What the device tree says of an interface: nothing of one that is not in it.
@@ -57,6 +59,7 @@ impl Facts {
             possible_cpus: fs::read_to_string("/sys/devices/system/cpu/possible")
                 .ok()
                 .and_then(|list| count_cpus(list.trim())),
+            rx_queues: link.rx_queues,
         }
     }
 }

@@ -56,6 +56,9 @@ pub enum Kind {
     NoBufferManager,
     /// Unless flows are hashed (`ethtool -K X rxhash on`), all frames arrive on queue 0.
     HashSpreads,
+    /// It polls one queue per CPU, those with the lowest numbers. With fewer CPUs than queues, the table that spreads
+    /// flows ([`Facts::table_is_of_queues`]) is not of the numbers that these have.
+    PollsQueuesPerCpu,
     /// Zero-copy wants so many bytes of headroom in each frame, for a header of the device's, and a device that the
     /// kernel reaches through an IOMMU.
     ZeroCopyHeadroom(u32),
@@ -152,7 +155,29 @@ impl Facts {
     /// What lets flows arrive on the other queues as well, if that is all that keeps them on one.
     pub fn spreading(&self, name: &str) -> Option<String> {
         let flat = |quirk: &Quirk| quirk.kind == Kind::HashSpreads && self.hashes == Some(false);
-        self.quirks().any(flat).then(|| spreading(name))
+        self.quirks().any(flat).then(|| self.spreads(name))
+    }
+
+    /// What spreads flows over the queues that are polled, of a NIC that does not.
+    fn spreads(&self, name: &str) -> String {
+        let equally = || format!("ethtool -X {name} equal N");
+        let table = self.polled().map_or_else(equally, |cpus| weights(name, self.rx_queues, cpus));
+        format!("ethtool -K {name} rxhash on, then {table}")
+    }
+
+    fn polls_queues_per_cpu(&self) -> bool {
+        self.quirks().any(|quirk| quirk.kind == Kind::PollsQueuesPerCpu)
+    }
+
+    /// How many queues are polled, if not all of them are.
+    fn polled(&self) -> Option<u32> {
+        let fewer = |cpus: &u32| (1..self.rx_queues).contains(cpus);
+        self.possible_cpus.filter(fewer).filter(|_| self.polls_queues_per_cpu())
+    }
+
+    /// Whether the table by which the NIC spreads flows (RSS) is known to be of the numbers that its queues have.
+    pub fn table_is_of_queues(&self) -> bool {
+        !self.polls_queues_per_cpu() || self.possible_cpus.is_some_and(|cpus| cpus >= self.rx_queues)
     }
 
     /// Whether packets in several buffers come through as they were sent.
@@ -342,9 +367,28 @@ impl Facts {
                 queues,
                 &format!(
                     " until flows are spread ({}), but for what a rule of the NIC's own (ethtool -N) sends there",
-                    spreading(name)
+                    self.spreads(name)
                 ),
             ),
+            Kind::PollsQueuesPerCpu => {
+                let cpus = self.polled()?;
+                let in_vain = queues.is_some_and(|queues| queues.iter().any(|queue| *queue >= cpus));
+                let polled = match cpus {
+                    1 => "queue 0".to_owned(),
+                    2 => "queues 0 and 1".to_owned(),
+                    _ => format!("queues 0 to {}", cpus - 1),
+                };
+                (
+                    if in_vain { Weight::Warning } else { Weight::Note },
+                    format!(
+                        "{driver} polls one queue of {name} per CPU, {polled}: what arrives on another one stays \
+                         there; with {cpus} CPUs for {} queues the numbers of `ethtool -x` are not theirs: {} chooses \
+                         those that are polled",
+                        self.rx_queues,
+                        weights(name, self.rx_queues, cpus)
+                    ),
+                )
+            }
             Kind::CombinedChannels if self.separate_channels == Some(true) => (
                 Weight::Refusal,
                 format!(
@@ -417,9 +461,17 @@ impl Facts {
     }
 }
 
-/// What spreads flows over the queues of a NIC that does not.
-fn spreading(name: &str) -> String {
-    format!("ethtool -K {name} rxhash on, then ethtool -X {name} equal N")
+/// What makes an mvpp2 with fewer CPUs than queues spread flows over those that are polled: of the weights it is told
+/// it shuffles the numbers, as `mvpp22_rxfh_indir` does.
+fn weights(name: &str, queues: u32, cpus: u32) -> String {
+    let per_cpu = queues / cpus;
+    let queue = |told: u32| match told / per_cpu {
+        // What is for a CPU that there is not goes to the first queue.
+        cpu if cpu >= cpus => 0,
+        _ => (told * per_cpu + told / cpus) % queues,
+    };
+    let weights = (0..queues).map(|told| if queue(told) < cpus { " 1" } else { " 0" });
+    format!("ethtool -X {name} weight{}", weights.collect::<String>())
 }
 
 /// That all frames arrive on queue 0, which matters the more if others were asked for.

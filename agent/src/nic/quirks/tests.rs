@@ -151,6 +151,37 @@ fn queues_that_stay_silent_are_warned_of_if_they_were_asked_for() {
 }
 
 #[test]
+fn queues_that_nobody_polls_are_told_where_there_are_fewer_cpus() {
+    let port = |possible_cpus| Facts { possible_cpus, rx_queues: 4, ..facts("mvpp2", 1500) };
+    let said = |cpus, queues, weight| {
+        let said = texts(&port(Some(cpus)), Purpose { queues, ..PURPOSE }, weight).into_iter();
+        said.filter(|text| text.contains("polls one queue of eth0 per CPU")).collect::<String>()
+    };
+    for (cpus, polled, weights) in [
+        (1, "per CPU, queue 0:", "ethtool -X eth0 weight 1 0 0 0 "),
+        // As the board rig has it: its weights of 0 and 2 are queues 0 and 1.
+        (2, "per CPU, queues 0 and 1:", "ethtool -X eth0 weight 1 0 1 0 "),
+        (3, "per CPU, queues 0 to 2:", "ethtool -X eth0 weight 1 1 1 1 "),
+    ] {
+        let text = said(cpus, None, Weight::Note);
+        assert!(text.contains(polled) && text.contains(weights), "{text}");
+        assert!(!port(Some(cpus)).table_is_of_queues());
+        assert_eq!(said(cpus, None, Weight::Warning), "");
+        assert_eq!(said(cpus, Some(&[0]), Weight::Warning), "");
+        assert_ne!(said(cpus, Some(&[0, 3]), Weight::Warning), "", "asked for in vain");
+    }
+    for weight in [Weight::Note, Weight::Warning] {
+        assert_eq!(said(4, None, weight), "", "all are polled");
+    }
+    assert!(port(Some(4)).table_is_of_queues());
+    assert!(!port(None).table_is_of_queues(), "nobody knows");
+    let other = Facts { possible_cpus: Some(2), rx_queues: 4, ..facts("ice", 1500) };
+    assert!(other.table_is_of_queues());
+    let flat = Facts { hashes: Some(false), ..port(Some(2)) };
+    assert!(flat.spreading("eth0").unwrap().ends_with("then ethtool -X eth0 weight 1 0 1 0"));
+}
+
+#[test]
 fn what_zero_copy_breaks_is_told_to_whoever_gets_it() {
     for (driver, of) in [
         ("ena", "slower than copying, or worse"),
