@@ -22,6 +22,16 @@ pub enum SwitchTag {
 }
 
 impl SwitchTag {
+    /// By the name that sysfs has for it; `None` of one that cannot be stripped.
+    pub(crate) fn named(tagging: &str) -> Option<Self> {
+        match tagging {
+            "none" => Some(Self::None),
+            "dsa" => Some(Self::Dsa),
+            "edsa" => Some(Self::Edsa),
+            _ => None,
+        }
+    }
+
     /// How long it is.
     #[must_use]
     pub const fn bytes(self) -> u8 {
@@ -49,12 +59,9 @@ fn tagging_in(folder: &Path) -> io::Result<SwitchTag> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SwitchTag::None),
         Err(error) => return Err(error),
     };
-    match tagging.trim() {
-        "none" => Ok(SwitchTag::None),
-        "dsa" => Ok(SwitchTag::Dsa),
-        "edsa" => Ok(SwitchTag::Edsa),
-        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("tagging `{other}`"))),
-    }
+    let tagging = tagging.trim();
+    SwitchTag::named(tagging)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("tagging `{tagging}`")))
 }
 
 #[cfg(test)]

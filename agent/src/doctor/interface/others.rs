@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, error::Error, fs, io, path::Path};
 
 use super::super::{Answer, Finding};
 use crate::{
-    nic::{Link, XdpAttachment, drivers, netdev, quirks::Kind, users},
+    nic::{Link, SwitchTag, XdpAttachment, drivers, netdev, quirks::Kind, users},
     sys::ethtool,
 };
 
@@ -131,11 +131,28 @@ pub(super) fn conduit(name: &str, folder: Option<&Path>) -> Option<Finding> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => return finding(Answer::Unknown, format!("sysfs does not tell: {error}")),
     };
-    let text = format!(
-        "it is the conduit of a switch: frames of its ports carry a tag ({}) behind their addresses",
-        tagging.trim()
-    );
-    finding(Answer::Note, text)
+    let tagging = tagging.trim();
+    match SwitchTag::named(tagging) {
+        Some(SwitchTag::None) => {
+            let text = "it is the conduit of a switch, which puts no tag into the frames of its ports";
+            finding(Answer::Note, text.to_owned())
+        }
+        Some(_) => {
+            let text = format!(
+                "it is the conduit of a switch: frames of its ports carry a tag ({tagging}) behind their addresses"
+            );
+            finding(Answer::Note, text)
+        }
+        // As `umemd run` refuses it.
+        None => {
+            let text = format!(
+                "it is the conduit of a switch, and umemd cannot look behind its tag ({tagging}); its dsa/tagging may \
+                 be set to `dsa` or `edsa`, and --switch-tag none takes the frames as they are"
+            );
+            let mend = format!("umemd run --iface {name} --switch-tag none ...");
+            Some(Finding::new(name, "DSA", Answer::No, text).mended_by(mend))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -147,11 +164,16 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("umemd-doctor-{}", std::process::id()));
         fs::create_dir_all(folder.join("dsa")).unwrap();
         let other = conduit("eth0", Some(&folder));
-        fs::write(folder.join("dsa/tagging"), "edsa\n").unwrap();
-        let found = conduit("eth0", Some(&folder));
+        let found = ["edsa\n", "none\n", "brcm\n"].map(|tagging| {
+            fs::write(folder.join("dsa/tagging"), tagging).unwrap();
+            conduit("eth0", Some(&folder)).unwrap()
+        });
         fs::remove_dir_all(&folder).unwrap();
-        let found = found.unwrap();
-        assert!(found.answer == Answer::Note && found.text.contains("(edsa)"), "{}", found.text);
+        let [edsa, none, brcm] = found;
+        assert!(edsa.answer == Answer::Note && edsa.text.contains("(edsa)"), "{}", edsa.text);
+        assert!(none.answer == Answer::Note && none.text.contains("no tag"), "{}", none.text);
+        assert!(brcm.answer == Answer::No && brcm.text.contains("(brcm)"), "{}", brcm.text);
+        assert_eq!(brcm.mend.as_deref(), Some("umemd run --iface eth0 --switch-tag none ..."));
         assert!(other.is_none());
         assert_eq!(conduit("eth0", None).unwrap().answer, Answer::Unknown, "of another namespace");
     }
