@@ -45,7 +45,11 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     // Which is the only one that receives is known whatever the kernel counts.
     let guess = |active: &&ActiveQueues| !active.told && facts.only_queue().is_none();
     let allocated = active.as_ref().ok().filter(guess).map(ActiveQueues::receiving);
-    findings.push(queues::served(name, chosen(facts.only_queue()), allocated));
+    let serves = chosen(facts.only_queue());
+    findings.push(queues::served(name, serves.clone(), allocated));
+    let served = serves.unwrap_or_default();
+    let mute: Vec<u32> = active.iter().flat_map(|active| active.mute(&served)).collect();
+    findings.extend(queues::mute(name, &served, &mute));
     if facts.table_is_of_queues() {
         findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
     }

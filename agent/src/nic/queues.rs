@@ -71,10 +71,16 @@ impl Active {
         Ok(asked.to_vec())
     }
 
-    /// Refuses queues that nothing can be sent on, because the interface has fewer queues to send than to receive: the
-    /// kernel takes nothing off their TX rings, and does not say so (`__xsk_generic_xmit()`).
+    /// Those that nothing can be sent on, because the interface has fewer queues to send than to receive: the kernel
+    /// takes nothing off their TX rings, and does not say so (`__xsk_generic_xmit()`).
+    pub fn mute(&self, queues: &[u32]) -> impl Iterator<Item = u32> {
+        let active = self.tx;
+        queues.iter().copied().filter(move |queue| *queue >= active)
+    }
+
+    /// Refuses queues of which some are [`mute`](Self::mute).
     pub fn refuse_mute(&self, queues: &[u32]) -> Result<(), NicError> {
-        match queues.iter().copied().find(|queue| *queue >= self.tx) {
+        match self.mute(queues).next() {
             Some(queue) => Err(NicError::MuteQueue { name: self.name.clone(), queue, active: self.tx }),
             None => Ok(()),
         }
@@ -94,6 +100,7 @@ mod tests {
         let error = lo.choose(Some(&[3]), None).unwrap_err().to_string();
         assert_eq!(error, "lo has no queue 3; it has 1 active receive queue, number 0");
         lo.refuse_mute(&[0]).unwrap();
+        assert_eq!(lo.mute(&[0, 1, 2]).collect::<Vec<_>>(), [1, 2]);
         let error = lo.refuse_mute(&[0, 1]).unwrap_err().to_string();
         assert!(
             error.starts_with("lo cannot send on queue 1; it has 1 active transmit queue, number 0"),

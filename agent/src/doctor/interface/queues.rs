@@ -39,6 +39,29 @@ fn last(queues: &[u32]) -> u32 {
     queues.last().copied().unwrap_or(0)
 }
 
+/// Those of the queues served that nothing can be sent on: `umemd run` refuses handlers that send there.
+pub(super) fn mute(name: &str, served: &[u32], mute: &[u32]) -> Option<Finding> {
+    if mute.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "nothing can be sent on {} {}, as there are fewer queues to send than to receive: umemd run refuses handlers \
+         that send there",
+        if mute.len() == 1 { "queue" } else { "queues" },
+        list(mute, ", ")
+    );
+    let finding = Finding::new(name, "mute queues", Answer::Warning, text);
+    let others: Vec<u32> = served.iter().copied().filter(|queue| !mute.contains(queue)).collect();
+    Some(match others.is_empty() {
+        true => finding,
+        false => finding.mended_by(format!("umemd run --iface {name} --queues {} ...", list(&others, ","))),
+    })
+}
+
+fn list(queues: &[u32], between: &str) -> String {
+    queues.iter().map(u32::to_string).collect::<Vec<_>>().join(between)
+}
+
 /// Queues that the NIC's table for spreading flows does not name: they never see a packet, unless a rule of the
 /// NIC's own sends one there.
 pub(super) fn silent_queues(
@@ -116,6 +139,21 @@ mod tests {
         assert_eq!([said(&[0], None), said(&[0], Some(1))], [one.clone(), one], "one is always active");
         let error = NicError::links(io::ErrorKind::Other.into());
         assert_eq!(served("eth0", Err(&error), None).answer, Answer::Unknown);
+    }
+
+    #[test]
+    fn queues_that_nothing_can_be_sent_on_are_named_and_the_others_advised() {
+        assert_eq!(mute("eth0", &[0, 1], &[]), None);
+        let said = |served: &[u32], silent: &[u32]| {
+            let finding = mute("eth0", served, silent).unwrap();
+            assert_eq!(finding.answer, Answer::Warning);
+            (finding.text, finding.mend.unwrap_or_default())
+        };
+        let (text, mend) = said(&[0, 1, 2, 3], &[2, 3]);
+        assert!(text.starts_with("nothing can be sent on queues 2, 3, as"), "{text}");
+        assert_eq!(mend, "umemd run --iface eth0 --queues 0,1 ...");
+        let (text, mend) = said(&[0], &[0]);
+        assert!(text.starts_with("nothing can be sent on queue 0, as") && mend.is_empty(), "{text} {mend}");
     }
 
     #[test]
