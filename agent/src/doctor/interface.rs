@@ -57,7 +57,7 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     findings.extend(queues::ring(name, ethtool::rx_ring(name)));
     findings.extend(lro(name, ethtool::offloads(name)));
     findings.extend(numa(link));
-    findings.push(sockets(link));
+    findings.push(sockets(link, &served));
     findings.extend(pools(link));
     findings.extend(program(link));
     findings.extend(master(link, links));

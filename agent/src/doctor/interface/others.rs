@@ -8,8 +8,9 @@ use crate::{
     sys::ethtool,
 };
 
-/// Who has AF_XDP sockets on it already: as sock_diag tells, or, of those in zero-copy mode, the queues.
-pub(super) fn sockets(link: &Link) -> Finding {
+/// Who has AF_XDP sockets on it already: as sock_diag tells, or, of those in zero-copy mode, the queues. Those that
+/// `umemd run` serves if nobody says which are `served`.
+pub(super) fn sockets(link: &Link, served: &[u32]) -> Finding {
     let finding = |answer, text: String| Finding::new(&link.name, "AF_XDP users", answer, text);
     let (taken, all) = match users::users() {
         Ok(Some(users)) => {
@@ -22,23 +23,36 @@ pub(super) fn sockets(link: &Link) -> Finding {
         Err(error) => return finding(Answer::Unknown, format!("the kernel does not tell: {error}")),
     };
     let taken: BTreeSet<u32> = taken;
-    let list: Vec<String> = taken.iter().map(ToString::to_string).collect();
-    match (taken.len(), all) {
-        (0, true) => finding(Answer::Ok, "nobody has an AF_XDP socket here".to_owned()),
-        (0, false) if users::can_be_loaded() => {
+    if !taken.is_empty() {
+        return occupied_queues(&link.name, &taken, served);
+    }
+    match all {
+        true => finding(Answer::Ok, "nobody has an AF_XDP socket here".to_owned()),
+        false if users::can_be_loaded() => {
             let text =
                 "the kernel tells of AF_XDP sockets only with its module xsk_diag, which is not loaded";
             finding(Answer::Unknown, text.to_owned()).mended_by("modprobe xsk_diag")
         }
-        (0, false) => {
+        false => {
             let text = "this kernel does not tell of AF_XDP sockets: it has no xsk_diag";
             finding(Answer::Unknown, text.to_owned())
         }
-        (1, _) => finding(Answer::Warning, format!("queue {} has an AF_XDP socket", list.join("")))
-            .mended_by("ss --xdp -e"),
-        _ => finding(Answer::Warning, format!("queues {} have AF_XDP sockets", list.join(", ")))
-            .mended_by("ss --xdp -e"),
     }
+}
+
+/// What it means that these queues are taken, which a queue is by one UMEM's sockets: `xp_assign_dev` answers `EBUSY`.
+fn occupied_queues(name: &str, taken: &BTreeSet<u32>, served: &[u32]) -> Finding {
+    let list = taken.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let have = match taken.len() {
+        1 => format!("queue {list} has an AF_XDP socket"),
+        _ => format!("queues {list} have AF_XDP sockets"),
+    };
+    let (answer, rest) = if !served.is_empty() && served.iter().all(|queue| taken.contains(queue)) {
+        (Answer::No, "none is left for umemd")
+    } else {
+        (Answer::Warning, "umemd run --queues chooses others")
+    };
+    Finding::new(name, "AF_XDP users", answer, format!("{have}: {rest}")).mended_by("ss --xdp -e")
 }
 
 /// Whose program is there already.
@@ -176,6 +190,24 @@ mod tests {
         assert_eq!(brcm.mend.as_deref(), Some("umemd run --iface eth0 --switch-tag none ..."));
         assert!(other.is_none());
         assert_eq!(conduit("eth0", None).unwrap().answer, Answer::Unknown, "of another namespace");
+    }
+
+    #[test]
+    fn where_every_queue_is_taken_none_can_be_served() {
+        let said = |taken: &[u32], served: &[u32]| {
+            let finding = occupied_queues("eth0", &taken.iter().copied().collect(), served);
+            assert_eq!(finding.mend.as_deref(), Some("ss --xdp -e"));
+            (finding.answer, finding.text)
+        };
+        let (answer, text) = said(&[1], &[0, 1]);
+        assert!(answer == Answer::Warning && text.starts_with("queue 1 has an AF_XDP socket: "), "{text}");
+        let (answer, text) = said(&[0, 1, 2], &[0, 1]);
+        assert!(
+            answer == Answer::No && text.ends_with("have AF_XDP sockets: none is left for umemd"),
+            "{text}"
+        );
+        assert_eq!(said(&[0], &[0]).0, Answer::No, "the one that receives");
+        assert_eq!(said(&[0], &[]).0, Answer::Warning, "nobody knows which there are");
     }
 
     #[test]
