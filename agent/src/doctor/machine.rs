@@ -24,6 +24,10 @@ const CAPABILITIES: [(&str, CapabilitySet, &str); 3] = [
     ("CAP_BPF", CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN), "load an XDP program"),
 ];
 
+/// Those that the kernel asks for in the machine's first user namespace, whatever one has in another: `bpf_prog_load`,
+/// by `bpf_capable`, `perfmon_capable` and `capable`. `CAP_NET_RAW` is asked for in that which the network belongs to.
+const IN_THE_FIRST: [&str; 3] = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"];
+
 /// Those that only some flags need.
 const FOR_FLAGS: [(&str, CapabilitySet, &str); 2] = [
     ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, "enter another network namespace: --netns"),
@@ -84,9 +88,28 @@ fn compiled(enabled: Result<String, String>) -> Finding {
     }
 }
 
+/// Whether this is the machine's first user namespace, or why nobody knows.
+type IsFirst = Result<bool, String>;
+
+fn is_first_namespace() -> IsFirst {
+    const FILE: &str = "/proc/self/uid_map";
+    match fs::read_to_string(FILE) {
+        Ok(map) => Ok(maps_all_to_itself(&map)),
+        // This kernel has no user namespaces.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(format!("cannot read {FILE}: {error}")),
+    }
+}
+
+/// Whether a map of users (user_namespaces(7)) is that of the first namespace. Only who may do all there can make
+/// another one that looks the same.
+fn maps_all_to_itself(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 fn rights() -> Vec<Finding> {
     match capabilities(None) {
-        Ok(sets) => rights_with(sets.effective, drivers::linux_version()),
+        Ok(sets) => rights_with(sets.effective, drivers::linux_version(), &is_first_namespace()),
         Err(error) => {
             let text = format!("the kernel does not tell: {error}");
             vec![Finding::new(ABOUT, "capabilities", Answer::Unknown, text)]
@@ -95,28 +118,62 @@ fn rights() -> Vec<Finding> {
 }
 
 /// What these capabilities are good for on a Linux of this version.
-fn rights_with(have: CapabilitySet, linux: (u32, u32)) -> Vec<Finding> {
+fn rights_with(have: CapabilitySet, linux: (u32, u32), first: &IsFirst) -> Vec<Finding> {
     let needed = CAPABILITIES.into_iter().map(|(name, any_of, what)| {
-        if have.intersects(any_of) {
-            Finding::new(ABOUT, name, Answer::Ok, format!("may {what}"))
-        } else {
-            Finding::new(ABOUT, name, Answer::No, format!("may not {what}")).mended_by("sudo umemd ...")
+        if !have.intersects(any_of) {
+            return Finding::new(ABOUT, name, Answer::No, format!("may not {what}"))
+                .mended_by("sudo umemd ...");
+        }
+        match in_vain(name, what, first) {
+            Some((answer, text)) => Finding::new(ABOUT, name, answer, text),
+            None => Finding::new(ABOUT, name, Answer::Ok, format!("may {what}")),
         }
     });
     let for_flags = FOR_FLAGS.into_iter().map(|(name, any_of, what)| {
-        let may = if have.intersects(any_of) { "may" } else { "may not" };
-        Finding::new(ABOUT, name, Answer::Note, format!("{may} {what}"))
+        let text = match in_vain(name, what, first) {
+            Some((_, text)) if have.intersects(any_of) => text,
+            _ if have.intersects(any_of) => format!("may {what}"),
+            _ => format!("may not {what}"),
+        };
+        Finding::new(ABOUT, name, Answer::Note, text)
     });
-    needed.chain(for_the_verifier(have, linux)).chain(for_flags).collect()
+    needed.chain(for_the_verifier(have, linux, first)).chain(for_flags).collect()
+}
+
+/// What to say of a capability that one has in a user namespace where it is worth nothing, or may be.
+fn in_vain(name: &str, what: &str, first: &IsFirst) -> Option<(Answer, String)> {
+    if !IN_THE_FIRST.contains(&name) {
+        return None;
+    }
+    match first {
+        Ok(true) => None,
+        Ok(false) => Some((
+            Answer::No,
+            format!(
+                "may not {what}: this is not the machine's first user namespace, in which the kernel asks for it; run \
+                 umemd outside of the container"
+            ),
+        )),
+        Err(why) => Some((
+            Answer::Unknown,
+            format!("may {what} if this is the machine's first user namespace, which nobody tells: {why}"),
+        )),
+    }
 }
 
 /// Whether the verifier takes the program. Its version alone does not tell: a distribution may have brought back what
 /// mends it, and `mitigations=off` does without.
-fn for_the_verifier(have: CapabilitySet, linux: (u32, u32)) -> Option<Finding> {
-    let finding = |answer, text| Finding::new(ABOUT, "CAP_PERFMON", answer, text);
+fn for_the_verifier(have: CapabilitySet, linux: (u32, u32), first: &IsFirst) -> Option<Finding> {
+    const NAME: &str = "CAP_PERFMON";
+    const WHAT: &str = "load an XDP program on a Linux before 6.17";
     ebpf::loading_takes_perfmon(linux).then(|| match have.intersects(ebpf::PERFMON) {
-        true => finding(Answer::Ok, "may load an XDP program on a Linux before 6.17"),
-        false => finding(
+        true => match in_vain(NAME, WHAT, first) {
+            Some((answer, text)) => Finding::new(ABOUT, NAME, answer, text),
+            None => Finding::new(ABOUT, NAME, Answer::Ok, format!("may {WHAT}")),
+        },
+        false => Finding::new(
+            ABOUT,
+            NAME,
             Answer::Warning,
             "may not load an XDP program on a Linux before 6.17, unless its distribution brought back what mends it, \
              or it was booted with mitigations=off",
@@ -127,7 +184,9 @@ fn for_the_verifier(have: CapabilitySet, linux: (u32, u32)) -> Option<Finding> {
 
 fn memlock() -> Finding {
     let limit = getrlimit(Resource::Memlock).current;
-    locked(limit, capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK)))
+    let may_lock = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    // It is asked for in the first namespace, too (xdp_umem_account_pages).
+    locked(limit, may_lock && is_first_namespace().unwrap_or(false))
 }
 
 /// What a limit of so many bytes is enough for.
@@ -196,7 +255,7 @@ mod tests {
         let all = CAPABILITIES.iter().fold(CapabilitySet::empty(), |all, (_, any_of, _)| all | *any_of);
         let without = all - CapabilitySet::SYS_ADMIN;
         let told = |have, linux, answer| {
-            let findings = rights_with(have, linux).into_iter();
+            let findings = rights_with(have, linux, &Ok(true)).into_iter();
             findings
                 .filter(|finding| finding.answer == answer)
                 .map(|finding| finding.asked)
@@ -211,6 +270,42 @@ mod tests {
         assert_eq!(bad(all, (6, 12)), [""; 0], "CAP_SYS_ADMIN stands for it");
         let none = ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF"];
         assert_eq!(bad(CapabilitySet::empty(), (6, 18)), none);
+    }
+
+    #[test]
+    fn the_first_user_namespace_is_known_by_its_map() {
+        assert!(maps_all_to_itself("         0          0 4294967295\n"));
+        for other in [
+            // A rootless container, and one whose root is a user of the machine's.
+            "         0       1000          1\n         1     100000      65536\n",
+            "         0     100000      65536\n",
+            "         0          0      65536\n",
+            "",
+        ] {
+            assert!(!maps_all_to_itself(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_one_may_only_in_another_user_namespace_is_worth_nothing() {
+        let all = CapabilitySet::all();
+        let told = |first: &IsFirst, answer| {
+            let findings = rights_with(all, (6, 12), first).into_iter().filter(|f| f.answer == answer);
+            findings.map(|finding| finding.asked).collect::<Vec<_>>()
+        };
+        let asked = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"];
+        assert_eq!(told(&Ok(false), Answer::No), asked);
+        assert_eq!(told(&Ok(false), Answer::Ok), ["CAP_NET_RAW"]);
+        assert_eq!(told(&Err("why".into()), Answer::Unknown), asked);
+        assert_eq!(told(&Ok(true), Answer::Ok).len(), 4);
+        let none = rights_with(CapabilitySet::empty(), (6, 18), &Ok(false));
+        let text =
+            |name| none.iter().find(|finding| finding.asked == name).map(|finding| finding.text.as_str());
+        assert_eq!(text("CAP_BPF"), Some("may not load an XDP program"), "sudo is what mends it first");
+        assert_eq!(text("CAP_PERFMON"), Some("may not let the program log: --log-program"));
+        let have = rights_with(all, (6, 18), &Ok(false));
+        let log = have.iter().find(|finding| finding.asked == "CAP_PERFMON").unwrap();
+        assert!(log.answer == Answer::Note && log.text.contains("outside of the container"), "{}", log.text);
     }
 
     #[test]
