@@ -105,6 +105,7 @@ pub const DRIVERS: &[Driver] = &[
         quirk(Kind::CountersReset, "mvneta.c: mvneta_create_page_pool, at each open"),
         quirk(Kind::OneQueue("marvell,armada-3700-neta"), "mvneta.c: neta_armada3700, rxq_def"),
         quirk(Kind::MtuLimitOfOneBuffer(3520), "mvneta.c: MVNETA_MAX_RX_BUF_SIZE"),
+        quirk(Kind::NoChannels, "mvneta.c: mvneta_eth_tool_ops, no get_channels"),
         quirk(Kind::NoBufferManager, "mvneta.c: \"Hardware Buffer Management not supported on XDP\""),
     ]),
     driver("mvpp2", ZeroCopy::Never, "drivers/net/ethernet/marvell/mvpp2: XDP_SETUP_PROG only, up to 7.3")
@@ -119,6 +120,7 @@ pub const DRIVERS: &[Driver] = &[
                 "mvpp2_main.c: mvpp2_multi_queue_vectors_init; mvpp2_cls.c: mvpp22_rxfh_indir",
             ),
             quirk(Kind::HashSpreads, "mvpp2_main.c: NETIF_F_RXHASH, off at first; mvpp22_port_rss_enable"),
+            quirk(Kind::NoChannels, "mvpp2_main.c: mvpp2_eth_tool_ops, no get_channels"),
             quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
         ]),
     driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c"),

@@ -82,6 +82,8 @@ pub enum Kind {
     TagsEndAtPorts,
     /// The other end may leave VLAN tags beside the frame.
     TagsComeBeside,
+    /// It has no channels, and so always the queues that it was made with.
+    NoChannels,
     /// With separate channels for receiving and sending it takes no program.
     CombinedChannels,
     /// A program for packets in several buffers cannot take the place of one for packets in one buffer, nor the other
@@ -388,6 +390,9 @@ impl Facts {
                         weights(name, self.rx_queues, cpus)
                     ),
                 )
+            }
+            Kind::NoChannels => {
+                (Weight::Note, format!("the number of queues of {name} cannot be changed by ethtool -L"))
             }
             Kind::CombinedChannels if self.separate_channels == Some(true) => (
                 Weight::Refusal,

@@ -232,6 +232,15 @@ fn packets_in_several_buffers_are_left_off_where_they_get_mixed_up() {
 }
 
 #[test]
+fn queues_of_a_driver_without_channels_stay_as_many_as_they_are() {
+    for (driver, count) in [("mvneta", 1), ("mvpp2", 1), ("ice", 0)] {
+        let said = texts(&facts(driver, 1500), PURPOSE, Weight::Note);
+        let said = said.iter().filter(|text| text.contains("cannot be changed by ethtool -L"));
+        assert_eq!(said.count(), count, "{driver}");
+    }
+}
+
+#[test]
 fn channels_that_only_receive_are_refused_where_the_driver_refuses_them() {
     let nic = |separate_channels| Facts { separate_channels, ..facts("bnxt_en", 1500) };
     assert_eq!([Some(true), Some(false), None].map(|apart| refusals(&nic(apart)).len()), [1, 0, 0]);
