@@ -8,7 +8,7 @@ use crate::{
     nic::{
         self, ActiveQueues, Address, Link, NicError, Route, SwitchTag, drivers,
         probe::Facts,
-        quirks::{Finding, Purpose, Weight},
+        quirks::{Finding, Kind, Purpose, Weight},
     },
     steer::{
         RuleSet,
@@ -89,7 +89,7 @@ fn join(plans: &mut [Plan]) -> Result<()> {
     if a.queues.len() != b.queues.len() {
         bail!(
             "cannot forward between {} with {} queues and {} with {}: queue 0 is joined with queue 0, and so on; \
-             --queues chooses as many on both, or {} changes them",
+             --queues chooses as many on both{}",
             a.link.name,
             a.queues.len(),
             b.link.name,
@@ -109,10 +109,16 @@ fn join(plans: &mut [Plan]) -> Result<()> {
     Ok(())
 }
 
-/// What changes how many queues are served: of the interface with fewer, whose driver may have them and leave them idle.
+/// What changes how many queues are served, if anything does: of the interface with fewer, whose driver may have them
+/// and leave them idle.
 fn more_queues(a: &Plan, b: &Plan) -> String {
     let Plan { link, facts, .. } = if a.queues.len() < b.queues.len() { a } else { b };
-    facts.spreading(&link.name).unwrap_or_else(|| "`ethtool -L`".to_owned())
+    let way = match facts.spreading(&link.name) {
+        Some(way) => way,
+        None if drivers::has(&facts.driver, |kind| kind == Kind::NoChannels) => return String::new(),
+        None => "`ethtool -L`".to_owned(),
+    };
+    format!(", or {way} changes them")
 }
 
 impl Plan {
@@ -418,7 +424,10 @@ mod tests {
     #[test]
     fn how_to_have_as_many_queues_is_said_of_the_interface_with_fewer() {
         let (one, four) = (plan(), Plan { queues: vec![0, 1, 2, 3], ..plan() });
-        assert_eq!(more_queues(&one, &four), "`ethtool -L`");
+        assert_eq!(more_queues(&one, &four), "", "mvneta has no channels");
+        let other = Facts { driver: "ice".into(), ..Facts::default() };
+        let other = Plan { facts: other, ..one.clone() };
+        assert_eq!(more_queues(&other, &four), ", or `ethtool -L` changes them");
         let facts = Facts { driver: "mvpp2".into(), hashes: Some(false), ..Facts::default() };
         let flat = Plan { facts, ..one };
         for (a, b) in [(&flat, &four), (&four, &flat)] {
