@@ -1,8 +1,8 @@
 //! Debian's packages for the rig, in a folder of our own: nothing is installed on this machine.
 //!
 //! apt works on a root of its own under `target/`, with its own lists and an empty database of what is
-//! installed, and checks signatures against Debian's keyring as it always does. What it downloads is unpacked,
-//! not installed, and kept: a second run asks nobody.
+//! installed, and checks signatures against Debian's keyring, whatever this machine's own apt does. What it
+//! downloads is unpacked, not installed, and kept: a second run asks nobody.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,15 @@ const SUITES: &str = "bookworm trixie trixie-backports";
 
 /// The release with a QEMU that has vfio-user-pci (10.1 or later).
 pub(crate) const NEWEST: &str = "trixie-backports";
+
+/// What keeps apt from taking what is not signed, or signed with a weak digest: the machine's configuration may say
+/// otherwise.
+const SIGNED: [&str; 4] = [
+    "APT::Get::AllowUnauthenticated=false",
+    "Acquire::AllowInsecureRepositories=false",
+    "Acquire::AllowDowngradeToInsecureRepositories=false",
+    "Acquire::AllowWeakRepositories=false",
+];
 
 /// apt on a root of its own.
 #[derive(Debug)]
@@ -183,7 +192,7 @@ impl Packages {
     }
 
     /// apt-get or apt-cache on our root, for that architecture. The machine's own configuration, a proxy for
-    /// example, has been read by then and stays.
+    /// example, has been read by then and stays, but for the signatures.
     fn apt(&self, program: &str, architecture: &str) -> Command {
         let mut command = Command::new(program);
         let status = self.root.join("var/lib/dpkg/status");
@@ -198,6 +207,9 @@ impl Packages {
         option("APT::Architectures::=arm64".into());
         // The user _apt may not read a checkout below somebody's home.
         option("APT::Sandbox::User=root".into());
+        for checked in SIGNED {
+            option(checked.into());
+        }
         command
     }
 }
@@ -271,6 +283,25 @@ mod tests {
             kernel_parts(split),
             ["linux-binary-7.3.4+deb13-arm64", "linux-modules-7.3.4+deb13-arm64"]
         );
+    }
+
+    #[test]
+    fn apt_is_told_to_check_signatures_whatever_the_machine_says() {
+        let packages = Packages::below(Path::new("/nowhere"));
+        for program in ["apt-get", "apt-cache"] {
+            let apt = packages.apt(program, "arm64");
+            let words: Vec<_> = apt.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+            let options: Vec<&str> =
+                words.chunks(2).filter(|pair| pair[0] == "-o").map(|pair| pair[1].as_str()).collect();
+            for option in [
+                "APT::Get::AllowUnauthenticated=false",
+                "Acquire::AllowInsecureRepositories=false",
+                "Acquire::AllowDowngradeToInsecureRepositories=false",
+                "Acquire::AllowWeakRepositories=false",
+            ] {
+                assert!(options.contains(&option), "{option}: {words:?}");
+            }
+        }
     }
 
     #[test]
