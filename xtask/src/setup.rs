@@ -8,10 +8,11 @@ mod needs;
 mod plan;
 
 use std::env::consts;
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 
 use crate::cli::Install;
 use crate::setup::needs::Extent;
@@ -20,6 +21,44 @@ use crate::{cross, shell, toolchain};
 
 /// Each round installs something; the third one has to find everything.
 const ROUNDS: usize = 3;
+
+/// That something is not here, and cannot be fetched: no package has it, or a mirror does not answer. What is here and
+/// does not work is another error.
+#[derive(Debug)]
+pub(crate) struct Unobtainable(String);
+
+impl fmt::Display for Unobtainable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unobtainable {}
+
+impl Unobtainable {
+    /// For the same reason.
+    fn because(error: &Error) -> Error {
+        Self(format!("{error:#}")).into()
+    }
+}
+
+/// What apt and dpkg say if they fail by the machine, and not by what they fetch.
+const BY_THE_MACHINE: [&str; 4] =
+    ["No space left on device", "enough free space", "Read-only file system", "dpkg returned an error code"];
+
+/// What cargo says if it fails by what it fetches.
+const BY_THE_NETWORK: [&str; 4] =
+    ["failed to download", "download of ", "spurious network error", "Could not resolve host"];
+
+/// Whether fetching packages failed by this machine, and not by what it asked of others.
+pub(crate) fn is_by_the_machine(error: &Error) -> bool {
+    says(error, &BY_THE_MACHINE)
+}
+
+fn says(error: &Error, words: &[&str]) -> bool {
+    let said = format!("{error:#}");
+    words.iter().any(|words| said.contains(words))
+}
 
 /// Makes sure that everything is there that this machine's own umemd needs.
 pub(crate) fn run(options: Install) -> Result<()> {
@@ -60,7 +99,8 @@ fn until_complete(options: Install, extent: Extent) -> Result<()> {
         if round == 0 {
             eprint!("{plan}");
             if options.no_install {
-                bail!("something is missing; `cargo xtask setup` gets it");
+                let text = "something is missing; `cargo xtask setup` gets it";
+                return Err(Unobtainable(text.to_owned()).into());
             }
         }
         // A fresh machine has no lists yet: what apt does not know may only be unlisted.
@@ -73,13 +113,15 @@ fn until_complete(options: Install, extent: Extent) -> Result<()> {
             if extent == Extent::Aarch64 {
                 apt::add_arm64()?;
             }
-            apt::update()?;
+            fetched(apt::update())?;
             updated = true;
             offers = Offers::ask(&lacks);
             plan = Plan::new(&lacks, &offers);
         }
         if !plan.by_hand.is_empty() {
-            bail!("neither apt nor rustup has this; install it by hand: {}", plan.by_hand.join(", "));
+            let missing = plan.by_hand.join(", ");
+            let text = format!("neither apt nor rustup has this; install it by hand: {missing}");
+            return Err(Unobtainable(text).into());
         }
         for step in &plan.steps {
             take(step)?;
@@ -105,12 +147,24 @@ fn ask(question: &str) -> Result<bool> {
 
 fn take(step: &Step) -> Result<()> {
     match step {
-        Step::Apt(packages) => apt::install(packages),
-        Step::Rustup(args) => shell::step(&format!("rustup {}", args.join(" ")), || {
+        Step::Apt(packages) => fetched(apt::install(packages)),
+        Step::Rustup(args) => fetched(shell::step(&format!("rustup {}", args.join(" ")), || {
             shell::run_quietly(Command::new("rustup").args(*args)).map(drop)
+        })),
+        // It compiles what it fetches.
+        Step::Linker(llvm) => install_linker(*llvm).map_err(|error| match says(&error, &BY_THE_NETWORK) {
+            true => Unobtainable::because(&error),
+            false => error,
         }),
-        Step::Linker(llvm) => install_linker(*llvm),
     }
+}
+
+/// What became of fetching: [`Unobtainable`] if it failed, unless that was by this machine.
+fn fetched(result: Result<()>) -> Result<()> {
+    result.map_err(|error| match is_by_the_machine(&error) {
+        true => error,
+        false => Unobtainable::because(&error),
+    })
 }
 
 /// bpf-linker from source, linked to Debian's LLVM of that version, in a folder of its own.
@@ -127,4 +181,24 @@ fn install_linker(llvm: u32) -> Result<()> {
         cargo.current_dir("/").env("LLVM_PREFIX", plan::llvm_prefix(llvm)).env_remove("RUSTFLAGS");
         shell::run_quietly(&mut cargo).map(drop)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn what_fails_by_the_machine_is_told_from_what_cannot_be_fetched() {
+        let unobtainable = |said: &'static str| fetched(Err(anyhow!(said))).unwrap_err().is::<Unobtainable>();
+        assert!(unobtainable("E: Unable to locate package qemu-system-riscv"));
+        assert!(unobtainable("E: Failed to fetch http://deb.debian.org/x.deb  Could not connect"));
+        assert!(!unobtainable("E: Write error - write (28: No space left on device)"));
+        assert!(!unobtainable("E: You don't have enough free space in /var/cache/apt/archives/."));
+        assert!(!unobtainable("E: Sub-process /usr/bin/dpkg returned an error code (1)"));
+        let cargo = |said: &'static str| says(&anyhow!(said), &BY_THE_NETWORK);
+        assert!(cargo("error: failed to download from `https://static.crates.io/crates/aya/download`"));
+        assert!(!cargo("error: linking with `cc` failed: exit status: 1"));
+    }
 }

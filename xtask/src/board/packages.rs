@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::outcome::Unavailable;
-use crate::shell;
+use crate::{setup, shell};
 
 /// Where Debian keeps the keys of its archive, old and new.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -67,7 +67,7 @@ impl Packages {
             // Ours alone, whatever was downloaded for another set before.
             install.arg("-o").arg(format!("Dir::Cache::Archives={}", into.display()));
             fs::create_dir_all(into.join("partial"))?;
-            shell::run_quietly(&mut install).map(drop)
+            ask(&mut install).map(drop)
         })
     }
 
@@ -80,16 +80,16 @@ impl Packages {
         }
         let packages = match self.update().and_then(|()| self.kernel_packages(suite, architecture)) {
             Ok(packages) => packages,
-            Err(error) if stamp.is_file() => {
+            Err(error) if error.is::<Unavailable>() && stamp.is_file() => {
                 eprintln!("xtask: {set} stays as it is: nobody says which kernel is the newest: {error:#}");
                 return Ok(folder);
             }
-            Err(error) => return Err(Unavailable(format!("{error:#}")).into()),
+            Err(error) => return Err(error),
         };
         self.unpacked(&set, &packages.join(" "), |apt, into| {
             let mut download = apt.apt("apt-get", architecture);
             download.arg("download").args(&packages).current_dir(into);
-            shell::run_quietly(&mut download).map(drop)
+            ask(&mut download).map(drop)
         })?;
         // Asked again a week from now, also if it is still the same.
         fs::write(&stamp, packages.join(" "))?;
@@ -105,19 +105,19 @@ impl Packages {
     /// since.
     fn kernel_packages(&self, suite: &str, architecture: &str) -> Result<Vec<String>> {
         let mut found: Vec<String> = Vec::new();
-        let mut ask = vec![format!("linux-image-{architecture}")];
-        while let Some(package) = ask.pop() {
+        let mut left = vec![format!("linux-image-{architecture}")];
+        while let Some(package) = left.pop() {
             let mut depends = self.apt("apt-cache", architecture);
             depends.args(["--target-release", suite, "depends", &package]);
-            let text = shell::run_quietly(&mut depends)?;
+            let text = ask(&mut depends)?;
             for name in kernel_parts(&text) {
                 if !found.contains(&name) {
                     found.push(name.clone());
-                    ask.push(name);
+                    left.push(name);
                 }
             }
         }
-        ensure!(!found.is_empty(), "Debian {suite} has no kernel for {architecture}");
+        ensure!(!found.is_empty(), Unavailable(format!("Debian {suite} has no kernel for {architecture}")));
         Ok(found)
     }
 
@@ -135,7 +135,7 @@ impl Packages {
             return Ok(folder);
         }
         let what = format!("fetch {set} ({packages}) into {}", self.sets.display());
-        let fetched = shell::step(&what, || {
+        shell::step(&what, || {
             self.update()?;
             let beside = |what| self.sets.join(format!("{set}.{what}"));
             let (debs, fresh) = (beside("debs"), beside("fresh"));
@@ -153,9 +153,7 @@ impl Packages {
             }
             fs::remove_dir_all(&debs)?;
             replace(&folder, &fresh, &stamp, packages)
-        });
-        // With all of the reason: what failed is a mirror, a network, a missing apt.
-        fetched.map_err(|error| Unavailable(format!("{error:#}")))?;
+        })?;
         Ok(folder)
     }
 
@@ -167,12 +165,11 @@ impl Packages {
         for program in ["apt-get", "apt-cache", "dpkg-deb"] {
             ensure!(
                 shell::which(program).is_some(),
-                "the board rig takes Debian's packages, and there is no {program}"
+                Unavailable(format!("it takes Debian's packages, and there is no {program}"))
             );
         }
-        if !Path::new(KEYRING).is_file() {
-            bail!("cannot check Debian's signatures: install debian-archive-keyring, for {KEYRING}");
-        }
+        let keyring = "cannot check Debian's signatures: install debian-archive-keyring, for";
+        ensure!(Path::new(KEYRING).is_file(), Unavailable(format!("{keyring} {KEYRING}")));
         for folder in ["etc/apt/sources.list.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial"] {
             fs::create_dir_all(self.root.join(folder))?;
         }
@@ -186,7 +183,7 @@ impl Packages {
         fs::write(self.root.join("etc/apt/sources.list.d/debian.sources"), sources)?;
         let mut update = self.apt("apt-get", "amd64");
         // A release whose lists cannot be had is an error, not a warning.
-        shell::run_quietly(update.args(["update", "--error-on=any"]))?;
+        ask(update.args(["update", "--error-on=any"]))?;
         self.updated = true;
         Ok(())
     }
@@ -212,6 +209,15 @@ impl Packages {
         }
         command
     }
+}
+
+/// Asks Debian by apt. If it fails by what it asks, a mirror, a network, or a package that does not exist, the rig
+/// cannot be had; if it fails by this machine, that is a failure.
+fn ask(apt: &mut Command) -> Result<String> {
+    shell::run_quietly(apt).map_err(|error| match setup::is_by_the_machine(&error) {
+        true => error,
+        false => Unavailable(format!("{error:#}")).into(),
+    })
 }
 
 /// Puts a fresh folder in the place of an old one. The stamp goes first and comes last: what is cut off in between is
@@ -286,6 +292,17 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_without_room_is_not_taken_for_a_mirror_that_does_not_answer() {
+        let cannot_be_had = |says: &str| {
+            let error = ask(Command::new("sh").args(["-c", &format!("echo '{says}' >&2; exit 100")]));
+            error.unwrap_err().is::<Unavailable>()
+        };
+        assert!(cannot_be_had("E: Unable to locate package qemu-system-riscv"));
+        assert!(!cannot_be_had("E: Write error - write (28: No space left on device)"));
+        assert_eq!(ask(&mut Command::new("true")).unwrap(), "");
+    }
+
+    #[test]
     fn apt_is_told_to_check_signatures_whatever_the_machine_says() {
         let packages = Packages::below(Path::new("/nowhere"));
         for program in ["apt-get", "apt-cache"] {
@@ -314,13 +331,19 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("vmlinuz"), "old").unwrap();
         fs::write(&stamp, "linux-1").unwrap();
-        let cut_off = packages.unpacked("linux", "linux-2", |_, _| bail!("no network"));
+        let cut_off =
+            packages.unpacked("linux", "linux-2", |_, _| Err(Unavailable("no network".into()).into()));
+        // Without dpkg-deb, too.
+        let broken = packages.unpacked("linux", "linux-2", |_, debs| {
+            Ok(fs::write(debs.join("linux-2_arm64.deb"), "no archive")?)
+        });
         let before = held();
         fs::write(fresh.join("vmlinuz"), "new").unwrap();
         replace(&folder, &fresh, &stamp, "linux-2").unwrap();
         let after = held();
         fs::remove_dir_all(&root).unwrap();
         assert!(cut_off.unwrap_err().is::<Unavailable>());
+        assert!(!broken.unwrap_err().is::<Unavailable>(), "what is here and cannot be unpacked is a failure");
         assert_eq!((before.0.unwrap(), before.1.unwrap()), ("old".into(), "linux-1".into()));
         assert_eq!((after.0.unwrap(), after.1.unwrap()), ("new".into(), "linux-2".into()));
     }

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use super::outcome::Unavailable;
 use super::packages::Packages;
 use super::qemu;
 use crate::cli::Install;
 use crate::compile::Program;
+use crate::setup::Unobtainable;
 use crate::{compile, cross, setup, shell};
 
 /// What rigs are made of.
@@ -43,7 +44,7 @@ impl Parts {
         let guest =
             packages.with_dependencies("guest", "arm64", &["iproute2", "ethtool", "busybox-static"])?;
 
-        setup::cross(install).map_err(|error| Unavailable(format!("{error:#}")))?;
+        setup::cross(install).map_err(unavailable)?;
         let umemd = if dev { cross::umemd_dev(install) } else { cross::umemd(install) }?;
         let mut build = cross::cargo("build")?;
         let init = compile::find(
@@ -67,5 +68,13 @@ impl Parts {
             cross::strip(path, &stripped).map(|()| (name.clone(), stripped))
         };
         programs.iter().filter(|program| program.test).map(test).collect()
+    }
+}
+
+/// A compiler that nobody has for us is no failure; one that is here and does not work is.
+fn unavailable(error: Error) -> Error {
+    match error.is::<Unobtainable>() {
+        true => Unavailable(format!("{error:#}")).into(),
+        false => error,
     }
 }
