@@ -7,9 +7,13 @@ use std::{
     process,
     sync::atomic::{AtomicU32, Ordering},
     thread,
+    time::Duration,
 };
 
 use crate::privilege;
+
+/// What a browser takes to start on a busy machine, or Prometheus to scrape twice.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether a test that needs `program` of Debian's `package` can run here. If not, says on stderr who is skipped and
 /// why; `cargo xtask test full` installs the packages.

@@ -1,0 +1,500 @@
+//! A browser on the live page. A real one, so these tests are for `cargo xtask test full`.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use e2e::{
+    browser::Browser,
+    full,
+    lab::{Lab, LabConfig, PORT, STEER},
+    page::Puppet,
+    wait::wait_for,
+    wire::{WINDOW, Wire, any_size},
+};
+use serde_json::{Value, json};
+
+/// What the live page shows, and the status that it shows it of.
+const SHOWN: &str = "(() => {
+    const texts = (list, of) => [...list].map(of || (e => e.textContent));
+    const rows = id => texts(document.querySelectorAll(`#${id} tr`), tr => texts(tr.children));
+    return {
+        status: last,
+        law: document.getElementById('law').textContent,
+        what: document.getElementById('what').textContent,
+        trouble: texts(document.getElementById('trouble').children),
+        tiles: texts(document.querySelectorAll('#tiles b')),
+        values: Object.fromEntries(
+            texts(document.querySelectorAll('[data-value]'), e => [e.dataset.value, e.textContent])),
+        drops: rows('drops'), queues: rows('queues'), pools: rows('pools'),
+        why: document.getElementById('pools-why').textContent,
+        lines: document.querySelectorAll('#recycled path').length,
+        most: document.querySelector('#recycled i').textContent,
+    };
+})()";
+
+/// What reaches beyond the right edge, but for tables, which are scrolled.
+const BEYOND: &str = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.wide > *, svg') &&
+    e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5).map(e => e.outerHTML).concat(
+    document.documentElement.scrollWidth > innerWidth ? ['scrolled by ' + document.documentElement.scrollWidth] : [])";
+
+/// On the screen of a phone nothing has to be scrolled sideways, but for tables.
+#[track_caller]
+fn assert_fits_a_phone(browser: &mut Browser, picture: &str) {
+    browser.screen(390, 844);
+    assert_eq!(browser.value("innerWidth"), 390);
+    assert_eq!(browser.value(BEYOND), json!([]));
+    browser.picture(picture);
+    browser.screen(1100, 1400);
+}
+
+/// 1234567 as the page writes it.
+fn thousands(count: &Value) -> String {
+    let digits = count.as_u64().expect("a count").to_string();
+    let groups: Vec<&[u8]> = digits.as_bytes().rchunks(3).rev().collect();
+    String::from_utf8(groups.join(&b',')).expect("digits")
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "–".into() } else { format!("{:.1} %", part as f64 / whole as f64 * 100.0) }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+/// The row of a queue, as the page should show it.
+fn queue_row(device: &Value, queue: &Value) -> Value {
+    let counter = |name: &str| queue["counters"][name].as_u64().expect("a counter");
+    let sum = |names: &[&str]| names.iter().map(|name| counter(name)).sum::<u64>();
+    let recycled =
+        percent(sum(&["recycle_cached", "recycle_ring"]), sum(&["alloc_fast", "alloc_refill", "alloc_slow"]));
+    let kept: u64 = list(&queue["holders"]).iter().filter_map(|holder| holder["frames"].as_u64()).sum();
+    let text = |value: &Value| json!(thousands(value));
+    let (traffic, steered) = (&queue["traffic"], if queue["steered"] == true { "yes" } else { "NO" });
+    json!([
+        device["device"],
+        text(&queue["queue"]),
+        text(&queue["cpu"]),
+        text(&traffic["rx_packets"]),
+        text(&traffic["tx_packets"]),
+        recycled,
+        text(&queue["total"]),
+        kept.to_string(),
+        steered
+    ])
+}
+
+/// The row of a counter of drops, as the page should show it; none for a zero.
+fn drop_row(device: &Value, row: &Value) -> Option<Value> {
+    let note = match (row["lost"] == true, row["cause"] == "unaccounted") {
+        (true, _) => "",
+        (false, true) => " (or on their way)",
+        (false, false) => " (not lost)",
+    };
+    let cause = format!("{}{note}", row["cause"].as_str().expect("a name"));
+    (row["count"] != 0).then(|| json!([device["device"], row["layer"], cause, thousands(&row["count"])]))
+}
+
+/// The row of a pool of the kernel's, as the page should show it.
+fn pool_row(device: &Value, pool: &Value) -> Value {
+    let recycled =
+        pool["recycle_ratio"].as_f64().map_or("–".into(), |ratio| format!("{:.1} %", ratio * 100.0));
+    let inflight =
+        if pool["inflight_pages"].is_null() { "–".into() } else { thousands(&pool["inflight_pages"]) };
+    let stalled = if pool["stalled"] == true { ", STALLED" } else { "" };
+    let detached = match &pool["detached_s"] {
+        Value::Null => String::new(),
+        seconds => format!("{} s ago{stalled}", thousands(seconds)),
+    };
+    json!([device["device"], pool["pool"], recycled, inflight, detached])
+}
+
+/// Compares everything that does not depend on when it was looked at with the status that it is of.
+#[track_caller]
+fn assert_shows_its_status(shown: &Value) {
+    let devices = list(&shown["status"]["devices"]);
+    let mut frames = serde_json::Map::new();
+    let (mut queues, mut drops, mut pools, mut why) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for device in devices {
+        for queue in list(&device["queues"]) {
+            for (place, count) in queue["frames"].as_object().expect("places") {
+                let sum = frames.get(place).and_then(Value::as_u64).unwrap_or(0);
+                frames.insert(place.clone(), json!(sum + count.as_u64().expect("a count")));
+            }
+            queues.push(queue_row(device, queue));
+        }
+        drops.extend(list(&device["drops"]).iter().filter_map(|row| drop_row(device, row)));
+        let kernels = &device["page_pool"];
+        if !kernels.is_null() {
+            pools.extend(list(&kernels["pools"]).iter().map(|pool| pool_row(device, pool)));
+        }
+        if let Some(reason) = kernels["reason"].as_str() {
+            why.push(format!("{}: {reason}", device["device"].as_str().expect("a name")));
+        }
+    }
+    assert_eq!(frames.len(), 11);
+    for (place, count) in &frames {
+        assert_eq!(shown["values"][place], thousands(count), "{place}");
+    }
+    for (table, rows) in [("queues", queues), ("drops", drops), ("pools", pools)] {
+        // The first row is the head; a table without rows has none.
+        assert_eq!(list(&shown[table]).get(1..).unwrap_or_default(), rows, "{table}");
+    }
+    assert_eq!(shown["why"], why.join("; "));
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_shows_what_the_status_says() {
+    const LONG: u64 = 10;
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let Some(lab) = Lab::with(LabConfig { mtu: 3000, ..LabConfig::default() }) else { return };
+    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect", "--multi-buffer", "off"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    // Too long for a frame: there are rows in the drop table.
+    wire.send(0..LONG, |_| 2500);
+
+    let mut browser = Browser::open(&format!("http://{}/", agent.address()));
+    browser.value_when("the page has an answer", "last && last.pid", |pid| *pid == agent.pid());
+    // Rates take two answers, with traffic in between.
+    let reading = |shown: &Value, tile: usize| shown["tiles"][tile].as_str().unwrap_or_default().to_owned();
+    let shown = wait_for("the page shows rates", full::PATIENCE, || {
+        wire.reflect(20 * WINDOW, any_size);
+        let shown = browser.value(SHOWN);
+        let moves = |tile| !["–", "0 pps"].contains(&reading(&shown, tile).as_str());
+        (moves(0) && moves(1)).then_some(shown)
+    });
+    assert!(reading(&shown, 0).ends_with("pps") && reading(&shown, 1).ends_with("pps"), "{shown}");
+    assert!(reading(&shown, 2).ends_with(" %"), "recycled by our pool: {shown}");
+    assert_ne!(shown["values"]["ours"], "0", "{shown}");
+    assert_shows_its_status(&shown);
+
+    // It asks once a second, and not again before it has an answer.
+    let asked = || agent.metrics().sum("umemd_http_requests_total", &[("path", "/status")]);
+    let (before, start) = (asked(), Instant::now());
+    thread::sleep(Duration::from_secs(5));
+    let (times, seconds) = (asked() - before, start.elapsed().as_secs());
+    assert!((3..=seconds + 1).contains(&times), "it asked {times} times in {seconds} s");
+
+    // And when nothing moves any more.
+    agent.metrics_when("all counted", |m| m.total("umemd_xsk_rx_dropped_total") == LONG);
+    let status: Value = serde_json::from_str(&agent.get("/status").body).unwrap();
+    let sent = &status["devices"][0]["queues"][0]["traffic"]["tx_packets"];
+    let expression = "last.devices[0].queues[0].traffic.tx_packets";
+    browser.value_when("the page is up to date", expression, |packets| packets == sent);
+    let shown = browser.value_when("nothing moves", SHOWN, |shown| shown["tiles"][0] == "0 pps");
+    assert_shows_its_status(&shown);
+    assert!(list(&shown["drops"]).contains(&json!(["near0", "socket", "rx_dropped", "10"])), "{shown}");
+    assert_eq!(shown["law"], "the law holds");
+    assert_eq!(shown["what"], "near0 (veth): native mode, copy");
+    let kernels = &shown["values"]["kernels"];
+    assert_eq!(kernels == "not available", !status["devices"][0]["page_pool"]["reason"].is_null(), "{shown}");
+    browser.picture("agent.png");
+    assert_fits_a_phone(&mut browser, "agent-phone.png");
+}
+
+/// What a queue counted, with this many packets received and recycled.
+fn queue(number: u32, packets: u64) -> Value {
+    let frames = ["slab", "cache", "ring", "user", "fill", "kernel", "rx", "tx", "completion"];
+    let mut frames: serde_json::Map<_, _> = frames.iter().map(|place| ((*place).into(), json!(0))).collect();
+    frames.extend([("quarantined".into(), json!(0)), ("detached".into(), json!(0))]);
+    frames.insert("slab".into(), json!(4096));
+    json!({
+        "queue": number, "cpu": 0, "steered": true, "total": 4096, "frames": frames, "holders": [],
+        "counters": {"alloc_fast": packets, "alloc_refill": 0, "alloc_slow": 0,
+            "recycle_cached": packets, "recycle_ring": 0},
+        "traffic": {"rx_packets": packets, "rx_bytes": 60 * packets, "tx_packets": 0, "tx_bytes": 0},
+    })
+}
+
+/// A device with these queues, and these pools of the kernel: their numbers, and how many pages they recycled.
+fn device(name: &str, queues: &[Value], pools: &[(u32, u64)]) -> Value {
+    let pools: Vec<Value> = pools
+        .iter()
+        .map(|(id, pages)| {
+            let counters = json!({"alloc_fast": 2 * pages, "alloc_refill": 0, "alloc_slow": 0,
+                "recycle_cached": pages, "recycle_ring": 0});
+            json!({"pool": id.to_string(), "memory": "page", "stalled": false, "counters": counters,
+                "inflight_pages": 64, "recycle_ratio": 0.5})
+        })
+        .collect();
+    json!({
+        "device": name, "driver": "mlx5_core", "mode": "native", "copy": true, "queues": queues, "drops": [],
+        "page_pool": {"source": "netlink", "pools": pools},
+    })
+}
+
+fn status(at: f64, devices: &[Value]) -> Value {
+    json!({"schema": 1, "version": "0", "pid": 1, "at_s": at, "conserved": true, "devices": devices})
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_draws_no_peak_where_counters_begin_anew() {
+    const MANY: u64 = 10_000_000;
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let pools = |grown: u64| (0..8).map(|id| (id, MANY + grown)).collect::<Vec<_>>();
+    let drops = |device: Value, count: u64| {
+        let mut device = device;
+        device["drops"] = json!([{"layer": "socket", "cause": "rx_dropped", "count": count, "lost": true}]);
+        device
+    };
+    let eth0 = |grown: u64| device("eth0", &[queue(0, MANY + grown), queue(1, MANY + grown)], &pools(grown));
+    let puppet = Puppet::start(status(10.0, &[eth0(0), drops(device("eth1", &[queue(0, MANY)], &[]), MANY)]));
+    let mut browser = Browser::open(&puppet.url());
+    let mut seen = |at: f64| {
+        browser.value_when("the page has seen it", "last && last.at_s", |seen| *seen == at);
+        let shown = browser.value(SHOWN);
+        let numbers =
+            ["ours", "kernels", "socket"].map(|name| shown["values"][name].as_str().unwrap().to_owned());
+        (numbers.join(" "), shown["most"].as_str().unwrap().trim().to_owned())
+    };
+    assert_eq!(seen(10.0).0, "– – –", "one answer is no rate");
+
+    let all = [eth0(1000), drops(device("eth1", &[queue(0, MANY + 1000)], &[]), MANY + 7)];
+    puppet.say(Some(status(11.0, &all)));
+    assert_eq!(seen(11.0), ("3,000 8,000 7".into(), "8 k".into()));
+
+    // The queue of eth1 was opened again, and one of the eight pools is gone.
+    let rest = device("eth0", &[queue(0, MANY + 2000), queue(1, MANY + 2000)], &pools(2000)[..7]);
+    puppet.say(Some(status(12.0, &[rest, drops(device("eth1", &[queue(0, 500)], &[]), MANY)])));
+    assert_eq!(seen(12.0), ("2,500 7,000 0".into(), "8 k".into()));
+
+    // A queue is gone, another one is new; so it is with pools.
+    let other = device("eth0", &[queue(0, MANY + 3000), queue(2, 40)], &[(0, MANY + 3000), (9, 30)]);
+    puppet.say(Some(status(13.0, &[other, drops(device("eth1", &[queue(0, 500)], &[]), MANY)])));
+    assert_eq!(seen(13.0), ("1,040 1,030 0".into(), "8 k".into()));
+
+    // Pools that somebody tells of only now may have been there all the time.
+    let eth0 = device("eth0", &[queue(0, MANY + 4000)], &[(0, MANY + 4000)]);
+    let mut eth1 = device("eth1", &[queue(0, 500)], &[(20, MANY)]);
+    eth1["page_pool"]["source"] = json!("ethtool");
+    puppet.say(Some(status(14.0, &[eth0, eth1])));
+    assert_eq!(seen(14.0), ("1,000 1,000 0".into(), "8 k".into()));
+
+    // A counter that the kernel leaves out is no zero: neither did it fall to one, nor is it the rest of a sum. The
+    // other pool tells all of them.
+    let mut untold = device("eth0", &[queue(0, MANY + 5000)], &[(0, MANY + 5000), (1, 0)]);
+    untold["page_pool"]["pools"][0]["counters"]["recycle_cached"] = Value::Null;
+    puppet.say(Some(status(15.0, &[untold])));
+    assert_eq!(seen(15.0), ("1,000 – 0".into(), "8 k".into()));
+
+    // Told again, it has not grown from zero.
+    let told = device("eth0", &[queue(0, MANY + 6000)], &[(0, MANY + 6000)]);
+    puppet.say(Some(status(16.0, &[told])));
+    assert_eq!(seen(16.0), ("1,000 – 0".into(), "8 k".into()));
+    let told = device("eth0", &[queue(0, MANY + 7000)], &[(0, MANY + 7000)]);
+    puppet.say(Some(status(17.0, &[told])));
+    assert_eq!(seen(17.0), ("1,000 1,000 0".into(), "8 k".into()));
+
+    let mut untold = device("eth0", &[queue(0, MANY + 8000)], &[(0, MANY + 8000)]);
+    untold["page_pool"]["pools"][0]["counters"]["recycle_ring"] = Value::Null;
+    untold["page_pool"]["pools"][0]["recycle_ratio"] = Value::Null;
+    puppet.say(Some(status(18.0, &[untold])));
+    assert_eq!(seen(18.0), ("1,000 – 0".into(), "8 k".into()));
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    let tiles = &list(&shown["tiles"])[2..4];
+    assert_eq!(tiles, ["100.0 %", "–"], "of allocations: {shown}");
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_names_the_pools_that_cannot_end() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let mut eth0 = device("eth0", &[queue(0, 1000)], &[(17, 1000), (9, 500), (8, 20)]);
+    let pools = &mut eth0["page_pool"]["pools"];
+    // The driver is done with two of them; one has just begun to end.
+    pools[1]["detached_s"] = json!(3120);
+    pools[1]["stalled"] = json!(true);
+    pools[2]["detached_s"] = json!(1);
+    pools[2]["inflight_pages"] = Value::Null;
+    let mut all = status(10.0, &[eth0]);
+    let orphan = |pool: &str, pages: Value| json!({"pool": pool, "memory": "page", "inflight_pages": pages, "detached_s": 86_400, "stalled": true});
+    all["orphans"] = json!([orphan("5", json!(1234)), orphan("4", Value::Null)]);
+    let puppet = Puppet::start(all);
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 10.0);
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    let detached: Vec<_> = list(&shown["pools"])[1..].iter().map(|row| row[4].clone()).collect();
+    assert_eq!(detached, ["", "3,120 s ago, STALLED", "1 s ago"]);
+    let gone = |pool, pages| {
+        format!(
+            "page_pool {pool} of an interface that is gone: {pages} pages in flight, detached 86,400 s ago, STALLED"
+        )
+    };
+    assert_eq!(shown["trouble"], json!([gone("5", "1,234"), gone("4", "–")]));
+    assert_fits_a_phone(&mut browser, "stalled-phone.png");
+    // When the last page came home they are gone.
+    puppet.say(Some(status(11.0, &[device("eth0", &[queue(0, 1000)], &[(17, 1000)])])));
+    let shown = browser.value_when("the next", SHOWN, |shown| shown["status"]["at_s"] == 11.0);
+    assert_eq!((&shown["trouble"], list(&shown["pools"]).len()), (&json!([]), 2));
+}
+
+/// The example that `umemd status`, `top` and the dashboard are tested with.
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_calls_lost_what_others_do() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let example: Value = serde_json::from_str(include_str!("../../agent/src/drops/lost.json")).unwrap();
+    let [then, now, told] = [0, 1, 2].map(|place| example[place].clone());
+    let puppet = Puppet::start(then);
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 10.0);
+    puppet.say(Some(now));
+    let shown = browser.value_when("the next", SHOWN, |shown| shown["status"]["at_s"] == 11.0);
+    assert_eq!(shown["tiles"][4], format!("{}/s", told["lost"]));
+    assert_eq!(shown["values"]["nic"], told["nic"].to_string());
+    let tile = browser.value("document.querySelector('#tiles div:last-child').lastChild.textContent");
+    assert_eq!(tile, format!("lost, and by the NIC {}/s", told["nic"]));
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_says_since_when_nobody_answers() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let law = "document.getElementById('law').textContent";
+    let says =
+        |words: &'static str| move |law: &Value| law.as_str().is_some_and(|law| law.starts_with(words));
+    let at = |at: f64| status(at, &[device("eth0", &[queue(0, 1000)], &[])]);
+    let puppet = Puppet::start(at(10.0));
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", law, says("the law holds"));
+    // The chart's edge is now, and what was seen moves away from it.
+    puppet.say(None);
+    let silent = browser.value_when("no answer", law, says("NO ANSWER since "));
+    assert!(silent.as_str().unwrap().contains(", for "), "{silent}");
+    assert_eq!(browser.value("document.body.className"), "stale");
+    let edge = browser.value("edge() - last.at_s").as_f64().unwrap();
+    assert!((2.9..60.0).contains(&edge), "{edge}");
+
+    // Five minutes are five minutes, however often somebody answered in them.
+    for (now, moments) in [(70.0, 2), (300.0, 3), (340.0, 4), (371.0, 4), (601.0, 4)] {
+        puppet.say(Some(at(now)));
+        browser.value_when("it is seen", "last.at_s", |seen| *seen == now);
+        assert_eq!(browser.value("history.length"), moments, "at {now}");
+    }
+    browser.value_when("an answer again", law, says("the law holds"));
+    assert_eq!(browser.value("document.body.className"), "");
+    let width = "+document.querySelector('#places path[style^=fill]').getAttribute('d').match(/^M(\\S+)/)[1]";
+    let begins = browser.value(width).as_f64().unwrap();
+    assert_eq!(begins, -1.0, "a second beyond the left edge");
+}
+
+/// A board at a moment of the five minutes that the README's picture shows: its counts until then. Traffic swells and
+/// ebbs; once its default drops what no rule wants, and once the worker is too slow for a while.
+fn board(second: u64) -> Value {
+    let rate = |second: u64| {
+        // As a day would look, in five minutes, and no second like another.
+        let swell = (second as f64 / 47.0).sin() * 6000.0 + (second * second % 97) as f64 * 20.0;
+        20_000 + swell as i64
+    };
+    let until = |rate: &dyn Fn(u64) -> i64| (0..=second).map(rate).sum::<i64>() as u64;
+    let received = until(&rate);
+    let unwanted =
+        until(&|second| if (90..120).contains(&second) { 900 + (second as i64 % 7) * 40 } else { 0 });
+    let late = until(&|second| if (215..227).contains(&second) { rate(second) / 9 } else { 0 });
+    let pages = until(&|second| rate(second) / 3 + 2000);
+    let mut one = queue(0, received);
+    let mut place = |name: &str, frames: u64| one["frames"][name] = json!(frames);
+    let (user, rx) =
+        if (215..227).contains(&second) { (250, 800) } else { (20 + second % 9 * 7, second % 5) };
+    let (cache, fill) = (64 - second % 13, 1984 - second % 31);
+    for (name, frames) in [("user", user), ("rx", rx), ("cache", cache), ("fill", fill)] {
+        place(name, frames);
+    }
+    place("slab", 4096 - user - rx - cache - fill);
+    one["cpu"] = json!(1);
+    one["traffic"]["tx_packets"] = json!(received);
+    one["traffic"]["tx_bytes"] = json!(60 * received);
+    let mut eth0 = device("eth0", &[one], &[(17, pages)]);
+    eth0["page_pool"]["pools"][0]["inflight_pages"] = json!(600);
+    eth0["drops"] = json!([
+        {"layer": "xdp", "cause": "unmatched_dropped", "count": unwanted, "lost": true},
+        {"layer": "socket", "cause": "rx_ring_full", "count": late, "lost": true},
+        {"layer": "socket", "cause": "tx_ring_empty_descs", "count": received / 3, "lost": false},
+    ]);
+    status(1000.0 + second as f64, &[eth0])
+}
+
+/// The README's picture is this one: `UMEMD_SCREENSHOTS=$PWD/agent/dist` makes it anew.
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_has_all_that_its_picture_shows() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    const MINUTES: u64 = 5;
+    let last = board(60 * MINUTES);
+    let puppet = Puppet::start(board(0));
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 1000.0);
+    puppet.say(Some(last.clone()));
+    // Told at once, and not once a second.
+    let all: Vec<Value> = (1..=60 * MINUTES).map(board).collect();
+    browser.value(&format!("{}.forEach(see); draw(last)", json!(all)));
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    let drawn = "['--cache', '--fill'].map(c => [...document.querySelectorAll('#recycled path')].find(p => \
+                 p.getAttribute('style').includes(c)).getAttribute('d').split('L').length)";
+    let lines = browser.value(drawn);
+    assert!(
+        list(&lines).iter().all(|points| points.as_u64() > Some(290)),
+        "both sides, all the time: {lines}"
+    );
+    browser.picture("live-page.png");
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_fits_a_phone() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let mut away = device("enp129s0f1np1", &[], &[]);
+    away["away"] =
+        json!("enp129s0f1np1 was removed, and is looked for once a second until it is there again");
+    away["page_pool"] = Value::Null;
+    let mut busy = device("enp129s0f0np0", &[queue(0, 10_000_000_000), queue(1, 123)], &[]);
+    busy["page_pool"]["reason"] = json!(
+        "its driver tells ethtool nothing (it may not have pools, or this kernel lacks CONFIG_PAGE_POOL_STATS), and \
+         netlink lists pools from Linux 6.8 on"
+    );
+    busy["queues"][0]["holders"] =
+        json!([{"holder": "capture", "frames": 4096, "oldest_s": 86400.5, "leaked": 4000}]);
+    busy["drops"] = json!([
+        {"layer": "nic", "cause": "tx_queue_*_xdp_xmit_errors", "count": 8_446_744_073_709_551_u64, "lost": true}
+    ]);
+    let pools = device("eth0", &[queue(0, 99)], &[(17, 10_000_000_000), (4_294_967_295, 1)]);
+    let mut all = status(86_400.0, &[busy, away, pools]);
+    let puppet = Puppet::start(all.clone());
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 86_400.0);
+    all["at_s"] = json!(86_401.0);
+    let queues = &mut all["devices"][0]["queues"];
+    queues[0] = queue(0, 10_014_880_000);
+    puppet.say(Some(all));
+    browser.value_when("rates", "last.at_s", |at| *at == 86_401.0);
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    assert_eq!(shown["tiles"][0], "14.88 Mpps");
+    assert_eq!(list(&shown["trouble"]).len(), 1, "{shown}");
+    browser.picture("much.png");
+    assert_fits_a_phone(&mut browser, "much-phone.png");
+    puppet.say(None);
+    browser.value_when("no answer", "document.body.className", |class| class == "stale");
+    assert_fits_a_phone(&mut browser, "silent-phone.png");
+}
