@@ -84,7 +84,7 @@ pub fn capture(slots: usize) -> (Capture, CaptureReader) {
         slots: slots as u64,
         put: 0,
         taken: Arc::clone(&taken),
-        counts: ObserverCounts::default(),
+        counts: [ObserverCounts::default(); 2],
         seen: Seen { at: Duration::ZERO, side: 0, verdict: Verdict::Drop },
         wanted: false,
         first: true,
@@ -101,7 +101,8 @@ pub struct Capture {
     put: u64,
     /// Parts that were ever taken out of it.
     taken: Arc<AtomicU64>,
-    counts: ObserverCounts,
+    /// Of each side.
+    counts: [ObserverCounts; 2],
     seen: Seen,
     /// Whether the packet last seen is to be kept.
     wanted: bool,
@@ -125,10 +126,17 @@ impl Capture {
         self.first = false;
         if !(is_held && is_put) {
             self.wanted = false;
-            self.counts.kept -= 1;
-            self.counts.missed += 1;
+            let counts = self.counted();
+            counts.kept -= 1;
+            counts.missed += 1;
         }
         refused
+    }
+
+    /// Where the packet last seen is counted.
+    #[inline]
+    fn counted(&mut self) -> &mut ObserverCounts {
+        &mut self.counts[usize::from(self.seen.side != 0)]
     }
 }
 
@@ -143,9 +151,9 @@ impl Observer for Capture {
         self.first = true;
         self.wanted = waiting + parts.len() as u64 <= self.slots;
         if self.wanted {
-            self.counts.kept += 1;
+            self.counted().kept += 1;
         } else {
-            self.counts.missed += 1;
+            self.counted().missed += 1;
         }
     }
 
@@ -179,8 +187,8 @@ impl Observer for Capture {
     }
 
     #[inline]
-    fn counts(&self) -> ObserverCounts {
-        self.counts
+    fn counts(&self, side: usize) -> ObserverCounts {
+        self.counts[usize::from(side != 0)]
     }
 }
 

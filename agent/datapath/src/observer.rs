@@ -76,8 +76,8 @@ pub trait Observer {
         Err(sent)
     }
 
-    /// What was kept and missed since the start.
-    fn counts(&self) -> ObserverCounts;
+    /// What was kept and missed since the start, of the packets of that [side](Seen::side).
+    fn counts(&self, side: usize) -> ObserverCounts;
 }
 
 impl Observer for () {
@@ -104,7 +104,7 @@ impl Observer for () {
     }
 
     #[inline]
-    fn counts(&self) -> ObserverCounts {
+    fn counts(&self, _side: usize) -> ObserverCounts {
         ObserverCounts::default()
     }
 }

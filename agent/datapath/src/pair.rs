@@ -159,7 +159,8 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
             let sends = 1 - index;
             let waiting = self.outboxes[sends].held();
             let seen = PortsSeen { receives: places[index], sends: places[sends], waiting };
-            self.sides[index].snapshot(&self.outboxes[index], seen, accounts[index], &self.observer)
+            let observed = self.observer.counts(index);
+            self.sides[index].snapshot(&self.outboxes[index], seen, accounts[index], observed)
         })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use frame_pool::{Frame, FramePool, Lent, Recycler};
 
-use crate::observer::Observer;
+use crate::observer::ObserverCounts;
 use crate::outbox::Outbox;
 use crate::packet::{MAX_FRAGMENTS, Packet};
 use crate::port::{Kick, PortPlaces, QueuePort};
@@ -265,12 +265,12 @@ impl<P: QueuePort> Side<P> {
     }
 
     /// Everything about this side, given where the ports said that the frames are. `out` is its own outbox.
-    pub(crate) fn snapshot<O: Observer>(
+    pub(crate) fn snapshot<R: Right>(
         &self,
-        out: &Outbox<O::Sent>,
+        out: &Outbox<R>,
         seen: PortsSeen,
         account: Account,
-        observer: &O,
+        observed: ObserverCounts,
     ) -> Snapshot {
         // First: who gives a frame back meanwhile is then counted as a holder without one, which is lawful.
         let given = self.pool.held();
@@ -286,7 +286,6 @@ impl<P: QueuePort> Side<P> {
         let (tx_bytes, tx_fragments) = out.passed_on();
         // Of what is being handled there is none but after a panic.
         let unfinished = self.received.len() + if self.writes { 0 } else { self.parts.len() };
-        let counts = observer.counts();
         Snapshot {
             total,
             held: (self.done.len() + self.fresh.len() + self.received.len() + self.parts.len() + waiting)
@@ -318,8 +317,8 @@ impl<P: QueuePort> Side<P> {
                 tx_fragments,
                 tx_full: out.full,
                 tx_invalid: out.invalid,
-                observed: counts.kept,
-                observe_missed: counts.missed,
+                observed: observed.kept,
+                observe_missed: observed.missed,
                 ..self.traffic
             },
             turns_busy: self.turns_busy,

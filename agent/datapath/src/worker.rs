@@ -193,7 +193,7 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     #[inline(never)]
     fn account(&self, places: PortPlaces) -> Snapshot {
         let seen = PortsSeen { receives: places, sends: places, waiting: self.outbox.held() };
-        self.side.snapshot(&self.outbox, seen, Account::AllBut(0), &self.observer)
+        self.side.snapshot(&self.outbox, seen, Account::AllBut(0), self.observer.counts(0))
     }
 
     /// Shows the worker's snapshot to the readers.

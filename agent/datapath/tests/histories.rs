@@ -452,6 +452,13 @@ fn a_captured_forward_brings_every_frame_home() {
         let config = world.config;
         let mut pair = Pair::new(sides, Forward, observer, config);
         world.run(&mut pair);
+        for traffic in pair.snapshots().map(|side| side.traffic) {
+            assert_eq!(
+                traffic.observed + traffic.observe_missed,
+                traffic.rx_packets,
+                "each where it came in"
+            );
+        }
         if seed % 4 == 0 {
             world.settle(&mut pair);
             packets_balance(&pair.snapshots());
