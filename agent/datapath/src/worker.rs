@@ -140,12 +140,23 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
     ///
     /// Turns within a millisecond of the last one that was [published](Turn::published) are not.
     pub fn poll_once(&mut self, now: Duration) -> Turn {
+        self.turn::<true>(now)
+    }
+
+    /// A turn like any other, but the handler sends nothing by itself. For what has come by the time that the worker is
+    /// asked to stop.
+    pub fn take_in_once(&mut self, now: Duration) -> Turn {
+        self.turn::<false>(now)
+    }
+
+    #[inline]
+    fn turn<const GENERATES: bool>(&mut self, now: Duration) -> Turn {
         let Worker { side, outbox, handler, observer } = self;
         let sent_before = side.tx_frames;
         let (completed, turned_over) = side.turn_over(outbox);
         let filled = turned_over + side.refill();
         let received = side.receive(now, 0, handler, observer, outbox);
-        let next = side.generate(now, handler, observer, outbox);
+        let next = if GENERATES { side.generate(now, handler, observer, outbox) } else { None };
         side.transmit(outbox);
         let transmitted = (side.tx_frames - sent_before) as usize;
         let (kick, completed_late) = side.kick(outbox);

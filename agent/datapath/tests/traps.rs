@@ -13,7 +13,7 @@ mod common;
 use std::time::Duration;
 
 use common::{CHUNK, Echo, LONGEST, Recorder, lawful, numbered, turn, worker};
-use datapath::handlers::{Drop, Forward};
+use datapath::handlers::{Drop, Forward, Generate, Pace};
 use datapath::sim::{Lie, SimConfig, SimPort, SimUmem, Tamper};
 use datapath::{Kick, PacketHandler, Pair, QueuePort, Worker, WorkerConfig};
 use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
@@ -443,6 +443,20 @@ fn frames_on_every_ring_come_home_when_the_socket_closes() {
     assert_eq!(report.reclaimed, 24);
     assert!(report.conserved);
     assert_eq!(report.snapshot.places.slab, 64);
+}
+
+/// Who is asked to stop takes in what has come, and begins nothing: a sender without an end would never be idle.
+#[test]
+fn who_is_to_stop_generates_nothing_more() {
+    let endless = Generate::new(&numbered(0), Pace::default()).unwrap();
+    let config = WorkerConfig { fill_target: 64, ..WorkerConfig::default() };
+    let mut worker = worker(256, SimConfig::default(), endless, config);
+    assert!(turn(&mut worker).transmitted > 0);
+    arrive(&mut worker, 1);
+    let last = worker.take_in_once(Duration::ZERO);
+    lawful(&worker.snapshot());
+    assert_eq!((last.received, last.transmitted, last.next), (1, 0, None));
+    assert!((0..4).any(|_| worker.take_in_once(Duration::ZERO).is_idle()), "it comes to an end");
 }
 
 /// The drain sends what was promised, completes it, and takes in nothing new.

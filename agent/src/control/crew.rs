@@ -18,6 +18,8 @@ use crate::{
 pub(super) trait Crew: Send {
     /// See [`Worker::poll_once`].
     fn poll_once(&mut self, now: Duration) -> Turn;
+    /// See [`Worker::take_in_once`].
+    fn take_in_once(&mut self, now: Duration) -> Turn;
     /// See [`Worker::drain_once`].
     fn drain_once(&mut self, now: Duration) -> Drain;
     /// See [`Worker::is_sending`].
@@ -137,6 +139,10 @@ where
         self.worker.poll_once(now)
     }
 
+    fn take_in_once(&mut self, now: Duration) -> Turn {
+        self.worker.take_in_once(now)
+    }
+
     fn drain_once(&mut self, now: Duration) -> Drain {
         self.worker.drain_once(now)
     }
@@ -169,6 +175,11 @@ where
     O::Sent: Send,
 {
     fn poll_once(&mut self, now: Duration) -> Turn {
+        Pair::poll_once(self, now)
+    }
+
+    fn take_in_once(&mut self, now: Duration) -> Turn {
+        // It sends nothing by itself.
         Pair::poll_once(self, now)
     }
 

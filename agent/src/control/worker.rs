@@ -158,7 +158,7 @@ fn work(crew: &mut dyn Crew, bell: &Bell, post: &Post) -> Why {
 
     // The program is detached: what is on the RX ring now is all that there will be. It is still handled.
     let deadline = Instant::now() + DRAIN;
-    while why == Why::Asked && !crew.poll_once(now()).is_idle() && Instant::now() < deadline {}
+    while why == Why::Asked && !crew.take_in_once(now()).is_idle() && Instant::now() < deadline {}
     why
 }
 
