@@ -222,15 +222,22 @@ impl QueuePort for XskPort {
 
     fn complete<R: Right>(&mut self, rights: &mut Vec<R>) -> usize {
         let Some(rings) = &mut self.rings else { return 0 };
-        let room = (rights.capacity() - rights.len()).min(SCRATCH);
-        if self.left.is_empty() {
-            // SAFETY: as in `receive`.
-            self.left = 0..unsafe { rings.completion.consume(&mut self.scratch[..room]) };
+        let before = rights.len();
+        loop {
+            let room = (rights.capacity() - rights.len()).min(SCRATCH);
+            let is_left = !self.left.is_empty();
+            if !is_left {
+                // SAFETY: as in `receive`.
+                self.left = 0..unsafe { rings.completion.consume(&mut self.scratch[..room]) };
+            }
+            let start = self.left.start;
+            self.left.start = self.left.end.min(start + room);
+            R::settle_all(&mut self.ledger, &self.scratch[start..self.left.start], addr_of, rights);
+            // Behind what was left the ring was not looked at; where it had less than there was room for, it is empty.
+            if room == 0 || !is_left && self.left.end < room {
+                return rights.len() - before;
+            }
         }
-        let (start, before) = (self.left.start, rights.len());
-        self.left.start = self.left.end.min(start + room);
-        R::settle_all(&mut self.ledger, &self.scratch[start..self.left.start], addr_of, rights);
-        rights.len() - before
     }
 
     fn turn_over(&mut self, pool: &mut FramePool, max: usize) -> usize {
