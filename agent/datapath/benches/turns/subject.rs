@@ -46,7 +46,9 @@ impl Case {
     pub(crate) fn all() -> Vec<Case> {
         let full = Subject::ALL.map(|subject| Case { subject, batch: 64, frames: 4096 });
         let small = [1, 8].map(|batch| Case { subject: Subject::Drop, batch, frames: 4096 });
-        let many = [1024, 65_536].map(|frames| Case { subject: Subject::Drop, batch: 64, frames });
+        let many = [Subject::Drop, Subject::Reflect]
+            .into_iter()
+            .flat_map(|subject| [1024, 65_536].map(|frames| Case { subject, batch: 64, frames }));
         full.into_iter().chain(small).chain(many).collect()
     }
 
