@@ -250,7 +250,7 @@ fn as_many_packets_are_generated_as_were_asked_for() {
         assert_eq!(summary["tx_packets"], COUNT, "{mode}: {summary}");
         assert_eq!(summary["tx_bytes"], COUNT * SIZE as u64, "{mode}: {summary}");
         let took = summary["duration_s"].as_f64().expect("a number");
-        assert!(took > 0.15, "5000 a second, and the bucket has 10 ms of them: {took} s");
+        assert!(took > 0.19, "5000 a second, and the bucket has 2 ms of them: {took} s");
         assert_eq!(wire.receive(SILENCE), None, "no packet more");
     }
 }

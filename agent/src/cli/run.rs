@@ -55,7 +55,8 @@ pub struct RunArgs {
     #[arg(long, value_enum)]
     pub default: Option<DefaultArg>,
 
-    /// What to do with the frames that were taken [default: drop].
+    /// What to do with the frames that were taken; --capture keeps them in a
+    /// file beside any of these [default: drop].
     #[arg(long, value_enum)]
     pub handler: Option<HandlerArg>,
 
