@@ -360,12 +360,17 @@ pub(crate) struct BenchDatapath {
     pub(crate) peers: Vec<String>,
 
     /// Who sends the packets.
-    #[arg(long, value_enum, default_value_t = LoadSource::Socket)]
+    #[arg(long, value_enum, default_value_t = LoadSource::Generate)]
     pub(crate) source: LoadSource,
 
-    /// Pairs of runs per comparison; from 6 on an interval can be given.
-    #[arg(long, value_name = "COUNT", default_value_t = 20)]
-    pub(crate) pairs: usize,
+    /// Pairs of runs per comparison, at least 6: with fewer there is no interval that has 95 %.
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u16).range(6..))]
+    pub(crate) pairs: u16,
+
+    /// For how long umemd lets frames gather, in microseconds; unset: as `umemd run` does. With 0 it is woken as its
+    /// peers are.
+    #[arg(long, value_name = "USECS")]
+    pub(crate) rx_usecs: Option<u32>,
 
     /// How long a run is.
     #[arg(long, value_name = "TIME", default_value = "1s")]

@@ -1,18 +1,18 @@
 //! What moving a packet costs: umemd and others, in turns, under the same offered load.
 //!
-//! On shared cores only cost can be measured, not a peak. So the lab's sender offers what all can carry, and
+//! On shared cores only cost can be measured, not a peak. So a load is offered that all can carry, and
 //! the CPU time of the process that receives it is divided by the packets. Runs alternate, and a ratio is
 //! taken within each pair, so that what disturbs the machine for longer than a pair disturbs both.
 //!
-//! umemd runs as it does by default. So `drop`, for which nobody waits, lets frames gather (`--rx-usecs`), and the others
-//! are woken as their peers are.
+//! umemd runs as it does by default. So `drop`, for which nobody waits, lets frames gather, and the others are woken as
+//! their peers are; with `--rx-usecs 0` it is woken as they are, too.
 //!
 //! What is asked is checked. Of `drop` and `reflect` beside `minimal`: that the interval does not lie above 1.05 times its
 //! CPU time, and that they take only so many instructions more. Beside `xdp-bench`: less CPU time and fewer system calls.
 //! And that nothing is lost, and the law holds. Instructions depend little on what else the machine does, so `cargo xtask
 //! test full` checks them too.
 //!
-//! The load comes from a socket of the stack, or from umemd's own `generate` (`--source generate`): [`load`] says what
+//! The load comes from umemd's own `generate`, or from a socket of the stack (`--source socket`): [`load`] says what
 //! differs.
 
 mod contestant;
@@ -70,7 +70,7 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
     let umemd = compile::release()?;
     let minimal = compile::release_example("minimal")?;
     let lab = Namespaces::create()?;
-    let ours = Contestant::umemd(umemd, &lab.near);
+    let ours = Contestant::umemd(umemd, &lab.near, options.rx_usecs);
     let minimal = Contestant::minimal(minimal, &lab.near);
     let all: Vec<_> = iter::once(minimal.clone()).chain(Contestant::xdp_bench(&lab.near)).collect();
     let wanted = |peer: &&Contestant| options.peers.is_empty() || options.peers.contains(&peer.name);
@@ -112,12 +112,13 @@ pub(super) fn run(options: &BenchDatapath) -> Result<()> {
 /// The instructions alone, beside the minimal loop.
 pub(crate) fn check_repeatable() -> Result<()> {
     let time = Duration::from_secs(1).into();
-    let source = LoadSource::Socket;
-    let options =
-        BenchDatapath { json: false, handlers: Vec::new(), peers: Vec::new(), source, pairs: 0, time };
+    let source = LoadSource::Generate;
+    let (handlers, peers) = (Vec::new(), Vec::new());
+    let options = BenchDatapath { json: false, handlers, peers, source, pairs: 0, rx_usecs: None, time };
     let (umemd, minimal) = (compile::release()?, compile::release_example("minimal")?);
     let lab = Namespaces::create()?;
-    let (ours, minimal) = (Contestant::umemd(umemd, &lab.near), Contestant::minimal(minimal, &lab.near));
+    let (ours, minimal) =
+        (Contestant::umemd(umemd, &lab.near, None), Contestant::minimal(minimal, &lab.near));
     let bench = Bench { lab: &lab, load: Load::new(source, &ours, &lab), options: &options };
     for handler in [Handler::Drop, Handler::Reflect] {
         let (own, peer) = (bench.instructions(&ours, handler)?, bench.instructions(&minimal, handler)?);
@@ -133,8 +134,9 @@ pub(crate) fn check_repeatable() -> Result<()> {
 /// What a comparison shows that is not as it should be.
 fn misses(result: &Value, most_instructions: Option<f64>) -> Vec<String> {
     let number = |key: &str| result[key].as_f64();
+    // What was not measured is not reached either.
     let is_less =
-        |ours: &str, than: Option<f64>| number(ours).zip(than).is_none_or(|(ours, than)| ours < than);
+        |ours: &str, than: Option<f64>| number(ours).zip(than).is_some_and(|(ours, than)| ours < than);
     let mut missed = Vec::new();
     if result["peer"] == "minimal" {
         missed.extend(too_many_instructions(result, most_instructions));
@@ -142,8 +144,8 @@ fn misses(result: &Value, most_instructions: Option<f64>) -> Vec<String> {
             missed.push(format!("{} times its CPU time at least", result["cpu_ratio_low"]));
         }
     } else {
-        if !is_less("cpu_ratio", Some(1.0)) {
-            missed.push(format!("{} times its CPU time", result["cpu_ratio"]));
+        if !is_less("cpu_ratio_high", Some(1.0)) {
+            missed.push(format!("{} times its CPU time at most", result["cpu_ratio_high"]));
         }
         if !is_less("syscalls_per_packet", number("peer_syscalls_per_packet")) {
             missed.push(format!("{} system calls a packet", result["syscalls_per_packet"]));
@@ -160,9 +162,12 @@ fn misses(result: &Value, most_instructions: Option<f64>) -> Vec<String> {
 }
 
 fn too_many_instructions(result: &Value, most: Option<f64>) -> Option<String> {
-    let (ours, peers) = ("instructions_per_packet", "peer_instructions_per_packet");
-    let more = result[ours].as_f64()? - result[peers].as_f64()?;
-    (more > most?).then(|| format!("{more} instructions a packet more"))
+    let most = most?;
+    let [ours, peers] =
+        ["instructions_per_packet", "peer_instructions_per_packet"].map(|key| result[key].as_f64());
+    let Some((ours, peers)) = ours.zip(peers) else { return Some("no instructions counted".into()) };
+    let more = ours - peers;
+    (more > most).then(|| format!("{more} instructions a packet more"))
 }
 
 /// A line for people.
@@ -199,13 +204,21 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Packets per second that a contestant passes on, or drops if that is its work, when the sender sends as fast as it
-    /// can.
+    /// Packets per second that a contestant passes on without a loss, or drops if that is its work (the throughput of
+    /// RFC 2544, 26.1): at most what it carries when the sender sends as fast as it can.
+    ///
+    /// That is not enough by itself: what is too much comes in full batches, and a packet of those costs less.
     fn capacity(&self, contestant: &Contestant, handler: Handler) -> Result<u64> {
         let seconds = 2;
-        let outcome = self.carry(contestant, handler, 0, Duration::from_secs(seconds), Counted::Nothing)?;
-        ensure!(outcome.carried > 0, "{} carried nothing", contestant.name);
-        Ok(outcome.carried / seconds)
+        let carry =
+            |rate| self.carry(contestant, handler, rate, Duration::from_secs(seconds), Counted::Nothing);
+        let mut rate = carry(0)?.carried / seconds;
+        // What sends by itself sends all it can, and loses nothing by it.
+        while rate > 0 && handler != Handler::Generate && carry(rate)?.lost > 0 {
+            rate = rate * 9 / 10;
+        }
+        ensure!(rate > 0, "{} carried nothing", contestant.name);
+        Ok(rate)
     }
 
     /// Pairs of runs, ours and the peer's, the first of a pair changing each time.
@@ -323,7 +336,7 @@ mod tests {
         let beside = |peer: &str| {
             json!({
                 "bench": "reflect", "peer": peer, "load": 0.5, "lost": 0, "conserved": true,
-                "cpu_ratio_low": 0.9, "cpu_ratio": 0.99,
+                "cpu_ratio_low": 0.9, "cpu_ratio_high": 0.99,
                 "instructions_per_packet": 200.0, "peer_instructions_per_packet": 100.0,
                 "syscalls_per_packet": 1.0, "peer_syscalls_per_packet": 1.5,
             })
@@ -334,8 +347,11 @@ mod tests {
         for (peer, key, value, named) in [
             ("minimal", "instructions_per_packet", json!(221.0), "121 instructions"),
             ("minimal", "cpu_ratio_low", json!(1.06), "1.06 times"),
-            ("xdp-bench", "cpu_ratio", json!(1.01), "1.01 times"),
+            ("xdp-bench", "cpu_ratio_high", json!(1.01), "1.01 times"),
             ("xdp-bench", "syscalls_per_packet", json!(1.6), "1.6 system calls"),
+            ("xdp-bench", "peer_syscalls_per_packet", json!(null), "1.0 system calls"),
+            ("minimal", "cpu_ratio_low", json!(null), "null times"),
+            ("minimal", "instructions_per_packet", json!(null), "no instructions counted"),
             ("minimal", "lost", json!(3), "3 packets lost"),
             ("minimal", "conserved", json!(false), "frames lost"),
         ] {

@@ -37,6 +37,8 @@ pub(super) struct Contestant {
     kind: Kind,
     program: PathBuf,
     netns: String,
+    /// For how long umemd lets frames gather, if it is told.
+    rx_usecs: Option<String>,
     /// What it runs under.
     wrapper: Vec<OsString>,
 }
@@ -49,8 +51,9 @@ enum Kind {
 }
 
 impl Contestant {
-    pub(super) fn umemd(program: PathBuf, netns: &str) -> Self {
-        Self::new("umemd", Kind::Umemd, program, netns)
+    pub(super) fn umemd(program: PathBuf, netns: &str, rx_usecs: Option<u32>) -> Self {
+        let rx_usecs = rx_usecs.map(|usecs| usecs.to_string());
+        Self { rx_usecs, ..Self::new("umemd", Kind::Umemd, program, netns) }
     }
 
     pub(super) fn minimal(program: PathBuf, netns: &str) -> Self {
@@ -80,7 +83,8 @@ impl Contestant {
     }
 
     fn new(name: &str, kind: Kind, program: PathBuf, netns: &str) -> Self {
-        Self { name: name.to_owned(), kind, program, netns: netns.to_owned(), wrapper: Vec::new() }
+        let (name, netns) = (name.to_owned(), netns.to_owned());
+        Self { name, kind, program, netns, rx_usecs: None, wrapper: Vec::new() }
     }
 
     /// The same, under another program.
@@ -101,6 +105,7 @@ impl Contestant {
                 let mut args = vec!["run", "--iface", INTERFACE, "--steer", "udp dst port 7", "--json"];
                 args.extend(["--netns", &self.netns, "--listen", "127.0.0.1:0", "--control", "none"]);
                 args.extend(["--cpus", CPU, "--handler", name(handler)]);
+                args.extend(self.rx_usecs.iter().flat_map(|usecs| ["--rx-usecs", usecs]));
                 match handler {
                     Handler::Drop | Handler::Reflect => {}
                     Handler::Forward => args.extend(["--to", OTHER]),
@@ -135,20 +140,9 @@ impl Contestant {
             command.stderr(Stdio::null());
         }
         command.env("UMEMD_LOG", "warn").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child =
-            command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
-        let life_line = child.stdin.take();
-        let mut running = Running { kind: self.kind, child, life_line };
-        let start = Instant::now();
         // Of two interfaces umemd attaches to the second one last.
         let last = if self.kind == Kind::Umemd && handler == Handler::Forward { OTHER } else { INTERFACE };
-        while !has_program(&self.netns, last)? {
-            ensure!(start.elapsed() < START, "{} attached no program to {last}", self.name);
-            if let Some(status) = running.child.try_wait()? {
-                bail!("{} ended by itself ({status})", self.name);
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        let running = Running::start(self.kind, &mut command, &self.netns, last)?;
         thread::sleep(SETTLE);
         Ok(running)
     }
@@ -175,7 +169,7 @@ pub(super) fn transmitted(netns: &str, handler: Handler) -> Result<u64> {
 }
 
 /// Whether an XDP program is attached.
-pub(super) fn has_program(netns: &str, interface: &str) -> Result<bool> {
+fn has_program(netns: &str, interface: &str) -> Result<bool> {
     let mut ip = Command::new(shell::which("ip").context("there is no ip (package iproute2)")?);
     let shown = shell::run_quietly(ip.args(["-n", netns, "link", "show", "dev", interface]))?;
     Ok(shown.contains("prog/xdp"))
@@ -189,6 +183,26 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// umemd, as soon as its program is attached to `interface`.
+    pub(super) fn umemd(command: &mut Command, netns: &str, interface: &str) -> Result<Self> {
+        Self::start(Kind::Umemd, command, netns, interface)
+    }
+
+    fn start(kind: Kind, command: &mut Command, netns: &str, interface: &str) -> Result<Self> {
+        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let life_line = child.stdin.take();
+        let mut running = Self { kind, child, life_line };
+        let start = Instant::now();
+        while !has_program(netns, interface)? {
+            ensure!(start.elapsed() < START, "{command:?} attached no program to {interface}");
+            if let Some(status) = running.child.try_wait()? {
+                bail!("{command:?} ended by itself ({status})");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(running)
+    }
+
     /// What all its threads together had of a CPU so far.
     pub(super) fn cpu_time(&self) -> Result<CpuTime> {
         let mut sum = CpuTime::default();
@@ -252,7 +266,7 @@ pub(super) struct Said {
 
 impl Said {
     /// The last line of `umemd run --json`.
-    pub(super) fn of_umemd(said: &str) -> Result<Self> {
+    fn of_umemd(said: &str) -> Result<Self> {
         let summary: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
         let number = |key: &str| summary[key].as_u64().with_context(|| format!("a summary without {key}"));
         // What generates receives nothing.

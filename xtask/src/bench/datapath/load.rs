@@ -3,18 +3,16 @@
 //! A socket of the stack leaves the checksums of its packets to the device, as those do whose packets are to be carried: who
 //! sends such a packet on has to complete it. umemd's `generate` makes whole packets, and more of them. It runs in skb
 //! mode, as a program in the driver would make the far veth deliver by NAPI instead of at once. Its program is run for
-//! what comes back, too, by whoever sent that: with this source all that reflect pay a little more, and differ less.
+//! what comes back, too, by whoever sent that, and drops it: the stack, where nobody waits for it, would answer by ICMP.
 
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context as _, Result, ensure};
 
-use super::contestant::{Contestant, Said, has_program};
+use super::contestant::{Contestant, Running};
 use crate::cli::{LoadSource, Traffic};
 use crate::lab::net::Namespaces;
 use crate::lab::sender::RunningSender;
@@ -27,9 +25,6 @@ const TO: [&str; 4] = ["--dst-mac", "02:00:00:00:00:01", "--dst-port", "7"];
 
 /// Ethernet header included.
 const SIZE: u16 = 60;
-
-/// Longer than anybody takes to start.
-const START: Duration = Duration::from_secs(30);
 
 /// Longer than what was sent is on its way.
 const ARRIVAL: Duration = Duration::from_millis(100);
@@ -74,38 +69,13 @@ impl Load {
         command.args(["--pdeathsig", "KILL", "--", "taskset", "--cpu-list", cpu]).arg(&self.umemd);
         command.args(["run", "--iface", "far0", "--netns", &self.netns, "--mode", "skb", "--json"]);
         command.args(["--listen", "127.0.0.1:0", "--control", "none", "--cpus", cpu]);
-        command.args(["--handler", "generate", "--size", &SIZE.to_string()]).args(TO);
+        command.args(["--default", "drop", "--handler", "generate", "--size", &SIZE.to_string()]).args(TO);
         if rate > 0 {
             command.args(["--rate", &rate.to_string()]);
         }
         command.env("UMEMD_LOG", "error").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut sender = Killed(command.spawn().context("cannot start the sender")?);
-        let start = Instant::now();
-        while !has_program(&self.netns, "far0")? {
-            ensure!(start.elapsed() < START, "the sender attached no program");
-            if let Some(status) = sender.0.try_wait()? {
-                bail!("the sender ended by itself ({status})");
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        let sender = Running::umemd(&mut command, &self.netns, "far0")?;
         thread::sleep(time);
-        kill_process(Pid::from_child(&sender.0), Signal::INT)?;
-        let mut said = String::new();
-        if let Some(mut stdout) = sender.0.stdout.take() {
-            stdout.read_to_string(&mut said)?;
-        }
-        let status = sender.0.wait()?;
-        ensure!(status.success(), "the sender ended with {status}");
-        Ok(Said::of_umemd(&said)?.packets)
-    }
-}
-
-/// A child that does not outlive this.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        Ok(sender.finish().context("the sender")?.packets)
     }
 }
