@@ -175,8 +175,8 @@ fn line(result: &Value) -> String {
     let number = |key: &str| result[key].as_f64().unwrap_or(f64::NAN);
     format!(
         "{:8} beside {:10} at {:.1} of the load: {:.3} times its CPU time [{:.3}, {:.3}], {:.0} ns per packet, {:.0} of \
-         them in user space\n{:9}system calls per packet {:.3} and {:.3}, instructions {:.0} and {:.0}; recycled {:.1} %, {} lost, the law \
-         {}",
+         them in user space\n{:9}system calls per packet {:.3} and {:.3}, instructions {:.0} and {:.0}; recycled {:.1} %, {} and {} \
+         lost, the law {}",
         result["bench"].as_str().unwrap_or_default(),
         result["peer"].as_str().unwrap_or_default(),
         number("load"),
@@ -192,6 +192,7 @@ fn line(result: &Value) -> String {
         number("peer_instructions_per_packet"),
         100.0 * number("recycle_ratio"),
         result["lost"],
+        result["peer_lost"],
         if result["conserved"] == true { "holds" } else { "is violated" },
     )
 }
@@ -230,7 +231,7 @@ impl Bench<'_> {
         load: f64,
         rate: u64,
     ) -> Result<Value> {
-        let (mut costs, mut ratios, mut lost, mut conserved) = (Vec::new(), Vec::new(), 0, true);
+        let (mut costs, mut ratios, mut lost, mut peer_lost, mut conserved) = (Vec::new(), Vec::new(), 0, 0, true);
         let (mut user_shares, mut recycled) = (Vec::new(), Vec::new());
         for pair in 0..self.options.pairs {
             let run = |contestant| {
@@ -248,6 +249,7 @@ impl Bench<'_> {
             user_shares.push(own.cpu_time.user_share());
             recycled.extend(own.recycle_ratio);
             lost += own.lost;
+            peer_lost += other.lost;
             conserved &= own.conserved;
             if !self.options.json {
                 eprintln!(
@@ -273,7 +275,7 @@ impl Bench<'_> {
             "syscalls_per_packet": traced(ours)?.syscalls_per_packet(),
             "peer_syscalls_per_packet": traced(peer)?.syscalls_per_packet(),
             "recycle_ratio": (!recycled.is_empty()).then(|| ratio::median(&recycled)),
-            "lost": lost, "conserved": conserved,
+            "lost": lost, "peer_lost": peer_lost, "conserved": conserved,
         }))
     }
 
