@@ -26,9 +26,9 @@ const RATE: u32 = 10;
 /// ten asks it and the others get those. What one costs that asks, of many queues, is `large`.
 const MOST_PERCENT: f64 = 0.5;
 /// What they may add to the CPU time that a packet takes the worker, by the lower end of what is measured, and by the
-/// median. None is expected: in instructions there is none, which datapath's own benchmark counts (`watched` beside
-/// `drop`). Time of two windows differs by some percent for no reason of ours, as caches and interrupts are shared with
-/// whatever else runs: the median is to see what is plainly wrong.
+/// median. None is expected: in instructions it is a fifth of a percent, which datapath's own benchmark counts (`watched`
+/// beside `drop`). Time of two windows differs by some percent for no reason of ours, as caches and interrupts are shared
+/// with whatever else runs: the median is to see what is plainly wrong, where nothing else does.
 const MOST_RATIO: f64 = 1.02;
 const MOST_MEDIAN: f64 = 1.05;
 /// How long the agent is watched, with scrapes and without.
@@ -52,16 +52,25 @@ type Measure = fn(&Path, &Namespaces) -> Result<Value>;
 
 /// Prints a line for each measurement; fails if one is over its bound.
 pub(super) fn run(options: &BenchScrape) -> Result<()> {
-    measure(options, &[idle, busy, large])
+    measure(options)?.iter().try_for_each(|result| check(result, Machine::Ours))
 }
 
-/// The same with what is repeatable on a machine that does something else beside: bytes, and times of which
-/// the median of many is far below its bound.
+/// The same with the bounds that hold on a machine that does something else beside: bytes, CPU times that are far below
+/// theirs, and the lower end of a ratio.
 pub(crate) fn check_repeatable() -> Result<()> {
-    measure(&BenchScrape { json: false }, &[large])
+    measure(&BenchScrape { json: false })?.iter().try_for_each(|result| check(result, Machine::Shared))
 }
 
-fn measure(options: &BenchScrape, measures: &[Measure]) -> Result<()> {
+/// Who else uses the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Machine {
+    /// Nobody.
+    Ours,
+    /// Whoever likes.
+    Shared,
+}
+
+fn measure(options: &BenchScrape) -> Result<Vec<Value>> {
     let mut cargo = shell::cargo();
     cargo.args(["bench", "--package", "umemd", "--bench", "scrape"]);
     let mut results: Vec<Value> = Vec::new();
@@ -73,19 +82,21 @@ fn measure(options: &BenchScrape, measures: &[Measure]) -> Result<()> {
     ensure!(shell::is_root(), "the rest makes network namespaces; run it as root");
     let umemd = compile::release()?;
     let lab = Namespaces::create()?;
+    let measures: [Measure; 3] = [idle, busy, large];
     for measure in measures {
         let result = measure(&umemd, &lab)?;
         print(options, &result);
         results.push(result);
     }
-    results.iter().try_for_each(check)
+    Ok(results)
 }
 
 /// Checks a measurement against its bounds. Each has all that its kind has: what is missing is over its bound.
-fn check(result: &Value) -> Result<()> {
+fn check(result: &Value, machine: Machine) -> Result<()> {
     let has = |key: &str| !result[key].is_null();
     let bounds: &[(&str, f64)] = if has("pairs") {
-        &[("worker_ratio_low", MOST_RATIO), ("worker_ratio", MOST_MEDIAN)]
+        let both = &[("worker_ratio_low", MOST_RATIO), ("worker_ratio", MOST_MEDIAN)];
+        if machine == Machine::Ours { both } else { &both[..1] }
     } else if has("scrapes") {
         &[("cpu_percent", MOST_PERCENT)]
     } else {
@@ -274,14 +285,27 @@ mod tests {
             json!({"cpu_ms": 1.0, "bytes": 1000}),
         ];
         for result in fine {
-            check(&result).unwrap();
+            check(&result, Machine::Ours).unwrap();
             for key in ["worker_ratio_low", "worker_ratio", "cpu_percent", "cpu_ms", "bytes"] {
                 let mut lacking = result.clone();
                 if lacking.as_object_mut().unwrap().remove(key).is_some() {
-                    assert!(check(&lacking).unwrap_err().to_string().contains(key), "{lacking}");
+                    assert!(
+                        check(&lacking, Machine::Ours).unwrap_err().to_string().contains(key),
+                        "{lacking}"
+                    );
                 }
             }
         }
-        assert!(check(&json!({"scrapes": 50, "cpu_percent": 0.6})).is_err());
+        for machine in [Machine::Ours, Machine::Shared] {
+            assert!(check(&json!({"scrapes": 50, "cpu_percent": 0.6}), machine).is_err());
+        }
+    }
+
+    #[test]
+    fn of_a_ratio_its_lower_end_is_bounded_on_a_machine_that_others_use() {
+        let ratio = |low, median| json!({"pairs": 20, "worker_ratio_low": low, "worker_ratio": median});
+        assert!(check(&ratio(0.99, 1.06), Machine::Shared).is_ok());
+        assert!(check(&ratio(0.99, 1.06), Machine::Ours).is_err());
+        assert!(check(&ratio(1.03, 1.06), Machine::Shared).is_err());
     }
 }
