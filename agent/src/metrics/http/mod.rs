@@ -25,6 +25,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+#[cfg(test)]
+pub(crate) use requests::PAGES;
 pub use requests::Requests;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
