@@ -39,9 +39,18 @@ enum Stage {
     Asked(Instant),
     /// An answer was handed over then: it is being taken, or was, and perhaps there is another request to come.
     Answered(Instant),
+    /// That request began to come then.
+    Begun(Instant),
 }
 
 impl Heard {
+    /// Something of a request is there. Of the first one nobody needs to know: it is due from the beginning.
+    pub(crate) fn begun(&self) {
+        if let Stage::Answered(_) = self.0.stage.get() {
+            self.0.stage.set(Stage::Begun(Instant::now()));
+        }
+    }
+
     /// All of a request is there.
     pub(crate) fn asked(&self) {
         self.0.stage.set(Stage::Asked(Instant::now()));
@@ -57,21 +66,24 @@ impl Heard {
         self.0.is_wanted.get()
     }
 
-    /// Ends when nothing was asked: for so long from the beginning, or for so long after an answer.
+    /// Ends when nothing was asked: for `first` from the beginning or from when a later request began to come, or for
+    /// `next` after an answer.
     pub(crate) async fn silence(&self, first: Duration, next: Duration) {
         let begun = Instant::now();
-        // Looked at when it is over and not set at each request: that would be a timer to move each time.
+        // Looked at when it is over and not set at each request: that would be a timer to move each time. And as often as
+        // one that begins meanwhile may be over.
         loop {
             let left = match self.0.stage.get() {
                 Stage::Silent => first.saturating_sub(begun.elapsed()),
                 // It is we who take our time.
                 Stage::Asked(_) => next,
                 Stage::Answered(at) => next.saturating_sub(at.elapsed()),
+                Stage::Begun(at) => first.saturating_sub(at.elapsed()),
             };
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left).await;
+            tokio::time::sleep(left.min(first)).await;
         }
     }
 }
@@ -92,7 +104,7 @@ impl Open {
         match self.heard.0.stage.get() {
             Stage::Silent => false,
             Stage::Asked(since) => since.elapsed() > WORK_TIME,
-            Stage::Answered(since) => since.elapsed() > patience,
+            Stage::Answered(since) | Stage::Begun(since) => since.elapsed() > patience,
         }
     }
 }
@@ -226,7 +238,14 @@ mod tests {
         let asked = Heard::default();
         asked.asked();
         asked.answered();
-        assert!(silence(asked) > Duration::from_millis(250));
+        assert!(silence(asked.clone()) > Duration::from_millis(250));
+        // Unless it has begun to ask again. A byte more of the same request is no other one.
+        asked.answered();
+        asked.begun();
+        let begun = asked.clone();
+        assert!(silence(begun) < Duration::from_millis(250));
+        asked.begun();
+        assert!(silence(asked) < Duration::from_millis(40), "it was over");
     }
 
     #[test]
@@ -289,7 +308,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let asked = Heard::default();
         asked.asked();
-        let silence = asked.silence(Duration::ZERO, Duration::from_millis(10));
+        let silence = asked.silence(Duration::from_millis(10), Duration::from_millis(10));
         let ended =
             runtime.block_on(async { tokio::time::timeout(Duration::from_millis(100), silence).await });
         assert!(ended.is_err(), "it is we who are silent");

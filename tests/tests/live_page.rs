@@ -29,6 +29,13 @@ const SHOWN: &str = "(() => {
             texts(document.querySelectorAll('[data-value]'), e => [e.dataset.value, e.textContent])),
         drops: rows('drops'), queues: rows('queues'), pools: rows('pools'),
         why: document.getElementById('pools-why').textContent,
+        bands: texts(document.querySelectorAll('#places path[style^=fill]'), path => {
+            // Its upper edge from the oldest moment to the newest, and its lower one back.
+            const points = path.getAttribute('d').slice(1, -1).split('L').map(point => point.split(' ').map(Number));
+            const [[, above], [, below]] = points.slice(points.length / 2 - 1);
+            return { place: path.getAttribute('style').match(/--([a-z]+)/)[1], above, below };
+        }),
+        top: document.querySelector('#places i').textContent,
         lines: document.querySelectorAll('#recycled path').length,
         most: document.querySelector('#recycled i').textContent,
     };
@@ -143,6 +150,32 @@ fn assert_shows_its_status(shown: &Value) {
         assert_eq!(list(&shown[table]).get(1..).unwrap_or_default(), rows, "{table}");
     }
     assert_eq!(shown["why"], why.join("; "));
+    assert_stacks(shown, &frames);
+}
+
+/// The bands of the chart at its newest moment lie one on the other, and each is as high as its place has frames, of as many
+/// as the chart has room for.
+#[track_caller]
+fn assert_stacks(shown: &Value, frames: &serde_json::Map<String, Value>) {
+    // The chart's lower edge, and what is between that and its uppermost line.
+    const FLOOR: f64 = 100.0;
+    const HEIGHT: f64 = 98.0;
+    let top: f64 = shown["top"].as_str().unwrap().replace(',', "").parse().unwrap();
+    let height = |frames: u64| HEIGHT * frames as f64 / top;
+    let is_near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    let (mut floor, mut drawn) = (FLOOR, 0);
+    for band in list(&shown["bands"]) {
+        let (below, above) = (band["below"].as_f64().unwrap(), band["above"].as_f64().unwrap());
+        let its = frames[band["place"].as_str().unwrap()].as_u64().unwrap();
+        assert!(
+            is_near(below, floor) && is_near(below - above, height(its)),
+            "{its} frames: {band}, {shown}"
+        );
+        (floor, drawn) = (above, drawn + its);
+    }
+    let all: u64 = frames.values().filter_map(Value::as_u64).sum();
+    assert_eq!(drawn, all, "a place has no band: {shown}");
+    assert!(is_near(FLOOR - floor, height(all)), "{shown}");
 }
 
 #[test]
@@ -338,6 +371,78 @@ fn the_live_page_names_the_pools_that_cannot_end() {
     puppet.say(Some(status(11.0, &[device("eth0", &[queue(0, 1000)], &[(17, 1000)])])));
     let shown = browser.value_when("the next", SHOWN, |shown| shown["status"]["at_s"] == 11.0);
     assert_eq!((&shown["trouble"], list(&shown["pools"]).len()), (&json!([]), 2));
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_stacks_all_places_to_the_full_height() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    // A power of two in each of the eleven, but for the last: all of them together are 2^11.
+    let places = ["slab", "cache", "ring", "user", "fill", "kernel", "rx", "tx", "completion", "quarantined"];
+    let full = |order: &mut dyn Iterator<Item = &&str>| {
+        let mut one = queue(0, 1000);
+        order.zip(1..).for_each(|(place, power)| one["frames"][*place] = json!(2048_u64 >> power));
+        one["frames"]["detached"] = json!(2);
+        one["total"] = json!(2048);
+        device("eth0", &[one], &[])
+    };
+    let puppet = Puppet::start(status(10.0, &[full(&mut places.iter())]));
+    let mut browser = Browser::open(&puppet.url());
+    let mut shown = |at: f64| {
+        browser.value_when("the page has seen it", "last && last.at_s", |seen| *seen == at);
+        let shown = browser.value(SHOWN);
+        assert_shows_its_status(&shown);
+        let bands = list(&shown["bands"]).to_vec();
+        assert_eq!((shown["top"].as_str(), bands.len()), (Some("2,048"), 11), "{shown}");
+        assert_eq!(bands[10]["above"], 2.0, "up to the uppermost line: {shown}");
+        let rects = "[...document.querySelectorAll('#places path[style^=fill], #places svg')].map(e => \
+                     e.getBoundingClientRect().height)";
+        let heights = browser.value(rects);
+        list(&heights).iter().map(|height| height.as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    shown(10.0);
+    // The same once more: on the screen each band is a bar, as high as its part of the frames.
+    puppet.say(Some(status(11.0, &[full(&mut places.iter())])));
+    let heights = shown(11.0);
+    let (chart, bars) = (heights[0], &heights[1..]);
+    for (bar, frames) in bars.iter().zip([1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 2]) {
+        let expected = chart * 0.98 * f64::from(frames) / 2048.0;
+        assert!((bar - expected).abs() < 0.1, "{frames} frames: {bar} of {chart}, and not {expected}");
+    }
+    // And when all of them went elsewhere.
+    puppet.say(Some(status(12.0, &[full(&mut places.iter().rev())])));
+    shown(12.0);
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_names_a_queue_whose_handler_panicked() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let with = |failed: [bool; 2]| {
+        let queues = [0, 1].map(|number| {
+            let mut queue = queue(number, 1000);
+            queue["failed"] = json!(failed[number as usize]);
+            queue["steered"] = json!(!failed[number as usize]);
+            queue
+        });
+        device("eth0", &queues, &[])
+    };
+    let puppet = Puppet::start(status(10.0, &[with([false, false])]));
+    let mut browser = Browser::open(&puppet.url());
+    let mut trouble = |at: f64| {
+        browser.value_when("the page has seen it", "last && last.at_s", |seen| *seen == at);
+        let shown = browser.value(SHOWN);
+        assert_shows_its_status(&shown);
+        shown["trouble"].clone()
+    };
+    assert_eq!(trouble(10.0), json!([]));
+    puppet.say(Some(status(11.0, &[with([false, true])])));
+    assert_eq!(trouble(11.0), json!(["eth0 queue 1 is served by nobody: its handler panicked"]));
+    assert_fits_a_phone(&mut browser, "panicked-phone.png");
 }
 
 /// The example that `umemd status`, `top` and the dashboard are tested with.

@@ -6,8 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
+    os::unix::process::ExitStatusExt as _,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use e2e::{
@@ -16,6 +18,7 @@ use e2e::{
     lab::{Lab, PORT, STEER},
     wire::{WINDOW, Wire},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Killed, then waited for, when dropped.
@@ -127,4 +130,42 @@ fn a_watch_has_rates_or_says_why_there_are_none() {
         }
     }
     panic!("the watch ended by itself");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_watch_as_json_is_an_object_a_second_until_ctrl_c() {
+    let Some(lab) = Lab::new() else { return };
+    let _agent = lab.agent(&["--steer", STEER]).start();
+    let mut command = Command::new(binary());
+    command.args(["pagepool", "--netns", lab.near.name(), "--iface", "near0", "--watch", "--json"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut watch = Running(command.spawn().unwrap());
+    let mut reader = BufReader::new(watch.0.stdout.take().unwrap());
+    // Nothing is on the cable: each time it says what is said without --watch.
+    let now = asked(&lab);
+    let assert_is_told = |line: &str| {
+        assert!(line.ends_with('\n'), "half a line: {line}");
+        let told: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!((&told["type"], &told["schema"]), (&"pagepool".into(), &1.into()), "{line}");
+        assert_eq!(told["devices"], Value::from(vec![now.clone()]), "{line}");
+    };
+
+    let mut came = Vec::new();
+    for _ in 0..3 {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        came.push(Instant::now());
+        assert_is_told(&line);
+    }
+    assert!(came[2] - came[1] > Duration::from_millis(500), "it is no flood: {came:?}");
+
+    kill_process(Pid::from_child(&watch.0), Signal::INT).unwrap();
+    let (mut rest, mut said) = (String::new(), String::new());
+    reader.read_to_string(&mut rest).unwrap();
+    watch.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    rest.split_inclusive('\n').for_each(assert_is_told);
+    // By the signal itself, as whoever runs it in a loop of a shell wants to know.
+    let status = watch.0.wait().unwrap();
+    assert_eq!((status.signal(), said.as_str()), (Some(Signal::INT.as_raw()), ""), "{status}");
 }

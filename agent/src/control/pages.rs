@@ -91,3 +91,71 @@ fn health(wrong: String) -> Answer {
         Answer::text(StatusCode::SERVICE_UNAVAILABLE, wrong)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, time::Instant};
+
+    use clap::Parser as _;
+    use tokio::{
+        sync::Notify,
+        task::{LocalSet, yield_now},
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        config::RunConfig,
+        control::{crew, group::Common, socket::Respond as _},
+        protocol::Request,
+    };
+
+    /// More than a page takes that waits for nothing: it is there at once.
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    /// An agent that serves no interface.
+    fn agent() -> Agent {
+        let cli = Cli::parse_from(["umemd", "run", "--iface", "eth0", "--steer", "all"]);
+        let Command::Run(args) = cli.command else { unreachable!("it was `umemd run`") };
+        let config = RunConfig::try_from(*args).unwrap();
+        let hire = crew::built_in(&config.handler);
+        Agent::new(Common::new(config, hire, None, Instant::now()), Vec::new())
+    }
+
+    #[test]
+    fn of_what_costs_something_one_is_made_at_a_time_and_the_rest_waits_for_nothing() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (agent, done) = (Rc::new(agent()), Rc::new(Notify::new()));
+            let other = tokio::task::spawn_local({
+                let (agent, done) = (Rc::clone(&agent), Rc::clone(&done));
+                async move {
+                    let make = async || {
+                        done.notified().await;
+                        Ok(Bytes::new())
+                    };
+                    agent.flight.page("another", make).await
+                }
+            });
+            yield_now().await;
+            let mut waiting = Vec::new();
+            for path in metrics::PAGES {
+                match timeout(MOMENT, agent.page(path)).await {
+                    Ok(page) => assert_eq!(page.expect("a page").status, StatusCode::OK, "{path}"),
+                    Err(_) => waiting.push(path),
+                }
+            }
+            assert_eq!(waiting, ["/metrics", "/status"]);
+            let told = timeout(MOMENT, agent.respond(Request::Status)).await;
+            assert!(told.is_err(), "over the control socket it costs the same: {told:?}");
+
+            done.notify_one();
+            assert!(other.await.unwrap().is_ok());
+            for path in waiting {
+                assert_eq!(agent.page(path).await.expect("a page").status, StatusCode::OK, "{path}");
+            }
+            assert!(agent.respond(Request::Status).await.contains("\"devices\""));
+        });
+    }
+}

@@ -12,6 +12,8 @@ mod reference;
 mod series;
 mod tree;
 
+#[cfg(test)]
+pub(crate) use http::PAGES;
 pub use http::{Answer, Hosts, Requests, bind, serve};
 pub use openmetrics::{CONTENT_TYPE, render};
 pub use page::PAGE;

@@ -95,13 +95,15 @@ fn encode_value(kind: Kind, value: Value, encoder: &mut MetricEncoder<'_>) -> fm
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, sync::Arc};
 
     use super::*;
     use crate::{
+        drops,
         nic::netdev::Features,
         observe::{DeviceInfo, fixture, fixture_with_kernel},
         page_pool::fixture::two_pools,
+        status::Status,
     };
 
     fn series<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
@@ -261,6 +263,39 @@ mod tests {
         // Nobody decides about its frames: that is not 0; and no program is on it.
         assert_eq!(series(&text, "umemd_xdp_verdicts_total"), [""; 0]);
         assert_eq!(series(&text, "umemd_program_info"), [""; 0]);
+    }
+
+    #[test]
+    fn rows_of_drops_are_those_of_the_status() {
+        let mut observation = fixture_with_kernel();
+        let mut other = observation.devices[0].clone();
+        Arc::make_mut(&mut other.info).name = "eth1".into();
+        for (queue, n) in other.queues.iter_mut().zip(1..) {
+            queue.snapshot.traffic.handler_dropped = 5 * n;
+            queue.snapshot.pool.extras.alloc_fail = 7 * n;
+            queue.xsk.as_mut().unwrap().rx_ring_full = Some(11 * n);
+        }
+        observation.devices.push(other);
+        let status: serde_json::Value = serde_json::from_str(&Status::of(&observation).json()).unwrap();
+        let (mut drops, mut unaccounted) = (Vec::new(), Vec::new());
+        for device in status["devices"].as_array().unwrap() {
+            for row in device["drops"].as_array().unwrap() {
+                let (device, layer, cause) = (&device["device"], &row["layer"], &row["cause"]);
+                let (lost, count) = (&row["lost"], &row["count"]);
+                // The one that may fall is no counter.
+                if cause == drops::UNACCOUNTED {
+                    unaccounted.push(format!("umemd_xdp_unaccounted_packets{{device={device}}} {count}"));
+                } else {
+                    let labels = format!("device={device},layer={layer},cause={cause},lost=\"{lost}\"");
+                    drops.push(format!("umemd_drops_total{{{labels}}} {count}"));
+                }
+            }
+        }
+        let text = render(observation).unwrap();
+        assert_eq!(series(&text, "umemd_drops_total"), drops);
+        assert_eq!(series(&text, "umemd_xdp_unaccounted_packets"), unaccounted);
+        assert!(drops.iter().any(|row| row.contains("eth1") && row.ends_with(" 33")), "{drops:?}");
+        assert_eq!(unaccounted.len(), 2);
     }
 
     #[test]

@@ -223,13 +223,7 @@ fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>
     let recycled = |side: fn(&View) -> Option<Counts>| percent(model.recycled(side));
     let kernels = if view.kernel.is_some() { recycled(|v| v.kernel.clone()) } else { String::new() };
     lines.push(Line::from(row("recycled", &recycled(|v| Some(v.ours.clone())), &kernels)));
-    if view.stalled > 0 {
-        let pools = if view.stalled == 1 { "pool of the kernel" } else { "pools of the kernel" };
-        lines.push(Line::styled(
-            format!("{} {pools} cannot end: umemd pagepool", view.stalled),
-            palette.bad(),
-        ));
-    }
+    lines.extend(stalled(view, usize::from(inside.width)).map(|told| Line::styled(told, palette.bad())));
     frame.render_widget(Paragraph::new(lines), inside);
     if view.kernel.is_none() {
         // Where its numbers would be.
@@ -239,6 +233,21 @@ fn recyclers(model: &Model, view: &View, palette: Palette, frame: &mut Frame<'_>
         let text: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
         frame.render_widget(Paragraph::new(text).style(palette.quiet()), place.intersection(inside));
     }
+}
+
+/// The kernel's pools that cannot end, in one line of that width: how many, the pages that somebody keeps of them, and for
+/// how long of the one that waits longest.
+fn stalled(view: &View, width: usize) -> Option<String> {
+    let pools = view.stalled.len();
+    // Not told of one, it is not told of all together.
+    let pages = view.stalled.iter().map(|pool| pool.inflight_pages).sum::<Option<u64>>();
+    let pages = pages.map_or_else(String::new, |pages| format!(", {} pages", thousands(pages)));
+    let oldest = thousands(view.stalled.iter().filter_map(|pool| pool.detached_s).max()?);
+    let plural = if pools == 1 { "" } else { "s" };
+    let told = format!("{pools} kernel pool{plural} stalled for {oldest} s{pages}");
+    let short = format!("kernel: {pools} stalled, {oldest} s{pages}");
+    let fits = |text: &String| text.chars().count() <= width;
+    [format!("{told} (umemd pagepool)"), told].into_iter().find(fits).or(Some(short))
 }
 
 /// Columns for the reason why the kernel says nothing, its margin included: `CONFIG_PAGE_POOL_STATS),` is not to be
@@ -423,16 +432,13 @@ fn troubles(status: &Status) -> Vec<String> {
 }
 
 fn key_line(model: &Model, palette: Palette, width: u16) -> Paragraph<'static> {
-    let keys = if model.is_paused() {
-        "q quit   \u{2190} \u{2192} queue   p go on   PAUSED"
-    } else {
-        "q quit   \u{2190} \u{2192} queue   p pause"
-    };
-    let mut line = vec![Span::styled(keys, palette.quiet())];
+    // They do the same; of more queues than one is a list that one goes down.
+    let down = if model.queues() > 1 { "\u{2191} \u{2193} j k " } else { "" };
+    let pause = if model.is_paused() { "p go on   PAUSED" } else { "p pause" };
+    let keys = format!("q quit   \u{2190} \u{2192} {down}queue   {pause}");
     let room = usize::from(width).saturating_sub(keys.chars().count() + 3);
     let end: String = model.url().chars().take(room).collect();
-    line.push(Span::styled(format!("   {end:>room$}"), palette.quiet()));
-    Paragraph::new(Line::from(line))
+    Paragraph::new(Line::styled(format!("{keys}   {end:>room$}"), palette.quiet()))
 }
 
 /// `part` of `whole` in eighths of a column; something is never nothing.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 use crate::{
     client::ClientError,
     counts::Counts,
-    page_pool::DeviceJson,
+    page_pool::{DeviceJson, PoolJson},
     status::{DeviceStatus, DropStatus, QueueStatus, Status, recycle_ratio},
 };
 
@@ -46,7 +46,7 @@ pub(super) struct View {
     /// Why there are none.
     pub(super) kernel_silent: Option<String>,
     /// Pools of the kernel that cannot end.
-    pub(super) stalled: usize,
+    pub(super) stalled: Vec<PoolJson>,
     pub(super) steered: bool,
 }
 
@@ -326,7 +326,7 @@ fn add_kernel(view: &mut View, device: &DeviceStatus) {
         view.kernel_silent = view.kernel_silent.take().or_else(away);
         return;
     };
-    view.stalled += pools.pools.iter().filter(|pool| pool.stalled).count();
+    view.stalled.extend(pools.pools.iter().filter(|pool| pool.stalled).cloned());
     view.kernel_silent = view.kernel_silent.take().or_else(|| pools.reason.clone());
     if let Some(counters) = pools.sum() {
         view.kernel_of.0 += 1;

@@ -318,6 +318,15 @@ fn keys_do_what_the_last_line_says() {
     press(&mut model, key(KeyCode::Right));
     assert_eq!(model.view().title, "all queues");
 
+    for (there, back) in [(KeyCode::Down, KeyCode::Up), (KeyCode::Char('j'), KeyCode::Char('k'))] {
+        press(&mut model, key(there));
+        press(&mut model, key(there));
+        assert_eq!(model.view().title, "eth0 queue 1", "{there}");
+        press(&mut model, key(back));
+        assert_eq!(model.view().title, "eth0 queue 0", "{back}");
+        press(&mut model, key(back));
+    }
+
     press(&mut model, key(KeyCode::Char('p')));
     let shown = model.status().clone();
     model.see(Ok(Status::of(&fixture())));
@@ -328,6 +337,57 @@ fn keys_do_what_the_last_line_says() {
 
     press(&mut model, key(KeyCode::Char('q')));
     assert!(!model.is_running());
+}
+
+#[test]
+fn keys_that_go_down_a_list_are_named_where_there_is_one() {
+    let keys = |queues, paused, palette| {
+        let mut model = model(|| many(queues));
+        if paused {
+            model.pause();
+        }
+        let terminal = draw(&model, palette, (80, 24));
+        let buffer = terminal.backend().buffer();
+        (0..80).map(|x| buffer[(x, 23)].symbol()).collect::<String>()
+    };
+    for palette in [Palette::plain(), Palette::coloured()] {
+        for paused in [false, true] {
+            let line = keys(2, paused, palette);
+            assert!(line.starts_with("q quit   ← → ↑ ↓ j k queue   p "), "{line}");
+            assert!(line.ends_with(" http://127.0.0.1:19478"), "{line}");
+            assert_eq!(line.contains("PAUSED"), paused, "{line}");
+        }
+    }
+    let mut one = model(fixture_with_kernel);
+    let mut status = one.status().clone();
+    status.devices[0].queues.truncate(1);
+    one.see(Ok(status));
+    let screen = text(&one, (80, 24));
+    assert!(screen.contains("\nq quit   ← → queue   p pause "), "{screen}");
+}
+
+#[test]
+fn pools_that_cannot_end_are_told_with_their_pages_and_their_age() {
+    let told = |count: usize, pages: Option<u64>, detached_s: u64, size| {
+        let mut model = model(fixture_with_kernel);
+        let mut status = model.status().clone();
+        let pools = &mut status.devices[0].page_pool.as_mut().unwrap().pools;
+        let stalled = PoolJson { inflight_pages: pages, detached_s: Some(detached_s), ..pools[1].clone() };
+        assert!(stalled.stalled, "{stalled:?}");
+        pools.truncate(1);
+        pools.extend(vec![stalled; count]);
+        model.see(Ok(status));
+        let screen = text(&model, size);
+        let right = screen.lines().map(|line| line.chars().skip(33).collect::<String>());
+        right.filter(|told| told.contains("stalled")).collect::<Vec<_>>().join("")
+    };
+    assert_eq!(told(1, Some(6), 200, (80, 24)), "1 kernel pool stalled for 200 s, 6 pages");
+    assert_eq!(told(2, Some(6), 200, (80, 24)), "2 kernel pools stalled for 200 s, 12 pages");
+    assert_eq!(told(1, None, 200, (80, 24)), "1 kernel pool stalled for 200 s");
+    assert_eq!(told(1, Some(6), 200, (120, 30)), "1 kernel pool stalled for 200 s, 6 pages (umemd pagepool)");
+    let many = told(12, Some(100_000), 604_800, (80, 24));
+    assert_eq!(many, "kernel: 12 stalled, 604,800 s, 1,200,000 pages");
+    assert_eq!(told(0, None, 0, (80, 24)), "");
 }
 
 #[test]

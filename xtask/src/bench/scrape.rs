@@ -1,7 +1,8 @@
 //! What being watched costs: one page of a large agent, the CPU time of an agent that is scraped, and what its worker
 //! notices of that.
 
-use std::fmt::Write as _;
+mod large;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::ratio::{Ratio, median};
+use self::large::large;
+use super::ratio::Ratio;
 use crate::cli::{BenchScrape, Traffic};
 use crate::lab::net::Namespaces;
 use crate::lab::scrape;
@@ -24,9 +26,9 @@ const RATE: u32 = 10;
 /// ten asks it and the others get those. What one costs that asks, of many queues, is `large`.
 const MOST_PERCENT: f64 = 0.5;
 /// What they may add to the CPU time that a packet takes the worker, by the lower end of what is measured, and by the
-/// median. None is expected: in instructions there is none, which datapath's own benchmark counts (`watched` beside
-/// `drop`). Time of two windows differs by some percent for no reason of ours, as caches and interrupts are shared with
-/// whatever else runs: the median is to see what is plainly wrong.
+/// median. None is expected: in instructions it is a fifth of a percent, which datapath's own benchmark counts (`watched`
+/// beside `drop`). Time of two windows differs by some percent for no reason of ours, as caches and interrupts are shared
+/// with whatever else runs: the median is to see what is plainly wrong, where nothing else does.
 const MOST_RATIO: f64 = 1.02;
 const MOST_MEDIAN: f64 = 1.05;
 /// How long the agent is watched, with scrapes and without.
@@ -38,12 +40,8 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// Packets per second meanwhile; less than a veth pair carries.
 const LOAD: u64 = 76_000;
 
-/// The largest agent that is promised to be cheap to scrape.
-const QUEUES: u32 = 64;
-const RULES: u32 = 256;
-/// How often it is scraped; the one in the middle counts, of which what the machine does beside has little part.
-const COLD_SCRAPES: u32 = 15;
-/// What one scrape of it may take of a CPU, and its page of the network.
+/// What one scrape of the largest agent may take of a CPU, and its page of the network. By the clock on the wall it takes
+/// longer where others want that CPU too, and by the millisecond or two for which it waits for workers.
 const MOST_TIME: Duration = Duration::from_millis(5);
 const MOST_BYTES: usize = 1 << 20;
 
@@ -54,16 +52,25 @@ type Measure = fn(&Path, &Namespaces) -> Result<Value>;
 
 /// Prints a line for each measurement; fails if one is over its bound.
 pub(super) fn run(options: &BenchScrape) -> Result<()> {
-    measure(options, &[idle, busy, large])
+    measure(options)?.iter().try_for_each(|result| check(result, Machine::Ours))
 }
 
-/// The same with what is repeatable on a machine that does something else beside: bytes, and times of which
-/// the median of many is far below its bound.
+/// The same with the bounds that hold on a machine that does something else beside: bytes, CPU times that are far below
+/// theirs, and the lower end of a ratio.
 pub(crate) fn check_repeatable() -> Result<()> {
-    measure(&BenchScrape { json: false }, &[large])
+    measure(&BenchScrape { json: false })?.iter().try_for_each(|result| check(result, Machine::Shared))
 }
 
-fn measure(options: &BenchScrape, measures: &[Measure]) -> Result<()> {
+/// Who else uses the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Machine {
+    /// Nobody.
+    Ours,
+    /// Whoever likes.
+    Shared,
+}
+
+fn measure(options: &BenchScrape) -> Result<Vec<Value>> {
     let mut cargo = shell::cargo();
     cargo.args(["bench", "--package", "umemd", "--bench", "scrape"]);
     let mut results: Vec<Value> = Vec::new();
@@ -75,19 +82,21 @@ fn measure(options: &BenchScrape, measures: &[Measure]) -> Result<()> {
     ensure!(shell::is_root(), "the rest makes network namespaces; run it as root");
     let umemd = compile::release()?;
     let lab = Namespaces::create()?;
+    let measures: [Measure; 3] = [idle, busy, large];
     for measure in measures {
         let result = measure(&umemd, &lab)?;
         print(options, &result);
         results.push(result);
     }
-    results.iter().try_for_each(check)
+    Ok(results)
 }
 
 /// Checks a measurement against its bounds. Each has all that its kind has: what is missing is over its bound.
-fn check(result: &Value) -> Result<()> {
+fn check(result: &Value, machine: Machine) -> Result<()> {
     let has = |key: &str| !result[key].is_null();
     let bounds: &[(&str, f64)] = if has("pairs") {
-        &[("worker_ratio_low", MOST_RATIO), ("worker_ratio", MOST_MEDIAN)]
+        let both = &[("worker_ratio_low", MOST_RATIO), ("worker_ratio", MOST_MEDIAN)];
+        if machine == Machine::Ours { both } else { &both[..1] }
     } else if has("scrapes") {
         &[("cpu_percent", MOST_PERCENT)]
     } else {
@@ -170,43 +179,6 @@ fn received() -> Result<u64> {
     packets.context("/status says nothing of packets")
 }
 
-/// One scrape of an agent of many queues and rules, in this kernel.
-fn large(umemd: &Path, lab: &Namespaces) -> Result<Value> {
-    let queues = QUEUES.to_string();
-    let many = ["numrxqueues", &queues, "numtxqueues", &queues];
-    let mut pair = Command::new("ip");
-    pair.args(["-n", &lab.near, "link", "add", "name", "large0"]).args(many);
-    pair.args(["type", "veth", "peer", "name", "large1"]).args(many);
-    shell::run_quietly(&mut pair)?;
-    for dev in ["large0", "large1"] {
-        shell::run_quietly(Command::new("ip").args(["-n", &lab.near, "link", "set", dev, "up"]))?;
-    }
-    let mut text = "iface = ['large0']\nframes = 512\n".to_owned();
-    for port in 0..RULES {
-        let _ = write!(text, "[[rule]]\nname = 'rule-{port}'\nmatch = 'udp dst port {}'\n", 1000 + port);
-    }
-    let file = std::env::temp_dir().join(format!("umemd-large-{}.toml", std::process::id()));
-    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    let agent = Agent::start(umemd, lab, &["--config", &file.to_string_lossy()]);
-    let _ = fs::remove_file(&file);
-    let agent = agent?;
-    let main = agent.thread("umemd")?;
-    let (mut times, mut bytes) = (Vec::new(), 0);
-    for _ in 0..COLD_SCRAPES {
-        // Each has to ask the kernel: its answers are kept for less.
-        thread::sleep(Duration::from_secs(1));
-        let before = cpu_time(&main)?;
-        bytes = scrape::get(LISTEN, "/metrics").context("umemd does not answer")?.len();
-        // The kernel adds up when the thread sleeps again.
-        thread::sleep(Duration::from_millis(20));
-        times.push(cpu_time(&main)?.saturating_sub(before).as_secs_f64() * 1e3);
-    }
-    Ok(json!({
-        "bench": "scrape", "page": "metrics", "queues": QUEUES, "rules": RULES, "live": true,
-        "cpu_ms": (median(&times) * 1e3).round() / 1e3, "bytes": bytes,
-    }))
-}
-
 /// A umemd that runs; killed, then waited for, when dropped.
 struct Agent(Child);
 
@@ -286,12 +258,16 @@ fn print(options: &BenchScrape, result: &Value) {
             number("idle_cpu_percent"),
         );
     } else {
-        let what = if result["live"].is_null() { "made of numbers" } else { "asked of this kernel" };
+        let what = match result["kept"].as_u64() {
+            Some(kept) => format!("asked of this kernel while a capture keeps {kept} frames"),
+            None => "made of numbers".to_owned(),
+        };
         println!(
-            "/{page} of {} queues and {} rules, {what}: {} ms of CPU, {} bytes",
+            "/{page} of {} queues and {} rules, {what}: {} ms of CPU, {} ms by the clock, {} bytes",
             number("queues"),
             number("rules"),
             number("cpu_ms"),
+            number("wall_ms"),
             number("bytes")
         );
     }
@@ -309,14 +285,27 @@ mod tests {
             json!({"cpu_ms": 1.0, "bytes": 1000}),
         ];
         for result in fine {
-            check(&result).unwrap();
+            check(&result, Machine::Ours).unwrap();
             for key in ["worker_ratio_low", "worker_ratio", "cpu_percent", "cpu_ms", "bytes"] {
                 let mut lacking = result.clone();
                 if lacking.as_object_mut().unwrap().remove(key).is_some() {
-                    assert!(check(&lacking).unwrap_err().to_string().contains(key), "{lacking}");
+                    assert!(
+                        check(&lacking, Machine::Ours).unwrap_err().to_string().contains(key),
+                        "{lacking}"
+                    );
                 }
             }
         }
-        assert!(check(&json!({"scrapes": 50, "cpu_percent": 0.6})).is_err());
+        for machine in [Machine::Ours, Machine::Shared] {
+            assert!(check(&json!({"scrapes": 50, "cpu_percent": 0.6}), machine).is_err());
+        }
+    }
+
+    #[test]
+    fn of_a_ratio_its_lower_end_is_bounded_on_a_machine_that_others_use() {
+        let ratio = |low, median| json!({"pairs": 20, "worker_ratio_low": low, "worker_ratio": median});
+        assert!(check(&ratio(0.99, 1.06), Machine::Shared).is_ok());
+        assert!(check(&ratio(0.99, 1.06), Machine::Ours).is_err());
+        assert!(check(&ratio(1.03, 1.06), Machine::Shared).is_err());
     }
 }

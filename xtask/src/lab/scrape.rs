@@ -84,7 +84,7 @@ impl Kept {
 }
 
 /// The sum of a metric's samples; `None` if it has none.
-fn total(page: &str, name: &str) -> Option<u64> {
+pub(crate) fn total(page: &str, name: &str) -> Option<u64> {
     let samples = page.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let value = if rest.starts_with('{') { rest.rsplit_once('}')?.1 } else { rest };

@@ -11,7 +11,8 @@ use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Drop,
-    /// The same, while somebody reads after each turn what the worker has published. A scraper does so ten times a second.
+    /// The same, while somebody reads after each turn what the worker has published, and rings for what it has not as
+    /// often as ten scrapes a second do.
     Watched,
     Reflect,
     Forward,
@@ -81,17 +82,30 @@ impl Case {
         let receives = self.subject != Subject::Generate;
         let before = worker.snapshot().traffic;
         let published = worker.published();
+        let (mut now, mut rung) = (Duration::ZERO, 0);
         for turn in 0..turns {
             if receives {
                 worker.port_mut().arrive_many(self.batch, packet.len() as u32);
             }
-            one_turn(&mut worker, TURN * turn as u32);
+            one_turn(&mut worker, now);
+            now += TURN;
             worker.port_mut().send_all();
-            if self.subject == Subject::Watched {
-                black_box(published.pending());
-                black_box(published.read());
+            if self.subject != Subject::Watched {
+                continue;
+            }
+            let pending = published.pending();
+            black_box(published.read());
+            if turn % SCRAPE == SCRAPE / 2
+                && let Some(pending) = pending
+            {
+                while !published.has_come(pending) {
+                    one_turn(&mut worker, now);
+                    now += LOOK;
+                    rung += 1;
+                }
             }
         }
+        assert!(self.subject != Subject::Watched || rung > 0, "nobody had to be woken");
         let snapshot = worker.snapshot();
         assert!(snapshot.conserved(), "{snapshot:?}");
         let packets = |traffic: datapath::Traffic| traffic.rx_packets + traffic.generated;
@@ -101,6 +115,11 @@ impl Case {
 
 /// How long a turn is said to take, which decides how many of them are published.
 const TURN: Duration = Duration::from_micros(10);
+/// Turns from one scrape to the next. At ten a second these are 64,000 packets a second, in full batches.
+const SCRAPE: u64 = 100;
+/// How long after a ring it is looked whether it was heard, and rung again: the bell wakes a worker that sleeps for
+/// a turn without packets, which publishes only if the last publication is a while ago.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What is counted, and nothing else: see `instructions.rs`.
 #[inline(never)]

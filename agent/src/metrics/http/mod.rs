@@ -1,17 +1,19 @@
 //! The HTTP listener: a few fixed pages, to be read only (GET, and HEAD without the body).
 //!
 //! Nobody who connects can harm the agent: a request fits 8 KiB, the first one comes within five seconds and each
-//! other one within two and a half minutes, and who takes nothing of its answer for ten seconds is not waited for. Of too
-//! many connections one that dawdles is closed, so that those who are slow on purpose keep nobody else out; and
+//! other one within two and a half minutes, and then within five seconds of its first byte; and who takes nothing of its
+//! answer for ten seconds is not waited for. Of too many connections one that dawdles is closed, so that those who are slow on purpose keep nobody else out; and
 //! who asks again and again, on one connection as Prometheus and browsers do, gives way after an answer. Pages are
 //! made on this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that
 //! cost something one after the other, and once for all who ask meanwhile.
 
+mod hearing;
 mod host;
 mod requests;
 
 use std::{convert::Infallible, io, rc::Rc, time::Duration};
 
+use hearing::Hearing;
 pub use host::Hosts;
 use http_body_util::Full;
 use hyper::{
@@ -25,13 +27,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+#[cfg(test)]
+pub(crate) use requests::PAGES;
 pub use requests::Requests;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
 
 use crate::connections::{self, Heard, PATIENCE};
 
-/// For the first request to come.
+/// For the first request to come, and for the rest of any other one to come behind its first byte.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// For the other end to take some of an answer: `TCP_USER_TIMEOUT`, after which the kernel gives up a connection whose
 /// other end acknowledges nothing of what was sent, or has no room for what is to be sent. Each byte that it takes begins
@@ -107,7 +111,7 @@ pub async fn serve(
             .max_headers(REQUEST_HEADERS)
             // Who says that he asks nothing more still wants his answer.
             .half_close(true)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Hearing::new(stream, heard.clone())), service);
         // A client that breaks the protocol, dawdles or goes away is its own problem.
         async move {
             tokio::select! {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use hyper::StatusCode;
 
 /// Every page; whatever else is asked for is counted as one.
-const PAGES: [&str; 5] = ["/", "/metrics", "/status", "/healthz", "/readyz"];
+pub(crate) const PAGES: [&str; 5] = ["/", "/metrics", "/status", "/healthz", "/readyz"];
 
 /// Counters that the listener shares with whoever shows them; both are on one thread.
 #[derive(Clone, Debug, Default)]

@@ -248,6 +248,37 @@ fn a_request_that_does_not_come_is_not_waited_for() {
     assert!(start.elapsed() < REQUEST_TIME * 2, "{:?}", start.elapsed());
 }
 
+/// Sends a request a byte at a time, and without an end, until the connection is closed; how long that takes.
+fn dribble(mut stream: TcpStream) -> Duration {
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let start = Instant::now();
+    let head = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ";
+    for byte in head.iter().chain(std::iter::repeat(&b'y')) {
+        let is_closed =
+            stream.write_all(&[*byte]).is_err() || stream.read(&mut [0]).is_ok_and(|read| read == 0);
+        if is_closed || start.elapsed() > 4 * REQUEST_TIME {
+            break;
+        }
+    }
+    start.elapsed()
+}
+
+#[test]
+fn a_first_request_that_dribbles_is_not_waited_for() {
+    let time = dribble(TcpStream::connect(server()).unwrap());
+    assert!(time < REQUEST_TIME * 2, "{time:?}");
+}
+
+#[test]
+fn a_later_request_that_dribbles_is_waited_for_no_longer_than_a_first_one() {
+    let mut stream = TcpStream::connect(server()).unwrap();
+    ask_on(&mut stream).unwrap();
+    // It is not from the answer on that it is due.
+    thread::sleep(REQUEST_TIME + Duration::from_secs(2));
+    let time = dribble(stream);
+    assert!(time > REQUEST_TIME / 2 && time < REQUEST_TIME * 2, "{time:?}");
+}
+
 /// A server of its own: it is made to close others' connections.
 #[test]
 fn slow_readers_and_a_flood_keep_nobody_out() {
