@@ -116,9 +116,9 @@ fn more_queues(a: &Plan, b: &Plan) -> String {
     let way = match facts.spreading(&link.name) {
         Some(way) => way,
         None if drivers::has(&facts.driver, |kind| kind == Kind::NoChannels) => return String::new(),
-        None => "`ethtool -L`".to_owned(),
+        None => "ethtool -L".to_owned(),
     };
-    format!(", or {way} changes them")
+    format!(", or `{way}` changes them")
 }
 
 impl Plan {
@@ -192,8 +192,8 @@ impl Plan {
         for finding in self.facts.findings(&self.link.name, self.purpose(config)) {
             match finding.weight {
                 Weight::Refusal => {}
-                Weight::Warning => log::warn!("{}", finding.text),
-                Weight::Note | Weight::Unknown => log::info!("{}", finding.text),
+                Weight::Warning => log::warn!("{finding}"),
+                Weight::Note | Weight::Unknown => log::info!("{finding}"),
             }
         }
         if self.switch_tag != SwitchTag::None {

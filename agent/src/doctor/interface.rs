@@ -14,7 +14,7 @@ use crate::{
         drivers::{self, Driver, ZeroCopy},
         netdev::{self, Features},
         probe::Facts,
-        quirks::{Purpose, Weight},
+        quirks::{self, Purpose, Weight},
         sysfs,
     },
     page_pool::{self, Reason, Source},
@@ -70,16 +70,20 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
         lent: LENT,
         queues: None,
     };
-    findings.extend(facts.findings(name, purpose).into_iter().map(|quirk| {
-        let answer = match quirk.weight {
-            Weight::Unknown => Answer::Unknown,
-            Weight::Note => Answer::Note,
-            Weight::Warning => Answer::Warning,
-            Weight::Refusal => Answer::No,
-        };
-        Finding::new(name, "quirk", answer, format!("{} ({})", quirk.text, quirk.source))
-    }));
+    findings.extend(facts.findings(name, purpose).into_iter().map(|found| quirk(name, found)));
     findings
+}
+
+/// What the table of drivers knows.
+fn quirk(name: &str, quirks::Finding { id, weight, text, mend, source }: quirks::Finding) -> Finding {
+    let answer = match weight {
+        Weight::Unknown => Answer::Unknown,
+        Weight::Note => Answer::Note,
+        Weight::Warning => Answer::Warning,
+        Weight::Refusal => Answer::No,
+    };
+    let text = format!("{text} ({source})");
+    Finding { quirk: Some(id), mend, ..Finding::new(name, "quirk", answer, text) }
 }
 
 /// What the kernel or a driver answers to a question that it need not know: `None` if it does not, and why not if it
@@ -293,7 +297,7 @@ fn pools(link: &Link) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nic;
+    use crate::{config::BindMode, nic};
 
     /// An interface of this name, otherwise as the loopback.
     pub(super) fn link(name: &str) -> Link {
@@ -376,6 +380,24 @@ mod tests {
         let on = lro("eth0", Ok(Offloads { lro: true, hash: false })).unwrap();
         assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 lro off")));
         assert_eq!(lro("eth0", Ok(Offloads::default())), None);
+    }
+
+    #[test]
+    fn a_quirk_has_its_name_and_what_mends_it() {
+        let facts = Facts { driver: "mvpp2".into(), linux: (6, 12), mtu: 9000, ..Facts::default() };
+        let purpose = Purpose {
+            mode: Mode::Native,
+            bind: BindMode::Copy,
+            multi_buffer: true,
+            capacity: FRAMES[0] - HEADROOM,
+            lent: LENT,
+            queues: None,
+        };
+        let mut found = facts.findings("eth0", purpose).into_iter().map(|found| quirk("eth0", found));
+        let mtu = found.find(|finding| finding.answer == Answer::No).expect("it is refused");
+        assert_eq!((mtu.asked, mtu.quirk.as_deref()), ("quirk", Some("mvpp2-mtu")));
+        assert_eq!(mtu.mend.as_deref(), Some("ip link set eth0 mtu 1640"));
+        assert!(mtu.text.ends_with("(mvpp2_main.c: \"Per CPU Pools required for XDP\")"), "{}", mtu.text);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub enum NicError {
         name: String,
     },
     /// Its driver cannot, as the table of quirks has it.
-    #[error("{text} ({source_of})", source_of = finding.source, text = finding.text)]
+    #[error("{finding} ({source_of})", source_of = finding.source)]
     Quirk {
         /// Which one.
         finding: quirks::Finding,
