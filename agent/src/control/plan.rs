@@ -230,9 +230,9 @@ impl Plan {
 
     /// What to say of rules that will not do here what was hoped.
     pub(super) fn warnings(&self, rules: &RuleSet) -> Vec<String> {
-        let tags =
-            rules.look_for_tags().then(|| nic::tags::kept_away(&self.link, &self.facts.driver)).flatten();
-        tags.into_iter().chain(self.idle(rules)).collect()
+        let kept_away = || nic::tags::kept_away(&self.link, &self.facts.driver).ok().flatten();
+        let tags = rules.look_for_tags().then(kept_away).flatten();
+        tags.iter().map(ToString::to_string).chain(self.idle(rules)).collect()
     }
 
     /// What to say if rules steer on queues only that are not served.

@@ -1,5 +1,7 @@
-//! One interface: its link and its driver; its [queues], and who else [uses it](others), in modules of their own.
+//! One interface: its link and its driver; its [queues], what the NIC [does to frames](offloads), and who else
+//! [uses it](others), in modules of their own.
 
+mod offloads;
 mod others;
 mod queues;
 
@@ -15,10 +17,10 @@ use crate::{
         netdev::{self, Features},
         probe::Facts,
         quirks::{self, Purpose, Weight},
-        sysfs,
+        rings, sysfs, tags,
     },
     page_pool::{self, Reason, Source},
-    sys::ethtool::{self, Offloads},
+    sys::ethtool,
 };
 use others::{conduit, master, program, sockets};
 
@@ -54,8 +56,15 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
         findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
     }
     findings.extend(queues::napi(name, netdev::rx_queues(link.index)));
-    findings.extend(queues::ring(name, ethtool::rx_ring(name)));
-    findings.extend(lro(name, ethtool::offloads(name)));
+    findings.extend(queues::ring(name, ethtool::rings(name)));
+    findings.extend(queues::channels(name, ethtool::channels(name), ethtool::most_channels(name)));
+    let multi_buffer = needs_several_frames(link) && facts.bears_fragments();
+    findings.extend(offloads::lro(name, ethtool::offloads(name)));
+    findings.extend(offloads::gro(name, ethtool::features(name)));
+    if !multi_buffer {
+        findings.extend(offloads::data_split(name, rings::tcp_data_split(link.index)));
+    }
+    findings.extend(offloads::tags(name, tags::kept_away(link, &facts.driver)));
     findings.extend(numa(link));
     findings.push(sockets(link, &served));
     findings.extend(pools(link));
@@ -65,7 +74,7 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let purpose = Purpose {
         mode: Mode::Native,
         bind: drivers::default_bind(&facts.driver, Mode::Native, facts.linux),
-        multi_buffer: needs_several_frames(link) && facts.bears_fragments(),
+        multi_buffer,
         capacity: FRAMES[0] - HEADROOM,
         lent: LENT,
         queues: None,
@@ -252,18 +261,6 @@ fn mtu(link: &Link, takes_several: Result<bool, &str>) -> Finding {
     }
 }
 
-fn lro(name: &str, offloads: io::Result<Offloads>) -> Option<Finding> {
-    const ASKED: &str = "LRO";
-    let on = match answer(name, ASKED, offloads) {
-        Ok(offloads) => offloads?.lro,
-        Err(unknown) => return Some(unknown),
-    };
-    let text = "LRO is on: many drivers refuse a program then";
-    on.then(|| {
-        Finding::new(name, ASKED, Answer::Warning, text).mended_by(format!("ethtool -K {name} lro off"))
-    })
-}
-
 /// Which CPUs are near, on a machine with several nodes.
 fn numa(link: &Link) -> Option<Finding> {
     let node = fs::read_to_string(sysfs::folder(link)?.join("device/numa_node")).ok()?;
@@ -297,7 +294,7 @@ fn pools(link: &Link) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::BindMode, nic};
+    use crate::{config::BindMode, nic, sys::ethtool::Channels};
 
     /// An interface of this name, otherwise as the loopback.
     pub(super) fn link(name: &str) -> Link {
@@ -361,10 +358,14 @@ mod tests {
                 queues::silent_queues("eth0", os(errno), Some(vec![0])),
                 queues::napi("eth0", os(errno)),
                 queues::ring("eth0", os(errno)),
-                lro("eth0", os(errno)),
+                queues::channels("eth0", Ok(Channels::default()), os(errno)),
+                offloads::lro("eth0", os(errno)),
+                offloads::gro("eth0", os(errno)),
+                offloads::data_split("eth0", os(errno)),
+                offloads::tags("eth0", os(errno)),
             ]
         };
-        assert_eq!(asked(libc::EOPNOTSUPP), [const { None }; 4]);
+        assert_eq!(asked(libc::EOPNOTSUPP), [const { None }; 8]);
         for finding in asked(libc::EIO) {
             let finding = finding.expect("said to be unknown");
             assert!(
@@ -373,13 +374,6 @@ mod tests {
                 finding.text
             );
         }
-    }
-
-    #[test]
-    fn lro_is_told_if_it_is_on() {
-        let on = lro("eth0", Ok(Offloads { lro: true, hash: false })).unwrap();
-        assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 lro off")));
-        assert_eq!(lro("eth0", Ok(Offloads::default())), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod netlink;
 pub mod probe;
 mod queues;
 pub mod quirks;
+pub mod rings;
 pub mod stats;
 mod switch;
 pub(crate) mod sysfs;
