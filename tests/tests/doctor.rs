@@ -1,8 +1,15 @@
 //! `umemd doctor` on a veth, which no board is needed for.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
 use e2e::{
     agent::{umemd, umemd_of_nobody},
     command::ip,
+    foreign::ForeignProgram,
     lab::{Lab, STEER},
 };
 use serde_json::Value;
@@ -46,8 +53,10 @@ fn an_interface_is_described_as_it_is_and_left_alone() {
     for asked in ["up", "mtu", "queues", "CAP_BPF", "AF_XDP"] {
         assert_eq!(finding(&findings, asked).0, "ok", "{findings:?}");
     }
-    // Sysfs is that of the machine, and does not show this interface.
-    assert_eq!(finding(&findings, "DSA").0, "unknown");
+    // Sysfs is that of the machine, and does not show this interface; and its other end is in another namespace.
+    for asked in ["DSA", "VLAN tags"] {
+        assert_eq!(finding(&findings, asked).0, "unknown", "{findings:?}");
+    }
 
     let agent = lab.agent(&["--steer", STEER]).start();
     let (code, findings) = asked(&lab);
@@ -80,4 +89,89 @@ fn who_may_nothing_is_told_so_right_by_right() {
     }
     agent.terminate();
     agent.wait().summary();
+}
+
+/// All that an examination could leave behind, on the machine and on the near end.
+#[derive(Debug, PartialEq)]
+struct Traces {
+    modules: BTreeSet<String>,
+    /// File systems for BPF and tracing, and what is pinned there.
+    mounts: BTreeSet<String>,
+    pinned: BTreeSet<PathBuf>,
+    /// What `ip` and `ethtool` show of it.
+    shown: Vec<String>,
+    sysctls: BTreeMap<PathBuf, String>,
+}
+
+impl Traces {
+    fn of(lab: &Lab) -> Self {
+        let (netns, near) = (lab.near.name(), lab.pair().near.name.as_str());
+        let lines = |file: &str| fs::read_to_string(file).expect("it can be read");
+        let modules = lines("/proc/modules");
+        let modules = modules.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+        let mounts = lines("/proc/self/mounts");
+        let kind = |line: &&str| {
+            line.split(' ').nth(2).is_some_and(|kind| ["bpf", "tracefs", "debugfs"].contains(&kind))
+        };
+        let mounts = mounts.lines().filter(kind).map(str::to_owned).collect();
+        let ethtool = |option| ip(&["netns", "exec", netns, "ethtool", option, near]);
+        let link = ip(&["-netns", netns, "-details", "link", "show", "dev", near]);
+        Self {
+            modules,
+            mounts,
+            pinned: files(Path::new("/sys/fs/bpf")).into_iter().collect(),
+            shown: vec![link, ethtool("-k"), ethtool("-l")],
+            sysctls: lab.near.run(|| sysctls(near)),
+        }
+    }
+}
+
+/// The files below a folder; none if there is no such folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Those of an interface, and those of the network as a whole; those that are for writing only are left out.
+fn sysctls(name: &str) -> BTreeMap<PathBuf, String> {
+    let folders = ["ipv4/conf", "ipv4/neigh", "ipv6/conf", "ipv6/neigh"].map(|kind| format!("{kind}/{name}"));
+    let folders = folders.iter().map(String::as_str).chain(["core"]);
+    let paths = folders.flat_map(|folder| files(&Path::new("/proc/sys/net").join(folder)));
+    paths.filter_map(|path| fs::read_to_string(&path).ok().map(|value| (path, value))).collect()
+}
+
+/// How many programs the kernel is given to load while this is done. It numbers them one after the other, so that one
+/// that is gone again counts as well; as do those with which `ip` finds out what the kernel can.
+fn programs_loaded_meanwhile(lab: &Lab, action: impl FnOnce()) -> u64 {
+    let next = || {
+        let program = ForeignProgram::attach(&lab.far, &lab.pair().far);
+        let id = program.id();
+        program.detach();
+        id
+    };
+    let first = next();
+    action();
+    next().wrapping_sub(first)
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_examination_loads_nothing_and_changes_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    // Others on this machine come and go, and may do so during one of them, but hardly during each.
+    let mut seen = Vec::new();
+    for _ in 0..10 {
+        let by_ip = programs_loaded_meanwhile(&lab, || ());
+        let before = Traces::of(&lab);
+        assert!(before.sysctls.len() > 50, "{before:?}");
+        let mut code = None;
+        let loaded = programs_loaded_meanwhile(&lab, || code = asked(&lab).0);
+        let after = Traces::of(&lab);
+        assert_eq!(code, Some(0));
+        if loaded == by_ip && before == after {
+            return;
+        }
+        seen.push(format!("{} programs loaded; {before:#?} became {after:#?}", loaded.wrapping_sub(by_ip)));
+    }
+    panic!("each time something changed: {}", seen.last().map_or("", String::as_str));
 }

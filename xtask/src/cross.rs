@@ -37,14 +37,7 @@ pub(crate) fn umemd_dev(install: Install) -> Result<PathBuf> {
 }
 
 fn build_umemd(profile: &[&str]) -> Result<PathBuf> {
-    let mut build = cargo("build")?;
-    build.args(["--package", compile::UMEMD, "--bin", compile::UMEMD]).args(profile);
-    // What goes to other machines says what it is. Only that: all else would be built anew with each commit.
-    if profile.contains(&"--release")
-        && let Some(revision) = revision()
-    {
-        build.env("UMEMD_REVISION", revision);
-    }
+    let mut build = with_umemd(cargo("build")?, profile, revision());
     let built = compile::umemd(&compile::programs(&mut build)?)?;
     let image = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     ensure!(!has_interpreter(&image), "{} is not static: boards may lack its libraries", built.display());
@@ -53,6 +46,18 @@ fn build_umemd(profile: &[&str]) -> Result<PathBuf> {
     let stripped = folder.join(compile::UMEMD);
     strip(&built, &stripped)?;
     Ok(stripped)
+}
+
+/// The same for umemd alone, from this commit.
+fn with_umemd(mut build: Command, profile: &[&str], revision: Option<String>) -> Command {
+    build.args(["--package", compile::UMEMD, "--bin", compile::UMEMD]).args(profile);
+    // What goes to other machines says what it is. Only that: all else would be built anew with each commit.
+    if profile.contains(&"--release")
+        && let Some(revision) = revision
+    {
+        build.env("UMEMD_REVISION", revision);
+    }
+    build
 }
 
 /// Makes a copy without symbols, which are two thirds of a program.
@@ -85,6 +90,11 @@ fn revision() -> Option<String> {
 /// cargo's `build` or `test` for the boards.
 pub(crate) fn cargo(subcommand: &str) -> Result<Command> {
     let rustc = compiler().with_context(|| format!("no rustc has std for {TRIPLE}"))?;
+    Ok(cargo_with(&rustc, subcommand))
+}
+
+/// The same with this compiler.
+fn cargo_with(rustc: &Path, subcommand: &str) -> Command {
     let mut cargo = shell::cargo();
     cargo.args([subcommand, "--target", TRIPLE]);
     // A folder of its own: rustc and the flags differ, and would throw out what is built for this machine.
@@ -96,7 +106,7 @@ pub(crate) fn cargo(subcommand: &str) -> Result<Command> {
     // libxdp-sys wraps its BPF objects with these, and knows no names for another target.
     cargo.env("LD", format!("{TOOLS}ld")).env("OBJCOPY", format!("{TOOLS}objcopy"));
     cargo.env("AR", format!("{TOOLS}ar"));
-    Ok(cargo)
+    cargo
 }
 
 /// Where cargo builds for the boards.
@@ -124,7 +134,44 @@ fn has_std(libraries: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
+
+    /// What a command has in its environment beside ours: nothing is what it is to do without.
+    fn variables(command: &Command) -> Vec<(String, Option<String>)> {
+        let text = |text: &OsStr| text.to_str().unwrap().to_owned();
+        command.get_envs().map(|(name, value)| (text(name), value.map(text))).collect()
+    }
+
+    #[test]
+    fn umemd_is_built_for_a_board_as_one_static_program() {
+        let build = |profile: &[&str]| {
+            let cargo = cargo_with(Path::new("/usr/bin/rustc"), "build");
+            with_umemd(cargo, profile, Some("0123456789ab".into()))
+        };
+        let release = build(&["--release"]);
+        let args: Vec<_> = release.get_args().map(|arg| arg.to_str().unwrap()).collect();
+        assert_eq!(args[..4], ["build", "--target", TRIPLE, "--target-dir"]);
+        assert!(args[4].ends_with("/aarch64"), "{args:?}");
+        assert_eq!(args[5..], ["--package", "umemd", "--bin", "umemd", "--release"]);
+        let has = |command: &Command, name: &str, value: Option<&str>| {
+            variables(command).contains(&(name.to_owned(), value.map(str::to_owned)))
+        };
+        for (name, value) in [
+            ("RUSTC", Some("/usr/bin/rustc")),
+            ("RUSTFLAGS", None),
+            ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", Some("aarch64-linux-gnu-gcc")),
+            ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", Some("-Ctarget-feature=+crt-static")),
+            ("LD", Some("aarch64-linux-gnu-ld")),
+            ("OBJCOPY", Some("aarch64-linux-gnu-objcopy")),
+            ("UMEMD_REVISION", Some("0123456789ab")),
+        ] {
+            assert!(has(&release, name, value), "{name}: {:?}", variables(&release));
+        }
+        let named = variables(&build(&[])).into_iter().any(|(name, _)| name == "UMEMD_REVISION");
+        assert!(!named, "all would be built anew with each commit");
+    }
 
     #[test]
     fn a_program_that_needs_a_loader_is_told_from_one_that_does_not() {

@@ -116,9 +116,9 @@ fn more_queues(a: &Plan, b: &Plan) -> String {
     let way = match facts.spreading(&link.name) {
         Some(way) => way,
         None if drivers::has(&facts.driver, |kind| kind == Kind::NoChannels) => return String::new(),
-        None => "`ethtool -L`".to_owned(),
+        None => "ethtool -L".to_owned(),
     };
-    format!(", or {way} changes them")
+    format!(", or `{way}` changes them")
 }
 
 impl Plan {
@@ -192,8 +192,8 @@ impl Plan {
         for finding in self.facts.findings(&self.link.name, self.purpose(config)) {
             match finding.weight {
                 Weight::Refusal => {}
-                Weight::Warning => log::warn!("{}", finding.text),
-                Weight::Note | Weight::Unknown => log::info!("{}", finding.text),
+                Weight::Warning => log::warn!("{finding}"),
+                Weight::Note | Weight::Unknown => log::info!("{finding}"),
             }
         }
         if self.switch_tag != SwitchTag::None {
@@ -230,9 +230,9 @@ impl Plan {
 
     /// What to say of rules that will not do here what was hoped.
     pub(super) fn warnings(&self, rules: &RuleSet) -> Vec<String> {
-        let tags =
-            rules.look_for_tags().then(|| nic::tags::kept_away(&self.link, &self.facts.driver)).flatten();
-        tags.into_iter().chain(self.idle(rules)).collect()
+        let kept_away = || nic::tags::kept_away(&self.link, &self.facts.driver).ok().flatten();
+        let tags = rules.look_for_tags().then(kept_away).flatten();
+        tags.iter().map(ToString::to_string).chain(self.idle(rules)).collect()
     }
 
     /// What to say if rules steer on queues only that are not served.

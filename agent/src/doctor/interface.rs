@@ -1,5 +1,7 @@
-//! One interface: its link and its driver; its [queues], and who else [uses it](others), in modules of their own.
+//! One interface: its link and its driver; its [queues], what the NIC [does to frames](offloads), and who else
+//! [uses it](others), in modules of their own.
 
+mod offloads;
 mod others;
 mod queues;
 
@@ -14,11 +16,11 @@ use crate::{
         drivers::{self, Driver, ZeroCopy},
         netdev::{self, Features},
         probe::Facts,
-        quirks::{Purpose, Weight},
-        sysfs,
+        quirks::{self, Purpose, Weight},
+        rings, sysfs, tags,
     },
     page_pool::{self, Reason, Source},
-    sys::ethtool::{self, Offloads},
+    sys::ethtool,
 };
 use others::{conduit, master, program, sockets};
 
@@ -54,8 +56,15 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
         findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
     }
     findings.extend(queues::napi(name, netdev::rx_queues(link.index)));
-    findings.extend(queues::ring(name, ethtool::rx_ring(name)));
-    findings.extend(lro(name, ethtool::offloads(name)));
+    findings.extend(queues::ring(name, ethtool::rings(name)));
+    findings.extend(queues::channels(name, ethtool::channels(name), ethtool::most_channels(name)));
+    let multi_buffer = needs_several_frames(link) && facts.bears_fragments();
+    findings.extend(offloads::lro(name, ethtool::offloads(name)));
+    findings.extend(offloads::gro(name, ethtool::features(name)));
+    if !multi_buffer {
+        findings.extend(offloads::data_split(name, rings::tcp_data_split(link.index)));
+    }
+    findings.extend(offloads::tags(name, tags::kept_away(link, &facts.driver)));
     findings.extend(numa(link));
     findings.push(sockets(link, &served));
     findings.extend(pools(link));
@@ -65,21 +74,25 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     let purpose = Purpose {
         mode: Mode::Native,
         bind: drivers::default_bind(&facts.driver, Mode::Native, facts.linux),
-        multi_buffer: needs_several_frames(link) && facts.bears_fragments(),
+        multi_buffer,
         capacity: FRAMES[0] - HEADROOM,
         lent: LENT,
         queues: None,
     };
-    findings.extend(facts.findings(name, purpose).into_iter().map(|quirk| {
-        let answer = match quirk.weight {
-            Weight::Unknown => Answer::Unknown,
-            Weight::Note => Answer::Note,
-            Weight::Warning => Answer::Warning,
-            Weight::Refusal => Answer::No,
-        };
-        Finding::new(name, "quirk", answer, format!("{} ({})", quirk.text, quirk.source))
-    }));
+    findings.extend(facts.findings(name, purpose).into_iter().map(|found| quirk(name, found)));
     findings
+}
+
+/// What the table of drivers knows.
+fn quirk(name: &str, quirks::Finding { id, weight, text, mend, source }: quirks::Finding) -> Finding {
+    let answer = match weight {
+        Weight::Unknown => Answer::Unknown,
+        Weight::Note => Answer::Note,
+        Weight::Warning => Answer::Warning,
+        Weight::Refusal => Answer::No,
+    };
+    let text = format!("{text} ({source})");
+    Finding { quirk: Some(id), mend, ..Finding::new(name, "quirk", answer, text) }
 }
 
 /// What the kernel or a driver answers to a question that it need not know: `None` if it does not, and why not if it
@@ -248,18 +261,6 @@ fn mtu(link: &Link, takes_several: Result<bool, &str>) -> Finding {
     }
 }
 
-fn lro(name: &str, offloads: io::Result<Offloads>) -> Option<Finding> {
-    const ASKED: &str = "LRO";
-    let on = match answer(name, ASKED, offloads) {
-        Ok(offloads) => offloads?.lro,
-        Err(unknown) => return Some(unknown),
-    };
-    let text = "LRO is on: many drivers refuse a program then";
-    on.then(|| {
-        Finding::new(name, ASKED, Answer::Warning, text).mended_by(format!("ethtool -K {name} lro off"))
-    })
-}
-
 /// Which CPUs are near, on a machine with several nodes.
 fn numa(link: &Link) -> Option<Finding> {
     let node = fs::read_to_string(sysfs::folder(link)?.join("device/numa_node")).ok()?;
@@ -293,7 +294,7 @@ fn pools(link: &Link) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nic;
+    use crate::{config::BindMode, nic, sys::ethtool::Channels};
 
     /// An interface of this name, otherwise as the loopback.
     pub(super) fn link(name: &str) -> Link {
@@ -357,10 +358,14 @@ mod tests {
                 queues::silent_queues("eth0", os(errno), Some(vec![0])),
                 queues::napi("eth0", os(errno)),
                 queues::ring("eth0", os(errno)),
-                lro("eth0", os(errno)),
+                queues::channels("eth0", Ok(Channels::default()), os(errno)),
+                offloads::lro("eth0", os(errno)),
+                offloads::gro("eth0", os(errno)),
+                offloads::data_split("eth0", os(errno)),
+                offloads::tags("eth0", os(errno)),
             ]
         };
-        assert_eq!(asked(libc::EOPNOTSUPP), [const { None }; 4]);
+        assert_eq!(asked(libc::EOPNOTSUPP), [const { None }; 8]);
         for finding in asked(libc::EIO) {
             let finding = finding.expect("said to be unknown");
             assert!(
@@ -372,10 +377,21 @@ mod tests {
     }
 
     #[test]
-    fn lro_is_told_if_it_is_on() {
-        let on = lro("eth0", Ok(Offloads { lro: true, hash: false })).unwrap();
-        assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 lro off")));
-        assert_eq!(lro("eth0", Ok(Offloads::default())), None);
+    fn a_quirk_has_its_name_and_what_mends_it() {
+        let facts = Facts { driver: "mvpp2".into(), linux: (6, 12), mtu: 9000, ..Facts::default() };
+        let purpose = Purpose {
+            mode: Mode::Native,
+            bind: BindMode::Copy,
+            multi_buffer: true,
+            capacity: FRAMES[0] - HEADROOM,
+            lent: LENT,
+            queues: None,
+        };
+        let mut found = facts.findings("eth0", purpose).into_iter().map(|found| quirk("eth0", found));
+        let mtu = found.find(|finding| finding.answer == Answer::No).expect("it is refused");
+        assert_eq!((mtu.asked, mtu.quirk.as_deref()), ("quirk", Some("mvpp2-mtu")));
+        assert_eq!(mtu.mend.as_deref(), Some("ip link set eth0 mtu 1640"));
+        assert!(mtu.text.ends_with("(mvpp2_main.c: \"Per CPU Pools required for XDP\")"), "{}", mtu.text);
     }
 
     #[test]

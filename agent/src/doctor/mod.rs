@@ -36,6 +36,9 @@ struct Finding {
     about: String,
     /// What was asked, in a word or two that do not change.
     asked: &'static str,
+    /// Which one it is of the quirks that the table of drivers knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quirk: Option<String>,
     answer: Answer,
     /// The answer in full.
     text: String,
@@ -46,7 +49,7 @@ struct Finding {
 
 impl Finding {
     fn new(about: &str, asked: &'static str, answer: Answer, text: impl Into<String>) -> Self {
-        Self { about: about.into(), asked, answer, text: text.into(), mend: None }
+        Self { about: about.into(), asked, quirk: None, answer, text: text.into(), mend: None }
     }
 
     fn mended_by(mut self, command: impl Into<String>) -> Self {

@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
-    NlaBuffer, NlasIterator, ParseableParametrized,
+    DecodeError, Emitable, NLA_F_NESTED, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, Nla, NlaBuffer, NlasIterator, ParseableParametrized,
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
@@ -66,6 +66,27 @@ impl Genl {
     pub(crate) fn dump_of(&self, command: u8, kind: u16, number: u32) -> io::Result<Vec<Attributes>> {
         let number = Attribute { kind, value: number.to_ne_bytes().to_vec() };
         self.dump_all(command, &Attributes(vec![number]))
+    }
+
+    /// What `command` tells of the one whose number is an attribute of this kind in a nest of that one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub(crate) fn get_of(
+        &self,
+        command: u8,
+        nest: u16,
+        kind: u16,
+        number: u32,
+    ) -> io::Result<Option<Attributes>> {
+        let number = [Attribute { kind, value: number.to_ne_bytes().to_vec() }];
+        let mut value = vec![0; number.as_slice().buffer_len()];
+        number.as_slice().emit(&mut value);
+        // Newer families insist on the flag.
+        let nest = Attribute { kind: nest | NLA_F_NESTED, value };
+        self.send(Message { command, version: 1, attributes: Attributes(vec![nest]) }, 0)?;
+        Ok(self.receive()?.answers.into_iter().next())
     }
 
     fn dump_all(&self, command: u8, attributes: &Attributes) -> io::Result<Vec<Attributes>> {

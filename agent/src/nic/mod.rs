@@ -9,6 +9,7 @@ mod netlink;
 pub mod probe;
 mod queues;
 pub mod quirks;
+pub mod rings;
 pub mod stats;
 mod switch;
 pub(crate) mod sysfs;
@@ -48,7 +49,7 @@ pub enum NicError {
         name: String,
     },
     /// Its driver cannot, as the table of quirks has it.
-    #[error("{text} ({source_of})", source_of = finding.source, text = finding.text)]
+    #[error("{finding} ({source_of})", source_of = finding.source)]
     Quirk {
         /// Which one.
         finding: quirks::Finding,

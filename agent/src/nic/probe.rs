@@ -53,7 +53,7 @@ impl Facts {
             mtu: link.mtu,
             runs_programs: features.map(|features| features.native),
             zero_copy: features.map(|features| features.zero_copy),
-            ring: ethtool::rx_ring(&link.name).ok().map(|ring| ring.now),
+            ring: ethtool::rings(&link.name).ok().map(|rings| rings.rx.now),
             separate_channels: ethtool::channels(&link.name).ok().map(|channels| channels.rx > 0),
             hashes: ethtool::offloads(&link.name).ok().map(|offloads| offloads.hash),
             possible_cpus: fs::read_to_string("/sys/devices/system/cpu/possible")

@@ -3,6 +3,10 @@
 //! `umemd run` picks queues by them, refuses what cannot work before it touches the interface, and warns in its
 //! words; `umemd doctor` prints the same for native mode.
 
+mod kind;
+
+use std::fmt;
+
 use datapath::packet::MAX_FRAGMENTS;
 
 use super::{
@@ -13,83 +17,10 @@ use crate::{
     config::{BindMode, L2_OVERHEAD},
     ebpf::Mode,
 };
+pub use kind::{Kind, Quirk};
 
 /// How long a packet may be that its sender left to be segmented, headers included (`GSO_MAX_SIZE`).
 const GSO_MAX: usize = 65_536;
-
-/// Something about a driver, and how it is known.
-#[derive(Clone, Copy, Debug)]
-pub struct Quirk {
-    /// What.
-    pub kind: Kind,
-    /// Where it is known from: a file of the kernel's, or somebody who met it.
-    pub source: &'static str,
-    /// The first version of Linux that has it no more.
-    pub until: Option<(u32, u32)>,
-}
-
-/// What a driver does otherwise than one expects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Attaching and detaching a program closes and opens the port: the link goes down for a moment. Replacing a
-    /// program does not.
-    Bounces,
-    /// And so do all other ports of the same packet processor.
-    BouncesSiblings,
-    /// The driver's page_pool counters start anew at each attach.
-    CountersReset,
-    /// The driver's page_pool counters cannot be seen anywhere.
-    NoPagePoolCounters,
-    /// All frames arrive on queue 0 of a chip with this `compatible` in the device tree, whatever number of queues
-    /// the interface has.
-    OneQueue(&'static str),
-    /// A program is refused above this MTU.
-    MtuLimit(u32),
-    /// A program that does not take packets in several buffers is.
-    MtuLimitOfOneBuffer(u32),
-    /// Above this MTU, also of a sibling port, the driver gives up the pools that its XDP needs, without a word and
-    /// with the program attached.
-    MtuTakesPools(u32),
-    /// On more possible CPUs than this the driver refuses XDP.
-    CpuLimit(u32),
-    /// If the device tree gives it a hardware buffer manager, the driver refuses XDP.
-    NoBufferManager,
-    /// Unless flows are hashed (`ethtool -K X rxhash on`), all frames arrive on queue 0.
-    HashSpreads,
-    /// It polls one queue per CPU, those with the lowest numbers. With fewer CPUs than queues, the table that spreads
-    /// flows ([`Facts::table_is_of_queues`]) is not of the numbers that these have.
-    PollsQueuesPerCpu,
-    /// Zero-copy wants so many bytes of headroom in each frame, for a header of the device's, and a device that the
-    /// kernel reaches through an IOMMU.
-    ZeroCopyHeadroom(u32),
-    /// Zero-copy fills whole KiB of a frame, which in one of 2048 bytes is one.
-    ZeroCopyWholeKib,
-    /// Two queues are made of each: those for zero-copy have the upper half of the numbers.
-    ZeroCopyQueuesAbove,
-    /// The program has to be attached before a socket is bound.
-    AttachBeforeBind,
-    /// Without frames on the fill ring at bind the driver's queue stops for good.
-    FillBeforeBind,
-    /// Packets in several buffers get mixed up: a program without fragments is right.
-    FragmentsBroken,
-    /// The program runs on its members. Frames are of their queues then, and a socket that is bound to it gets none.
-    RunsOnMembers,
-    /// It is a port of a switch, whose frames come by the conduit: native XDP is there.
-    BehindConduit,
-    /// Its members send and receive in its place: frames come in by each of them.
-    HasMembers,
-    /// Its frames come from its ports, where the outer VLAN tag is taken away.
-    TagsEndAtPorts,
-    /// The other end may leave VLAN tags beside the frame.
-    TagsComeBeside,
-    /// It has no channels, and so always the queues that it was made with.
-    NoChannels,
-    /// With separate channels for receiving and sending it takes no program.
-    CombinedChannels,
-    /// A program for packets in several buffers cannot take the place of one for packets in one buffer, nor the other
-    /// way round: one has to be detached before the other is attached.
-    VariantsDoNotSwap,
-}
 
 /// How an interface is to be used, as far as the table asks.
 #[derive(Clone, Copy, Debug)]
@@ -124,12 +55,42 @@ pub enum Weight {
 /// A quirk that matters for an interface as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// Which quirk of which driver it is, in words that do not change: `mvneta-buffer-manager`.
+    pub id: String,
     /// How much.
     pub weight: Weight,
     /// What, and what to do.
     pub text: String,
+    /// What to type, if a command mends it.
+    pub mend: Option<String>,
     /// How it is known.
     pub source: &'static str,
+}
+
+/// In one line, as `umemd run` says it.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        self.mend.iter().try_for_each(|command| write!(f, ": {command}"))
+    }
+}
+
+/// What is found of a quirk, whoever's it is.
+#[derive(Debug)]
+struct Verdict {
+    weight: Weight,
+    text: String,
+    mend: Option<String>,
+}
+
+impl Verdict {
+    fn new(weight: Weight, text: String) -> Self {
+        Self { weight, text, mend: None }
+    }
+
+    fn mended_by(self, command: impl Into<String>) -> Self {
+        Self { mend: Some(command.into()), ..self }
+    }
 }
 
 impl Facts {
@@ -162,9 +123,9 @@ impl Facts {
 
     /// What spreads flows over the queues that are polled, of a NIC that does not.
     fn spreads(&self, name: &str) -> String {
-        let equally = || format!("ethtool -X {name} equal N");
+        let equally = || format!("ethtool -X {name} equal {}", self.rx_queues);
         let table = self.polled().map_or_else(equally, |cpus| weights(name, self.rx_queues, cpus));
-        format!("ethtool -K {name} rxhash on, then {table}")
+        format!("ethtool -K {name} rxhash on && {table}")
     }
 
     fn polls_queues_per_cpu(&self) -> bool {
@@ -193,8 +154,8 @@ impl Facts {
             return self.unsegmented(name, purpose).into_iter().collect();
         }
         let finding = |quirk: &Quirk| {
-            let (weight, text) = self.judge(quirk.kind, name, purpose)?;
-            Some(Finding { weight, text, source: quirk.source })
+            let verdict = self.judge(quirk.kind, name, purpose)?;
+            Some(self.finding(quirk.kind.id(), verdict, quirk.source))
         };
         self.quirks()
             .filter_map(finding)
@@ -203,19 +164,26 @@ impl Facts {
             .collect()
     }
 
+    /// What was found of this driver.
+    fn finding(&self, quirk: &str, Verdict { weight, text, mend }: Verdict, source: &'static str) -> Finding {
+        let id = format!("{}-{quirk}", self.driver.replace('_', "-"));
+        Finding { id, weight, text, mend, source }
+    }
+
     /// What is said of a veth in `skb` mode: its driver does not know of the program, and takes no offload off its peer.
     fn unsegmented(&self, name: &str, purpose: Purpose<'_>) -> Option<Finding> {
         let (frames, counter) =
             if purpose.multi_buffer { (MAX_FRAGMENTS, "rx_too_long") } else { (1, "xsk_rx_dropped") };
         let longest = purpose.capacity as usize * frames;
-        (self.driver == "veth" && longest < GSO_MAX).then(|| Finding {
-            weight: Weight::Warning,
-            text: format!(
+        (self.driver == "veth" && longest < GSO_MAX).then(|| {
+            let text = format!(
                 "{name} in skb mode gets packets before its peer's senders have them segmented: such as are longer than \
-                 {longest} bytes are dropped and counted as {counter}, which TCP hardly survives; ethtool -K PEER tso \
-                 off gso off lets them come; or do without --mode skb"
-            ),
-            source: "net/core/dev.c: netif_receive_generic_xdp; drivers/net/veth.c: veth_xdp_set",
+                 {longest} bytes are dropped and counted as {counter}, which TCP hardly survives; do without --mode \
+                 skb, or have the other end segment them"
+            );
+            let source = "net/core/dev.c: netif_receive_generic_xdp; drivers/net/veth.c: veth_xdp_set";
+            let verdict = Verdict::new(Weight::Warning, text);
+            self.finding("segments", verdict.mended_by("ethtool -K PEER tso off gso off"), source)
         })
     }
 
@@ -238,7 +206,7 @@ impl Facts {
                 format!("--zerocopy on {} was seen to be slower than copying, or worse", driver.name),
             ),
         };
-        Some(Finding { weight, text, source: driver.source })
+        Some(self.finding("zero-copy", Verdict::new(weight, text), driver.source))
     }
 
     /// What is said if the NIC's ring, which holds frames of ours in zero-copy mode, leaves the fill ring too few.
@@ -246,45 +214,46 @@ impl Facts {
         let ring = self
             .ring
             .filter(|ring| purpose.bind == BindMode::ZeroCopy && purpose.lent < ring.saturating_mul(2))?;
-        Some(Finding {
-            weight: Weight::Warning,
-            text: format!(
-                "zero-copy on {name} keeps {ring} frames in the NIC's ring, of {} that umemd lends for receiving: with \
-                 less than twice as many the fill ring may run empty; --frames {}, or ethtool -G {name} rx {}",
-                purpose.lent,
-                // Half of the frames are lent.
-                ring.saturating_mul(4).next_power_of_two(),
-                purpose.lent / 2,
-            ),
-            source: "net/xdp/xsk_buff_pool.c: xp_alloc; XDP_STATISTICS, rx_fill_ring_empty_descs",
-        })
+        // Half of the frames are lent.
+        let frames = ring.saturating_mul(4).next_power_of_two();
+        let text = format!(
+            "zero-copy on {name} keeps {ring} frames in the NIC's ring, of {} that umemd lends for receiving: with \
+             less than twice as many the fill ring may run empty; pass --frames {frames}, or shorten the NIC's ring",
+            purpose.lent
+        );
+        let verdict = Verdict::new(Weight::Warning, text)
+            .mended_by(format!("ethtool -G {name} rx {}", purpose.lent / 2));
+        let source = "net/xdp/xsk_buff_pool.c: xp_alloc; XDP_STATISTICS, rx_fill_ring_empty_descs";
+        Some(self.finding("zero-copy-ring", verdict, source))
     }
 
-    fn judge(&self, kind: Kind, name: &str, purpose: Purpose<'_>) -> Option<(Weight, String)> {
+    fn judge(&self, kind: Kind, name: &str, purpose: Purpose<'_>) -> Option<Verdict> {
         let Purpose { bind, multi_buffer, capacity, queues, .. } = purpose;
         let zero_copy = bind == BindMode::ZeroCopy;
         let driver = &self.driver;
         let mtu = self.mtu;
+        let new = Verdict::new;
+        let skb = || format!("umemd run --iface {name} --mode skb ...");
         Some(match kind {
-            Kind::Bounces => (
+            Kind::Bounces => new(
                 Weight::Note,
                 format!("{driver} takes {name}'s link down and up when a program is attached or detached"),
             ),
-            Kind::BouncesSiblings => (
+            Kind::BouncesSiblings => new(
                 Weight::Warning,
                 format!("{driver} takes the links of {name}'s sibling ports down and up too"),
             ),
-            Kind::CountersReset => (
+            Kind::CountersReset => new(
                 Weight::Note,
                 format!("{driver} sets its rx_pp_* counters to zero when a program is attached or detached"),
             ),
             Kind::NoPagePoolCounters => {
-                (Weight::Note, format!("{driver} does not report its page_pool's counters"))
+                new(Weight::Note, format!("{driver} does not report its page_pool's counters"))
             }
             Kind::OneQueue(chip) => match self.is_chip(chip) {
                 Some(true) => one_queue(name, queues, ""),
                 Some(false) => return None,
-                None => (
+                None => new(
                     Weight::Unknown,
                     format!(
                         "whether {name} is of the kind whose frames all arrive on queue 0 ({chip}) cannot be seen: \
@@ -292,29 +261,32 @@ impl Facts {
                     ),
                 ),
             },
-            Kind::MtuLimit(limit) if mtu > limit => (
+            Kind::MtuLimit(limit) if mtu > limit => new(
                 Weight::Refusal,
                 format!(
-                    "{driver} takes no program on {name} with MTU {mtu}, but up to {limit}: ip link set {name} mtu \
-                     {limit}; or pass --mode skb"
+                    "{driver} takes no program on {name} with MTU {mtu}, but up to {limit}; pass --mode skb, or \
+                     lower it"
                 ),
-            ),
-            Kind::MtuLimitOfOneBuffer(limit) if mtu > limit && !multi_buffer => (
+            )
+            .mended_by(format!("ip link set {name} mtu {limit}")),
+            Kind::MtuLimitOfOneBuffer(limit) if mtu > limit && !multi_buffer => new(
                 Weight::Refusal,
                 format!(
-                    "{driver} takes no program for packets in one buffer on {name} with MTU {mtu}, but up to {limit}: \
-                     ip link set {name} mtu {limit}; or {}",
+                    "{driver} takes no program for packets in one buffer on {name} with MTU {mtu}, but up to {limit}; \
+                     {}, or lower it",
                     if self.bears_fragments() { "leave --multi-buffer off away" } else { "pass --mode skb" }
                 ),
-            ),
-            Kind::MtuTakesPools(limit) if mtu <= limit && self.runs_programs == Some(false) => (
+            )
+            .mended_by(format!("ip link set {name} mtu {limit}")),
+            Kind::MtuTakesPools(limit) if mtu <= limit && self.runs_programs == Some(false) => new(
                 Weight::Refusal,
                 format!(
                     "{driver} gave up the pools that its XDP needs: a sibling port of {name} has an MTU above {limit}; \
-                     ip link set PORT mtu {limit} on that; or pass --mode skb"
+                     pass --mode skb, or lower that"
                 ),
-            ),
-            Kind::MtuTakesPools(limit) if mtu <= limit => (
+            )
+            .mended_by(format!("ip link set PORT mtu {limit}")),
+            Kind::MtuTakesPools(limit) if mtu <= limit => new(
                 Weight::Note,
                 format!(
                     "keep the MTU of {name} and of its sibling ports at {limit} or below while umemd runs: above it \
@@ -322,15 +294,16 @@ impl Facts {
                 ),
             ),
             Kind::CpuLimit(limit) => match self.possible_cpus {
-                Some(cpus) if cpus > limit => (
+                Some(cpus) if cpus > limit => new(
                     Weight::Refusal,
                     format!(
-                        "{driver} takes no program on a machine with more than {limit} CPUs: boot with \
-                         possible_cpus={limit}; or pass --mode skb"
+                        "{driver} takes no program on a machine with more than {limit} CPUs; boot with \
+                         possible_cpus={limit}, or do without the driver"
                     ),
-                ),
+                )
+                .mended_by(skb()),
                 Some(_) => return None,
-                None => (
+                None => new(
                     Weight::Unknown,
                     format!(
                         "whether this machine may have more than {limit} CPUs, with which {driver} takes no program, \
@@ -342,21 +315,22 @@ impl Facts {
                 // The driver does without one that is off or fails.
                 (_, Some(true)) => return None,
                 (Some(node), _) if !node.buffer_manager => return None,
-                (Some(_), Some(false)) => (
+                (Some(_), Some(false)) => new(
                     Weight::Refusal,
                     format!(
                         "{driver} takes no program on {name} while its device tree gives it a hardware buffer \
-                         manager: remove `buffer-manager` there; or pass --mode skb"
+                         manager; remove `buffer-manager` there, or do without the driver"
                     ),
-                ),
-                (Some(_), None) => (
+                )
+                .mended_by(skb()),
+                (Some(_), None) => new(
                     Weight::Warning,
                     format!(
                         "{driver} takes no program on {name} if it uses the hardware buffer manager that its device \
                          tree gives it"
                     ),
                 ),
-                (None, _) => (
+                (None, _) => new(
                     Weight::Unknown,
                     format!(
                         "whether {name} has a hardware buffer manager, with which {driver} takes no program, cannot \
@@ -367,11 +341,9 @@ impl Facts {
             Kind::HashSpreads if self.hashes == Some(false) => one_queue(
                 name,
                 queues,
-                &format!(
-                    " until flows are spread ({}), but for what a rule of the NIC's own (ethtool -N) sends there",
-                    self.spreads(name)
-                ),
-            ),
+                " until flows are spread, but for what a rule of the NIC's own (ethtool -N) sends there",
+            )
+            .mended_by(self.spreads(name)),
             Kind::PollsQueuesPerCpu => {
                 let cpus = self.polled()?;
                 let in_vain = queues.is_some_and(|queues| queues.iter().any(|queue| *queue >= cpus));
@@ -380,35 +352,36 @@ impl Facts {
                     2 => "queues 0 and 1".to_owned(),
                     _ => format!("queues 0 to {}", cpus - 1),
                 };
-                (
+                new(
                     if in_vain { Weight::Warning } else { Weight::Note },
                     format!(
                         "{driver} polls one queue of {name} per CPU, {polled}: what arrives on another one stays \
-                         there; with {cpus} CPUs for {} queues the numbers of `ethtool -x` are not theirs: {} chooses \
-                         those that are polled",
-                        self.rx_queues,
-                        weights(name, self.rx_queues, cpus)
+                         there; with {cpus} CPUs for {} queues the numbers of `ethtool -x` are not theirs; these \
+                         weights are for those that are polled",
+                        self.rx_queues
                     ),
                 )
+                .mended_by(weights(name, self.rx_queues, cpus))
             }
             Kind::NoChannels => {
-                (Weight::Note, format!("the number of queues of {name} cannot be changed by ethtool -L"))
+                new(Weight::Note, format!("the number of queues of {name} cannot be changed by ethtool -L"))
             }
-            Kind::CombinedChannels if self.separate_channels == Some(true) => (
+            Kind::CombinedChannels if self.separate_channels == Some(true) => new(
                 Weight::Refusal,
                 format!(
-                    "{driver} takes no program on {name} while it has channels that only receive: ethtool -L {name} \
-                     rx 0 tx 0 combined N; or pass --mode skb"
+                    "{driver} takes no program on {name} while it has channels that only receive; pass --mode skb, or \
+                     have them combined"
                 ),
-            ),
-            Kind::ZeroCopyHeadroom(bytes) if zero_copy => (
+            )
+            .mended_by(format!("ethtool -L {name} rx 0 tx 0 combined N")),
+            Kind::ZeroCopyHeadroom(bytes) if zero_copy => new(
                 Weight::Note,
                 format!(
                     "zero-copy on {name} takes {bytes} bytes of headroom, and a device behind an IOMMU \
                      (iommu_platform=on,disable-legacy=on in QEMU)"
                 ),
             ),
-            Kind::ZeroCopyWholeKib if zero_copy && mtu.saturating_add(L2_OVERHEAD) > whole_kib(capacity) => (
+            Kind::ZeroCopyWholeKib if zero_copy && mtu.saturating_add(L2_OVERHEAD) > whole_kib(capacity) => new(
                 Weight::Warning,
                 format!(
                     "with --zerocopy {driver} fills whole KiB of a frame: packets of more than {} bytes are lost; \
@@ -416,34 +389,36 @@ impl Facts {
                     whole_kib(capacity)
                 ),
             ),
-            Kind::ZeroCopyQueuesAbove if zero_copy => (
+            Kind::ZeroCopyQueuesAbove if zero_copy => new(
                 Weight::Warning,
                 format!("with --zerocopy {name} has its queues twice, and the upper half is for zero-copy"),
             ),
             Kind::AttachBeforeBind => {
-                (Weight::Note, format!("{driver} wants the program before the socket, as umemd does it"))
+                new(Weight::Note, format!("{driver} wants the program before the socket, as umemd does it"))
             }
-            Kind::FillBeforeBind if zero_copy => (
+            Kind::FillBeforeBind if zero_copy => new(
                 Weight::Warning,
                 format!(
                     "with --zerocopy a queue of {driver} that finds no frames at first may stop for good"
                 ),
             ),
-            Kind::RunsOnMembers => (
+            Kind::RunsOnMembers => new(
                 Weight::Refusal,
                 format!(
-                    "the program would run on the members of {name}, whose frames reach only sockets of theirs: \
-                     umemd run --iface with each of them; or pass --mode skb"
+                    "the program would run on the members of {name}, whose frames reach only sockets of theirs; pass \
+                     --mode skb, or name each of them"
                 ),
-            ),
-            Kind::BehindConduit => (
+            )
+            .mended_by("umemd run --iface MEMBER --iface MEMBER ..."),
+            Kind::BehindConduit => new(
                 Weight::Refusal,
                 format!(
                     "{name} is a port of a switch: native XDP is on its conduit, which `ip link show {name}` names \
-                     behind the @: umemd run --iface with that; or pass --mode skb"
+                     behind the @; pass --mode skb, or name that"
                 ),
-            ),
-            Kind::FragmentsBroken if multi_buffer => (
+            )
+            .mended_by("umemd run --iface CONDUIT ..."),
+            Kind::FragmentsBroken if multi_buffer => new(
                 Weight::Warning,
                 format!("{driver} mixes up packets in several buffers: --multi-buffer off, and keep the MTU at 1500"),
             ),
@@ -480,10 +455,11 @@ fn weights(name: &str, queues: u32, cpus: u32) -> String {
 }
 
 /// That all frames arrive on queue 0, which matters the more if others were asked for.
-fn one_queue(name: &str, asked: Option<&[u32]>, until: &str) -> (Weight, String) {
+fn one_queue(name: &str, asked: Option<&[u32]>, until: &str) -> Verdict {
     let in_vain = asked.is_some_and(|queues| queues != [0]);
     let weight = if in_vain { Weight::Warning } else { Weight::Note };
-    (weight, format!("all frames of {name} arrive on queue 0: its other queues stay silent{until}"))
+    let text = format!("all frames of {name} arrive on queue 0: its other queues stay silent{until}");
+    Verdict::new(weight, text)
 }
 
 /// Bytes of whole KiB, of so many.

@@ -1,9 +1,9 @@
 //! Who keeps VLAN tags from the XDP program, and what leaves them in the frames.
 
-use std::collections::BTreeSet;
+use std::{fmt, io};
 
 use super::{Link, drivers, link, quirks::Kind};
-use crate::sys::ethtool;
+use crate::sys::ethtool::{self, Features};
 
 /// Features that put a tag beside the frame: what ethtool(8) calls it, what the kernel does, and of which tags.
 type Offload = (&'static str, &'static str, &'static str);
@@ -16,52 +16,77 @@ const SENDING: [Offload; 2] = [
     ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert", "802.1ad"),
 ];
 
-/// Features that are on.
-type Features = BTreeSet<String>;
+/// That the program may not see VLAN tags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeptAway {
+    /// By whom, and what follows.
+    pub(crate) text: String,
+    /// What leaves them in, if a command does.
+    pub(crate) mend: Option<String>,
+    /// Whether it is so, or nobody knows.
+    pub(crate) known: bool,
+}
+
+/// In one line, as `umemd run` says it.
+impl fmt::Display for KeptAway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        self.mend.iter().try_for_each(|command| write!(f, "; leave them in: {command}"))
+    }
+}
 
 /// What to say to somebody whose rules look for VLAN tags on this interface, if the program may not see them.
-pub(crate) fn kept_away(interface: &Link, driver: &str) -> Option<String> {
+///
+/// # Errors
+///
+/// If the kernel does not tell what the interface does.
+pub(crate) fn kept_away(interface: &Link, driver: &str) -> io::Result<Option<KeptAway>> {
     if drivers::has(driver, |kind| kind == Kind::TagsComeBeside) {
         // Asked again, as it may have gone to another namespace.
         let now = |index| link(index).ok().flatten();
         let peer = now(interface.index).and_then(|end| now(end.peer?));
         let peer = peer.and_then(|peer| Some((ethtool::features(&peer.name).ok()?, peer.name)));
-        by_peer(&interface.name, peer.as_ref().map(|(features, name)| (&**name, features)))
+        Ok(by_peer(&interface.name, peer.as_ref().map(|(features, name)| (&**name, features))))
     } else if drivers::has(driver, |kind| kind == Kind::TagsEndAtPorts) {
-        Some(on_top(&interface.name))
+        Ok(Some(on_top(&interface.name)))
     } else {
-        by_nic(&interface.name, &ethtool::features(&interface.name).ok()?)
+        Ok(by_nic(&interface.name, &ethtool::features(&interface.name)?))
     }
 }
 
 /// By a NIC with these features.
-fn by_nic(name: &str, on: &Features) -> Option<String> {
-    let (tags, off) = words(&RECEIVING, |feature| on.contains(feature))?;
-    Some(format!(
-        "{name} takes VLAN tags ({tags}) away before the XDP program sees them: rules that look for them will not \
-         match; leave them on: ethtool -K {name} {off}"
-    ))
+fn by_nic(name: &str, features: &Features) -> Option<KeptAway> {
+    let (tags, _) = words(&RECEIVING, |feature| features.on.contains(feature))?;
+    // What is fixed stays on.
+    let changeable = |feature: &str| features.on.contains(feature) && !features.fixed.contains(feature);
+    let text = format!(
+        "{name} takes VLAN tags ({tags}) away before the XDP program sees them: rules that look for them will not match"
+    );
+    let mend = words(&RECEIVING, changeable).map(|(_, off)| format!("ethtool -K {name} {off}"));
+    Some(KeptAway { text, mend, known: true })
 }
 
 /// By the stack, before a device on top has the frame: net/core/dev.c, `__netif_receive_skb_core` of the port.
-fn on_top(name: &str) -> String {
-    format!(
+fn on_top(name: &str) -> KeptAway {
+    let text = format!(
         "{name} has its frames from its ports, and the outer VLAN tag is taken away there, whatever their offloads: \
          rules that look for it will not match; run umemd on the ports"
-    )
+    );
+    KeptAway { text, mend: None, known: true }
 }
 
 /// By the other end of a veth: its name and features, if it is in this network namespace, and otherwise nobody knows.
-fn by_peer(name: &str, peer: Option<(&str, &Features)>) -> Option<String> {
-    let (tags, off) = words(&SENDING, |feature| peer.is_none_or(|(_, on)| on.contains(feature)))?;
-    let mend = match peer {
-        Some((peer, _)) => format!("leave them in: ethtool -K {peer} {off}"),
-        None => format!("at the other end, which umemd cannot ask, ethtool -K NAME {off} leaves them in"),
+fn by_peer(name: &str, peer: Option<(&str, &Features)>) -> Option<KeptAway> {
+    let (tags, off) = words(&SENDING, |feature| peer.is_none_or(|(_, peer)| peer.on.contains(feature)))?;
+    let (whom, peer_name) = match peer {
+        Some((name, _)) => ("", name),
+        None => (", which umemd cannot ask,", "NAME"),
     };
-    Some(format!(
-        "{name} is a veth, whose other end may leave VLAN tags ({tags}) beside the frame, where the XDP program does \
-         not see them: rules that look for them will not match; {mend}"
-    ))
+    let text = format!(
+        "{name} is a veth, whose other end{whom} may leave VLAN tags ({tags}) beside the frame, where the XDP program \
+         does not see them: rules that look for them will not match"
+    );
+    Some(KeptAway { text, mend: Some(format!("ethtool -K {peer_name} {off}")), known: peer.is_some() })
 }
 
 /// Of which tags those offloads are that are on, and the words that switch them off.
@@ -76,12 +101,12 @@ mod tests {
     use super::*;
 
     fn features(names: &[&str]) -> Features {
-        names.iter().map(|name| (*name).to_owned()).collect()
+        Features { on: names.iter().map(|name| (*name).to_owned()).collect(), ..Features::default() }
     }
 
     #[track_caller]
-    fn says(said: Option<String>, tags: &str, mend: &str) {
-        let said = said.unwrap_or_default();
+    fn says(said: Option<KeptAway>, tags: &str, mend: &str) {
+        let said = said.map(|kept| kept.to_string()).unwrap_or_default();
         assert!(said.contains(&format!("VLAN tags ({tags})")) && said.ends_with(mend), "{said}");
     }
 
@@ -97,6 +122,9 @@ mod tests {
             "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off",
         );
         assert_eq!(said(&["rx-vlan-filter", "tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"]), None);
+        let mut fixed = features(&["rx-vlan-hw-parse"]);
+        fixed.fixed.clone_from(&fixed.on);
+        says(by_nic("eth0", &fixed), "802.1Q", "will not match");
     }
 
     #[test]
@@ -107,7 +135,9 @@ mod tests {
         says(said(&["tx-vlan-stag-hw-insert"]), "802.1ad", stag);
         assert_eq!(said(&["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"]), None);
         // Where it cannot be asked it may be so.
-        let mend = "ethtool -K NAME txvlan off tx-vlan-stag-hw-insert off leaves them in";
-        says(by_peer("near0", None), "802.1Q and 802.1ad", mend);
+        let mend = "leave them in: ethtool -K NAME txvlan off tx-vlan-stag-hw-insert off";
+        let unknown = by_peer("near0", None);
+        assert!(unknown.as_ref().is_some_and(|kept| !kept.known && kept.text.contains("cannot ask")));
+        says(unknown, "802.1Q and 802.1ad", mend);
     }
 }

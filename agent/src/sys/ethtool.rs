@@ -28,12 +28,23 @@ pub struct Channels {
 
 /// `ETHTOOL_GCHANNELS`. Errors with `EOPNOTSUPP` if the driver does not report them.
 pub fn channels(interface: &str) -> io::Result<Channels> {
+    let [.., rx, tx, _, combined] = channel_words(interface)?;
+    Ok(Channels { rx, tx, combined })
+}
+
+/// How many of each kind there may be (`ETHTOOL_GCHANNELS`).
+pub fn most_channels(interface: &str) -> io::Result<Channels> {
+    let [_, rx, tx, _, combined, ..] = channel_words(interface)?;
+    Ok(Channels { rx, tx, combined })
+}
+
+/// `struct ethtool_channels`: cmd, then max and current of rx, tx, other, combined.
+fn channel_words(interface: &str) -> io::Result<[u32; 9]> {
     let interface = Interface::new(interface)?;
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    // struct ethtool_channels: cmd, then max and current of rx, tx, other, combined.
     let mut words = [ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
     interface.ioctl(&mut words)?;
-    Ok(Channels { rx: words[5], tx: words[6], combined: words[8] })
+    Ok(words)
 }
 
 /// Name of the interface's driver (`ETHTOOL_GDRVINFO`), for people.
@@ -48,23 +59,33 @@ pub fn driver(interface: &str) -> io::Result<String> {
     Ok(bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
 }
 
-/// `struct ethtool_ringparam`, its receive side: descriptors of each queue.
+/// Descriptors of a queue of the NIC's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RxRing {
+pub struct Ring {
     /// As many as there are.
     pub now: u32,
     /// As many as there may be.
     pub most: u32,
 }
 
+/// `struct ethtool_ringparam`, but for the rings that a few NICs have for packets of other sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rings {
+    /// Of each queue that receives.
+    pub rx: Ring,
+    /// Of each queue that sends.
+    pub tx: Ring,
+}
+
 /// `ETHTOOL_GRINGPARAM`. Errors with `EOPNOTSUPP` if the driver does not report it.
-pub fn rx_ring(interface: &str) -> io::Result<RxRing> {
+pub fn rings(interface: &str) -> io::Result<Rings> {
     let interface = Interface::new(interface)?;
     const ETHTOOL_GRINGPARAM: u32 = 0x10;
     // struct ethtool_ringparam: cmd, most of rx, mini, jumbo, tx; then as many as there are of each.
     let mut words = [ETHTOOL_GRINGPARAM, 0, 0, 0, 0, 0, 0, 0, 0];
     interface.ioctl(&mut words)?;
-    Ok(RxRing { now: words[5], most: words[1] })
+    let ring = |most: usize| Ring { now: words[most + 4], most: words[most] };
+    Ok(Rings { rx: ring(1), tx: ring(4) })
 }
 
 /// The table by which the NIC spreads flows over queues (RSS, `ETHTOOL_GRXFHINDIR`): queue numbers. Errors with
@@ -100,13 +121,21 @@ pub fn offloads(interface: &str) -> io::Result<Offloads> {
     Ok(Offloads { lro: has(15), hash: has(28) })
 }
 
-/// The features that are on, by the kernel's names for them (`ETHTOOL_GFEATURES`, `ETH_SS_FEATURES`); for a few
-/// `ethtool -k` has others.
+/// Features, by the kernel's names for them (`ETH_SS_FEATURES`); for a few `ethtool -k` has others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Those that are on.
+    pub on: BTreeSet<String>,
+    /// Those that nobody can switch on or off.
+    pub fixed: BTreeSet<String>,
+}
+
+/// `ETHTOOL_GFEATURES`.
 ///
 /// # Errors
 ///
 /// `ENODEV` if there is no such interface.
-pub fn features(interface: &str) -> io::Result<BTreeSet<String>> {
+pub fn features(interface: &str) -> io::Result<Features> {
     let interface = Interface::new(interface)?;
     const ETHTOOL_GFEATURES: u32 = 0x3a;
     const ETH_SS_FEATURES: u32 = 4;
@@ -115,20 +144,27 @@ pub fn features(interface: &str) -> io::Result<BTreeSet<String>> {
     let names = names(&interface, ETH_SS_FEATURES)?;
     let blocks = u32::try_from(names.len().div_ceil(32)).unwrap_or(0);
     if blocks == 0 {
-        return Ok(BTreeSet::new());
+        return Ok(Features::default());
     }
     let blocks = interface.read_array(&[ETHTOOL_GFEATURES, blocks], 1, blocks, BLOCK)?;
-    Ok(active(names, &blocks))
+    Ok(named(names, &blocks))
 }
 
-/// Those of these names whose bits are set in the third word of their blocks.
-fn active(names: Vec<String>, blocks: &[u8]) -> BTreeSet<String> {
-    let words = blocks.as_chunks::<16>().0.iter().map(|block| {
-        let [.., a, b, c, d, _, _, _, _] = *block;
-        u32::from_ne_bytes([a, b, c, d])
-    });
-    let bits = words.flat_map(|word| (0..32).map(move |bit| word & 1 << bit != 0));
-    names.into_iter().zip(bits).filter_map(|(name, on)| on.then_some(name)).collect()
+/// What the blocks say of features with these names.
+fn named(names: Vec<String>, blocks: &[u8]) -> Features {
+    let words: Vec<u32> = blocks.as_chunks::<4>().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect();
+    let mut features = Features::default();
+    for (index, name) in names.into_iter().enumerate() {
+        let (block, bit) = (index / 32, index % 32);
+        let has = |word: usize| words.get(4 * block + word).is_some_and(|word| word & 1 << bit != 0);
+        if !has(0) || has(3) {
+            features.fixed.insert(name.clone());
+        }
+        if has(2) {
+            features.on.insert(name);
+        }
+    }
+    features
 }
 
 /// A driver's own statistics: each with its name, in the driver's order.
@@ -273,27 +309,29 @@ mod tests {
     /// Nobody can switch these on or off.
     #[test]
     fn loopback_has_features_but_takes_no_tags() {
-        let on = features("lo").unwrap();
-        assert!(on.contains("loopback"), "{on:?}");
+        let Features { on, fixed } = features("lo").unwrap();
+        assert!(on.contains("loopback") && fixed.contains("loopback"), "{on:?} {fixed:?}");
         assert!(!on.contains("rx-vlan-hw-parse") && !on.contains("rx-vlan-stag-hw-parse"), "{on:?}");
         assert_eq!(features("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 
     #[test]
-    fn a_feature_is_on_if_its_bit_is_active() {
+    fn a_feature_is_on_if_its_bit_is_active_and_fixed_if_it_is_not_available() {
         let names: Vec<String> = (0..40).map(|bit| bit.to_string()).collect();
         // Available, requested, active, never changed; of 32 each.
-        let words = [u32::MAX, u32::MAX, 1 << 3 | 1 << 31, 0, u32::MAX, 0, 1 << 7 | 1 << 8, u32::MAX];
+        let words = [u32::MAX, u32::MAX, 1 << 3 | 1 << 31, 1 << 4, 0, 0, 1 << 7 | 1 << 8, 0];
         let blocks: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let on: Vec<String> = active(names, &blocks).into_iter().collect();
-        assert_eq!(on, ["3", "31", "39"]);
+        let Features { on, fixed } = named(names, &blocks);
+        assert_eq!(on.into_iter().collect::<Vec<_>>(), ["3", "31", "39"]);
+        let changeable: Vec<u32> = (0..40).filter(|bit: &u32| !fixed.contains(&bit.to_string())).collect();
+        assert_eq!(changeable, (0..32_u32).filter(|bit| *bit != 4).collect::<Vec<_>>());
     }
 
     #[test]
     fn loopback_has_neither_a_ring_nor_a_table() {
-        assert_eq!(rx_ring("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        assert_eq!(rings("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
         assert_eq!(rss_table("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
-        assert_eq!(rx_ring("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(rings("nosuchif0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 
     #[test]

@@ -67,15 +67,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it.
     pub(crate) fn start(name: &'static str, command: &Command, stdio: impl Fn(&mut Command)) -> Result<Self> {
-        // Whatever ends us ends it too.
-        let mut guarded = Command::new("setpriv");
-        guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
-        for (key, value) in command.get_envs() {
-            match value {
-                Some(value) => guarded.env(key, value),
-                None => guarded.env_remove(key),
-            };
-        }
+        let mut guarded = guarded(command);
         stdio(&mut guarded);
         let child = guarded.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name, child })
@@ -94,6 +86,19 @@ impl Process {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The same, but whatever ends us ends it too.
+fn guarded(command: &Command) -> Command {
+    let mut guarded = Command::new("setpriv");
+    guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => guarded.env(key, value),
+            None => guarded.env_remove(key),
+        };
+    }
+    guarded
 }
 
 impl Drop for Process {
@@ -140,7 +145,60 @@ impl Console {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::Stdio;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::super::work;
     use super::*;
+
+    /// As the rig starts its processes.
+    fn sleep() -> Command {
+        work::pinned(Command::new("sleep").arg("600")).unwrap()
+    }
+
+    /// What a process runs; nothing if it has ended.
+    fn words(pid: u32) -> String {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
+    }
+
+    #[track_caller]
+    fn wait_until(what: &str, predicate: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !predicate() {
+            assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn nobody_runs_on_when_a_rig_is_dropped() {
+        let process = Process::start("sleep", &sleep(), |_| ()).unwrap();
+        let pid = process.child.id();
+        wait_until("it sleeps", || words(pid) == "sleep 600 ");
+        drop(process);
+        assert_eq!(words(pid), "");
+    }
+
+    #[test]
+    fn nobody_runs_on_when_whoever_started_it_is_gone() {
+        let sleep = guarded(&sleep());
+        for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+            // In our place. Where we are to ignore SIGINT, as a job in the background is, it is not.
+            let mut parent = Command::new("env");
+            parent.args(["--default-signal=INT", "sh", "-c", "\"$@\" & echo $!; wait", "sh"]);
+            parent.arg(sleep.get_program()).args(sleep.get_args()).stdout(Stdio::piped());
+            let mut parent = parent.spawn().unwrap();
+            let mut pid = String::new();
+            BufReader::new(parent.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+            let pid: u32 = pid.trim().parse().unwrap();
+            wait_until("it sleeps", || words(pid) == "sleep 600 ");
+            kill_process(Pid::from_child(&parent), signal).unwrap();
+            assert!(!parent.wait().unwrap().success());
+            wait_until("it is gone", || words(pid).is_empty());
+        }
+    }
 
     #[test]
     fn versions_are_compared_by_number() {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     nic::{NicError, netdev::RxQueue},
-    sys::ethtool::RxRing,
+    sys::ethtool::{Channels, Rings},
 };
 
 /// Those that `umemd run` serves if nobody says which. How many were `allocated` is said if that is all that is known.
@@ -111,19 +111,41 @@ pub(super) fn napi(name: &str, queues: io::Result<Option<Vec<RxQueue>>>) -> Opti
     Some(Finding::new(name, ASKED, Answer::Note, text))
 }
 
-pub(super) fn ring(name: &str, ring: io::Result<RxRing>) -> Option<Finding> {
+pub(super) fn ring(name: &str, rings: io::Result<Rings>) -> Option<Finding> {
     const ASKED: &str = "ring";
-    let RxRing { now, most } = match answer(name, ASKED, ring) {
-        Ok(ring) => ring?,
+    let Rings { rx, tx } = match answer(name, ASKED, rings) {
+        Ok(rings) => rings?,
         Err(unknown) => return Some(unknown),
     };
-    let text = format!("{now} receive descriptors per queue, of at most {most}");
-    (most > 0).then(|| Finding::new(name, ASKED, Answer::Note, text))
+    let mut text = format!("{} receive descriptors per queue, of at most {}", rx.now, rx.most);
+    if tx.most > 0 {
+        text += &format!("; {} to send, of at most {}", tx.now, tx.most);
+    }
+    (rx.most > 0).then(|| Finding::new(name, ASKED, Answer::Note, text))
+}
+
+/// How many queues there are and may be: those that receive, and those that send.
+pub(super) fn channels(name: &str, now: io::Result<Channels>, most: io::Result<Channels>) -> Option<Finding> {
+    const ASKED: &str = "channels";
+    let both = now.and_then(|now| Ok((now, most?)));
+    let (now, most) = match answer(name, ASKED, both) {
+        Ok(both) => both?,
+        Err(unknown) => return Some(unknown),
+    };
+    let text = format!(
+        "{} receive, of at most {}; {} send, of at most {}",
+        now.rx + now.combined,
+        most.rx.max(most.combined),
+        now.tx + now.combined,
+        most.tx.max(most.combined),
+    );
+    (now.rx + now.combined > 0).then(|| Finding::new(name, ASKED, Answer::Note, text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::ethtool::Ring;
 
     #[test]
     fn how_many_queues_are_active_is_unknown_where_nobody_tells() {
@@ -183,8 +205,25 @@ mod tests {
         assert_eq!(polls(&[]), None);
         let old = napi("eth0", Ok(None)).expect("of a kernel that is too old it is unknown");
         assert!(old.answer == Answer::Unknown && old.text.contains("(Linux 6.8 does)"), "{}", old.text);
-        let descriptors = |now, most| ring("eth0", Ok(RxRing { now, most })).map(|finding| finding.text);
-        assert_eq!(descriptors(512, 1024).unwrap(), "512 receive descriptors per queue, of at most 1024");
-        assert_eq!(descriptors(0, 0), None);
+    }
+
+    #[test]
+    fn rings_and_channels_are_told_of_both_directions() {
+        let descriptors = |rx, tx| {
+            let [rx, tx] = [rx, tx].map(|(now, most)| Ring { now, most });
+            ring("eth0", Ok(Rings { rx, tx })).map(|finding| finding.text)
+        };
+        let one_way = "512 receive descriptors per queue, of at most 1024";
+        assert_eq!(descriptors((512, 1024), (0, 0)).unwrap(), one_way);
+        let both = format!("{one_way}; 256 to send, of at most 2048");
+        assert_eq!(descriptors((512, 1024), (256, 2048)), Some(both));
+        assert_eq!(descriptors((0, 0), (0, 0)), None);
+
+        let of = |now, most| channels("eth0", Ok(now), Ok(most)).map(|finding| finding.text);
+        let combined = |combined| Channels { combined, ..Channels::default() };
+        assert_eq!(of(combined(4), combined(8)).unwrap(), "4 receive, of at most 8; 4 send, of at most 8");
+        let apart = |rx, tx| Channels { rx, tx, combined: 0 };
+        assert_eq!(of(apart(2, 1), apart(4, 4)).unwrap(), "2 receive, of at most 4; 1 send, of at most 4");
+        assert_eq!(of(combined(0), combined(0)), None, "nobody has a tun open");
     }
 }

@@ -25,7 +25,7 @@ fn facts(driver: &str, mtu: u32) -> Facts {
 
 fn texts(facts: &Facts, purpose: Purpose<'_>, weight: Weight) -> Vec<String> {
     let findings = facts.findings("eth0", purpose).into_iter();
-    findings.filter(|finding| finding.weight == weight).map(|finding| finding.text).collect()
+    findings.filter(|finding| finding.weight == weight).map(|finding| finding.to_string()).collect()
 }
 
 fn refusals(facts: &Facts) -> Vec<String> {
@@ -52,14 +52,16 @@ fn skb_mode_is_warned_of_where_senders_leave_segments_to_others() {
 fn a_bond_is_served_by_its_members_or_in_skb_mode() {
     let bond = facts("bonding", 1500);
     let [refusal] = &refusals(&bond)[..] else { panic!("one") };
-    assert!(refusal.contains("--iface with each of them; or pass --mode skb"), "{refusal}");
+    let mend = "pass --mode skb, or name each of them: umemd run --iface MEMBER --iface MEMBER ...";
+    assert!(refusal.ends_with(mend), "{refusal}");
     assert!(bond.findings("bond0", Purpose { mode: Mode::Skb, ..PURPOSE }).is_empty());
 }
 
 #[test]
 fn a_port_of_a_switch_is_served_by_its_conduit_or_in_skb_mode() {
     let [refusal] = &refusals(&facts("dsa", 1500))[..] else { panic!("one") };
-    assert!(refusal.contains("on its conduit") && refusal.ends_with("or pass --mode skb"), "{refusal}");
+    let mend = "pass --mode skb, or name that: umemd run --iface CONDUIT ...";
+    assert!(refusal.contains("on its conduit") && refusal.ends_with(mend), "{refusal}");
 }
 
 #[test]
@@ -67,7 +69,7 @@ fn an_mtu_is_refused_where_the_driver_refuses_it() {
     for (driver, most) in [("bnxt_en", 3502), ("i40e", 3046), ("mvneta", 3520), ("mvpp2", 1640)] {
         assert_eq!(refusals(&facts(driver, most)), [""; 0], "{driver}");
         let said = refusals(&facts(driver, most + 1));
-        assert!(said.len() == 1 && said[0].contains(&format!("ip link set eth0 mtu {most}")), "{said:?}");
+        assert!(said.len() == 1 && said[0].ends_with(&format!(": ip link set eth0 mtu {most}")), "{said:?}");
     }
     assert_eq!(facts("mvpp2", 9000).findings("eth0", Purpose { mode: Mode::Skb, ..PURPOSE }), []);
     assert_eq!(facts("nobody", 9000).findings("eth0", PURPOSE), []);
@@ -75,7 +77,7 @@ fn an_mtu_is_refused_where_the_driver_refuses_it() {
     let refuses = |driver| !texts(&facts(driver, 9000), several, Weight::Refusal).is_empty();
     assert!(!refuses("mvneta") && refuses("mvpp2"), "packets in several buffers");
     let [i40e] = &refusals(&facts("i40e", 9000))[..] else { panic!("one") };
-    assert!(i40e.ends_with("ip link set eth0 mtu 3046; or pass --mode skb"), "{i40e}");
+    assert!(i40e.ends_with("pass --mode skb, or lower it: ip link set eth0 mtu 3046"), "{i40e}");
 }
 
 #[test]
@@ -85,7 +87,8 @@ fn a_sibling_that_takes_the_pools_is_named() {
         port.runs_programs = runs_programs;
         let said = refusals(&port);
         assert_eq!(said.len(), count, "{said:?}");
-        assert!(said.iter().all(|text| text.contains("a sibling port of eth0 has an MTU above 1640")));
+        assert!(said.iter().all(|text| text.contains("a sibling port of eth0 has an MTU above 1640")
+            && text.ends_with(": ip link set PORT mtu 1640")));
     }
 }
 
@@ -146,7 +149,10 @@ fn queues_that_stay_silent_are_warned_of_if_they_were_asked_for() {
         }
     }
     assert_eq!(Facts { hashes: Some(true), ..facts("mvpp2", 1500) }.only_queue(), None);
-    assert!(flat.spreading("eth0").unwrap().starts_with("ethtool -K eth0 rxhash on"));
+    let four = Facts { rx_queues: 4, ..flat };
+    let way = "ethtool -K eth0 rxhash on && ethtool -X eth0 equal 4";
+    assert_eq!(four.spreading("eth0").as_deref(), Some(way));
+    assert!(texts(&four, PURPOSE, Weight::Note).iter().any(|text| text.ends_with(way)));
     assert_eq!(board.spreading("eth0"), None, "nothing spreads on that chip");
 }
 
@@ -158,13 +164,13 @@ fn queues_that_nobody_polls_are_told_where_there_are_fewer_cpus() {
         said.filter(|text| text.contains("polls one queue of eth0 per CPU")).collect::<String>()
     };
     for (cpus, polled, weights) in [
-        (1, "per CPU, queue 0:", "ethtool -X eth0 weight 1 0 0 0 "),
+        (1, "per CPU, queue 0:", ": ethtool -X eth0 weight 1 0 0 0"),
         // As the board rig has it: its weights of 0 and 2 are queues 0 and 1.
-        (2, "per CPU, queues 0 and 1:", "ethtool -X eth0 weight 1 0 1 0 "),
-        (3, "per CPU, queues 0 to 2:", "ethtool -X eth0 weight 1 1 1 1 "),
+        (2, "per CPU, queues 0 and 1:", ": ethtool -X eth0 weight 1 0 1 0"),
+        (3, "per CPU, queues 0 to 2:", ": ethtool -X eth0 weight 1 1 1 1"),
     ] {
         let text = said(cpus, None, Weight::Note);
-        assert!(text.contains(polled) && text.contains(weights), "{text}");
+        assert!(text.contains(polled) && text.ends_with(weights), "{text}");
         assert!(!port(Some(cpus)).table_is_of_queues());
         assert_eq!(said(cpus, None, Weight::Warning), "");
         assert_eq!(said(cpus, Some(&[0]), Weight::Warning), "");
@@ -178,7 +184,7 @@ fn queues_that_nobody_polls_are_told_where_there_are_fewer_cpus() {
     let other = Facts { possible_cpus: Some(2), rx_queues: 4, ..facts("ice", 1500) };
     assert!(other.table_is_of_queues());
     let flat = Facts { hashes: Some(false), ..port(Some(2)) };
-    assert!(flat.spreading("eth0").unwrap().ends_with("then ethtool -X eth0 weight 1 0 1 0"));
+    assert!(flat.spreading("eth0").unwrap().ends_with(" && ethtool -X eth0 weight 1 0 1 0"));
 }
 
 #[test]
@@ -209,7 +215,11 @@ fn what_zero_copy_breaks_is_told_to_whoever_gets_it() {
 fn a_ring_that_takes_most_of_the_frames_is_warned_of_in_zero_copy_mode() {
     let nic = |ring| Facts { ring, ..facts("gve", 1500) };
     let said = |ring, purpose| texts(&nic(ring), purpose, Weight::Warning);
-    warns(&nic(Some(2048)), ZEROCOPY, "--frames 8192, or ethtool -G eth0 rx 1024");
+    warns(
+        &nic(Some(2048)),
+        ZEROCOPY,
+        "pass --frames 8192, or shorten the NIC's ring: ethtool -G eth0 rx 1024",
+    );
     assert_eq!(said(Some(1024), ZEROCOPY), [""; 0]);
     assert_eq!(said(Some(2048), PURPOSE), [""; 0], "in copy mode it holds pages of the kernel's");
     assert_eq!(said(None, ZEROCOPY), [""; 0]);
@@ -244,4 +254,35 @@ fn queues_of_a_driver_without_channels_stay_as_many_as_they_are() {
 fn channels_that_only_receive_are_refused_where_the_driver_refuses_them() {
     let nic = |separate_channels| Facts { separate_channels, ..facts("bnxt_en", 1500) };
     assert_eq!([Some(true), Some(false), None].map(|apart| refusals(&nic(apart)).len()), [1, 0, 0]);
+}
+
+#[test]
+fn scripts_know_each_quirk_by_a_name_of_its_own() {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    for driver in drivers::DRIVERS {
+        let mut ids: Vec<&str> = driver.quirks.iter().map(|quirk| quirk.kind.id()).collect();
+        assert!(ids.iter().all(|id| id.chars().all(word)), "{ids:?}");
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), all, "{}", driver.name);
+    }
+    let id = |facts: &Facts, purpose| facts.findings("eth0", purpose).pop().map(|finding| finding.id);
+    assert_eq!(id(&Facts { node: None, ..facts("mvneta", 1500) }, PURPOSE).unwrap(), "mvneta-buffer-manager");
+    assert_eq!(id(&facts("virtio_net", 1500), ZEROCOPY).unwrap(), "virtio-net-zero-copy-headroom");
+}
+
+#[test]
+fn what_keeps_a_driver_from_its_program_is_mended_by_a_command_or_by_doing_without() {
+    let skb = "umemd run --iface eth0 --mode skb ...";
+    let managed = Node { buffer_manager: true, ..Node::default() };
+    let board = Facts { node: Some(managed), runs_programs: Some(false), ..facts("mvneta", 1500) };
+    let many = Facts { possible_cpus: Some(8), ..facts("mvpp2", 1500) };
+    let apart = Facts { separate_channels: Some(true), ..facts("bnxt_en", 1500) };
+    for (facts, mend) in [(board, skb), (many, skb), (apart, "ethtool -L eth0 rx 0 tx 0 combined N")] {
+        let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
+        let refusal = facts.findings("eth0", PURPOSE).into_iter().find(refusal).expect("it is refused");
+        assert_eq!(refusal.mend.as_deref(), Some(mend), "{refusal}");
+        assert!(!refusal.text.contains(mend), "said once: {refusal}");
+    }
 }
