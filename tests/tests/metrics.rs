@@ -1,6 +1,7 @@
 //! What is served over HTTP.
 
 use std::{
+    fs,
     io::Write as _,
     net::TcpStream,
     sync::atomic::{AtomicU64, Ordering},
@@ -147,6 +148,8 @@ fn the_pages_are_openmetrics_and_plain_text() {
         );
     }
     assert_eq!(metrics.total("umemd_build_info"), 1);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("every Linux has it");
+    assert_eq!(metrics.label_values("umemd_build_info", "kernel"), [kernel.trim_end()]);
     assert_eq!(metrics.label_values("umemd_device_info", "xdp_mode"), ["native"]);
     assert_eq!(metrics.label_values("umemd_device_info", "driver"), ["veth"]);
     let program = lab.pair().near.xdp_program().expect("attached").to_string();

@@ -58,7 +58,7 @@ fn is_news(row: &DropStatus) -> bool {
     row.count > 0 && !idle
 }
 
-/// One object per line: each row of each device, with its explanation.
+/// One object per line: each row of each device, with its explanation; and if nobody tells of failed redirects, why.
 pub fn json(status: &Status) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -68,6 +68,13 @@ pub fn json(status: &Status) -> String {
         meaning: Option<&'static str>,
         advice: Option<&'static str>,
     }
+    /// A layer of which nobody tells.
+    #[derive(Serialize)]
+    struct Silent<'a> {
+        device: &'a str,
+        layer: &'static str,
+        not_available: &'a str,
+    }
     let mut text = String::new();
     for device in &status.devices {
         for row in &device.drops {
@@ -76,6 +83,12 @@ pub fn json(status: &Status) -> String {
             let line = Line { device: &device.device, row, meaning, advice };
             // Strings and numbers: this cannot fail, and an empty line would say that it did.
             text.push_str(&serde_json::to_string(&line).unwrap_or_default());
+            text.push('\n');
+        }
+        if let Some(why) = &device.no_redirect_errors {
+            let silent =
+                Silent { device: &device.device, layer: Layer::Redirect.name(), not_available: why };
+            text.push_str(&serde_json::to_string(&silent).unwrap_or_default());
             text.push('\n');
         }
     }
@@ -181,6 +194,17 @@ mod tests {
             (&"eth0".into(), &"nic".into(), &3.into())
         );
         assert!(row["meaning"].as_str().unwrap().starts_with("mlx5: "), "{row}");
+    }
+
+    #[test]
+    fn why_nobody_tells_of_redirects_is_said() {
+        let mut observation = fixture_with_kernel();
+        observation.devices[0].redirect_errors = Err("no tracepoint".into());
+        let status = Status::of(&observation);
+        let expected = "  redirect  errors are not available\n            no tracepoint\n";
+        assert!(text(&status, false).contains(expected), "{}", text(&status, false));
+        let line = r#"{"device":"eth0","layer":"redirect","not_available":"no tracepoint"}"#;
+        assert!(json(&status).lines().any(|said| said == line), "{}", json(&status));
     }
 
     #[test]

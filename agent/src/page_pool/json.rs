@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counters, DevicePools, Pool, Source};
+use super::{Counters, DevicePools, Pool, Reason, Source};
 use crate::counts::Counts;
 
 /// The pools of one interface.
@@ -13,6 +13,9 @@ pub struct DeviceJson {
     /// Why there are no counters; not there if there are.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
+    /// Why pools may be missing beside counters by ethtool: netlink did not answer. Not there if it did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unlisted: Option<String>,
     /// The pools; what nobody tells of one is not there.
     pub pools: Vec<PoolJson>,
 }
@@ -54,7 +57,11 @@ impl DeviceJson {
             source: pools.source.name().to_owned(),
             reason: match &pools.source {
                 Source::None(reason) => Some(reason.to_string()),
-                Source::Netlink | Source::Ethtool => None,
+                Source::Netlink | Source::Ethtool(_) => None,
+            },
+            unlisted: match &pools.source {
+                Source::Ethtool(unlisted) => unlisted.as_ref().map(Reason::to_string),
+                Source::Netlink | Source::None(_) => None,
             },
             pools: pools.pools.iter().map(|pool| PoolJson::new(pool, boottime)).collect(),
         }
@@ -93,7 +100,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::page_pool::{Reason, fixture::two_pools};
+    use crate::page_pool::fixture::two_pools;
 
     #[test]
     fn what_nobody_tells_is_not_there() {
@@ -108,6 +115,12 @@ mod tests {
         let none = DevicePools { source: Source::None(Reason::KernelWithoutStats), pools: Vec::new() };
         let json = serde_json::to_string(&DeviceJson::new(&none, 0)).unwrap();
         assert!(json.starts_with(r#"{"source":"none","reason":"this kernel was built without"#), "{json}");
+
+        let unlisted = Some(Reason::Failed("no buffers".into()));
+        let half = DevicePools { source: Source::Ethtool(unlisted), pools: Vec::new() };
+        let json = serde_json::to_string(&DeviceJson::new(&half, 0)).unwrap();
+        let expected = r#"{"source":"ethtool","unlisted":"the kernel did not answer: no buffers","pools":[]}"#;
+        assert_eq!(json, expected);
     }
 
     #[test]

@@ -217,8 +217,9 @@ impl Pool {
 pub enum Source {
     /// `page-pool-stats-get`: each pool its own.
     Netlink,
-    /// `ethtool -S`: one sum.
-    Ethtool,
+    /// `ethtool -S`: one sum. And why nobody knows whether there is more, if netlink did not answer: pages in flight,
+    /// detached pools.
+    Ethtool(Option<Reason>),
     /// Nobody tells.
     None(Reason),
 }
@@ -228,7 +229,7 @@ impl Source {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Netlink => "netlink",
-            Self::Ethtool => "ethtool",
+            Self::Ethtool(_) => "ethtool",
             Self::None(_) => "none",
         }
     }
@@ -336,7 +337,8 @@ fn device(
     }
     if let Ok(Some(counters)) = ethtool {
         pools.push(Pool { counters: Some(counters), ..Pool::default() });
-        return DevicePools { source: Source::Ethtool, pools };
+        let unlisted = netlink.as_ref().err().map(|error| Reason::Failed(error.to_string()));
+        return DevicePools { source: Source::Ethtool(unlisted), pools };
     }
     let reason = match (netlink, ethtool) {
         (Err(error), _) | (_, Err(error)) => Reason::Failed(error.to_string()),
@@ -418,8 +420,10 @@ mod tests {
             counters().told().map(|(name, count)| (format!("rx_pp_{name}"), count)).collect::<Vec<_>>();
         let interface = || [(3, Ok(&told[..]))];
         let silent = said(&Err(io::Error::from_raw_os_error(libc::ENOBUFS)), interface());
-        assert_eq!((&silent.devices[&3].source, silent.complete), (&Source::Ethtool, false));
-        assert!(said(&answer(Support::Pools, None), interface()).complete);
+        let Source::Ethtool(Some(Reason::Failed(why))) = &silent.devices[&3].source else { panic!("{silent:?}") };
+        assert!(why.contains("No buffer space") && !silent.complete, "{why}");
+        let said_all = said(&answer(Support::Pools, None), interface());
+        assert_eq!((&said_all.devices[&3].source, said_all.complete), (&Source::Ethtool(None), true));
         assert!(!said(&Err(io::Error::other("no answer")), []).complete);
     }
 

@@ -108,6 +108,9 @@ impl Report {
                     let _ = writeln!(text, "counters by {}", source.name());
                 }
             }
+            if let Source::Ethtool(Some(reason)) = &device.pools.source {
+                let _ = writeln!(text, "  pages in flight and detached pools are not known: {reason}");
+            }
             for pool in &device.pools.pools {
                 self.write_pool(&mut text, pool);
             }
@@ -167,7 +170,7 @@ impl Device {
     fn reason(&self) -> Option<&Reason> {
         match &self.pools.source {
             Source::None(reason) => Some(reason),
-            Source::Netlink | Source::Ethtool => None,
+            Source::Netlink | Source::Ethtool(_) => None,
         }
     }
 }
@@ -320,7 +323,7 @@ mod tests {
         let devices = vec![
             device(1, "lo", "", none(Reason::DriverSilent)),
             device(2, "eth0", "mlx5_core", two_pools()),
-            device(3, "eth1", "mvneta", DevicePools { source: Source::Ethtool, pools: vec![all] }),
+            device(3, "eth1", "mvneta", DevicePools { source: Source::Ethtool(None), pools: vec![all] }),
             device(4, "eth2", "mvpp2", none(Reason::Unlisted)),
         ];
         Report { at: Instant::now(), boottime: 4120, devices }
@@ -350,6 +353,16 @@ eth2 (mvpp2): not available: netlink lists no pool of it, and this kernel was bu
          more, if the driver does
 ";
         assert_eq!(report().text(), expected);
+    }
+
+    #[test]
+    fn what_netlink_did_not_tell_beside_ethtool_is_said() {
+        let mut report = report();
+        report.devices.retain(|device| device.name == "eth1");
+        report.devices[0].pools.source = Source::Ethtool(Some(Reason::Failed("no buffers".into())));
+        let expected = "eth1 (mvneta): counters by ethtool\n  pages in flight and detached pools are not known: the \
+                        kernel did not answer: no buffers\n  all pools\n";
+        assert!(report.text().starts_with(expected), "{}", report.text());
     }
 
     #[test]

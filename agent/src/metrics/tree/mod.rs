@@ -10,12 +10,14 @@
 //! What one might look for and find otherwise:
 //!
 //! - `umemd_umem_*` and `umemd_socket_info` have labels `device` and `queue`, and none `umem`: a queue has a UMEM of its own,
-//!   or that of the one it is joined with. Of busy polling, which there is none of, the latter says nothing.
+//!   or that of the one it is joined with. Of busy polling, which there is none of, the latter says nothing; and
+//!   `backing` says nothing of transparent huge pages, which come and go.
 //! - `umemd_pool_frames` calls the free list `slab`, and has the states `kernel` (between two of the kernel's rings),
 //!   `quarantined` and `detached` more. `missing` is none: the places add up, or `umemd_pool_conserved` is 0. Who has
 //!   what does not come back is in `umemd_leaked_frames` and `umemd_pool_swallowed_frames`.
 //! - `umemd_frame_hold_seconds` has every frame that somebody held, and no samples of the others: a handler is done with
-//!   most within a turn, and to look at the clock for each would cost more than the number is worth.
+//!   most within a turn, and to look at the clock for each would cost more than the number is worth. Its buckets begin at
+//!   16 us, not at 1: times are read once a turn.
 //! - `umemd_ring_depth` is left out: frames by place say it, of one moment.
 //! - `umemd_ring_wakeups` has what the kernel answered, too.
 //! - `umemd_xdp_verdicts` has the three verdicts that our program ever gives.

@@ -35,7 +35,7 @@ pub(super) const RULES: &[Metric] = &[
         name: "umemd_steer_rule_packets",
         kind: Kind::Counter,
         labels: &["rule"],
-        help: "Frames that the rule matched first; begins at 0 when the rule comes. Up to 0.9 seconds old, as the program is not asked more often. Rules beyond 256 are added up as other.",
+        help: "Frames that the rule matched first; begins at 0 when the rule comes. Up to 0.9 seconds old, as the program is not asked more often. Rules beyond 256 are added up as other, which falls when one of the 256 goes and the next takes its place.",
         read: Read::Device(|device, out| {
             for (rule, packets) in counts(device, |count| count.packets).iter() {
                 out.add_with(&[rule], packets);
@@ -95,4 +95,24 @@ fn counts(device: &DeviceView, of: impl Fn(&umemd_common::maps::Count) -> u64) -
         counts.add(OTHERS, others.iter().map(|rule| of(&rule.count)).sum());
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ebpf::RuleCount, observe::fixture_with_kernel};
+
+    #[test]
+    fn rules_beyond_what_has_series_are_added_up() {
+        let mut observation = fixture_with_kernel();
+        let device = &mut observation.devices[0];
+        let count = umemd_common::maps::Count { packets: 2, bytes: 120 };
+        device.rules = (0..MOST + 44).map(|n| RuleCount { name: format!("rule{n}"), count }).collect();
+        let packets = counts(device, |count| count.packets);
+        assert_eq!((packets.iter().count(), packets.get(OTHERS), packets.sum()), (MOST + 1, 88, 600));
+        assert_eq!((packets.told("rule255"), packets.told("rule256")), (Some(2), None));
+
+        device.rules.truncate(MOST);
+        assert_eq!(counts(device, |count| count.bytes).told(OTHERS), None, "nobody is beyond");
+    }
 }
