@@ -436,6 +436,18 @@ pub fn refuse_duplicates<T: PartialEq + ToString>(
     Ok(())
 }
 
+/// All frames of `eth0`, and otherwise what is done unasked.
+#[cfg(test)]
+pub(crate) fn fixture() -> RunConfig {
+    use clap::Parser as _;
+
+    use crate::cli::{Cli, Command};
+
+    let cli = Cli::parse_from(["umemd", "run", "--iface", "eth0", "--steer", "all"]);
+    let Command::Run(args) = cli.command else { unreachable!("it was `umemd run`") };
+    RunConfig::try_from(*args).expect("flags that go together")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

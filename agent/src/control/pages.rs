@@ -96,7 +96,6 @@ fn health(wrong: String) -> Answer {
 mod tests {
     use std::{rc::Rc, time::Instant};
 
-    use clap::Parser as _;
     use tokio::{
         sync::Notify,
         task::{LocalSet, yield_now},
@@ -105,8 +104,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::{Cli, Command},
-        config::RunConfig,
+        config,
         control::{crew, group::Common, socket::Respond as _},
         protocol::Request,
     };
@@ -116,9 +114,7 @@ mod tests {
 
     /// An agent that serves no interface.
     fn agent() -> Agent {
-        let cli = Cli::parse_from(["umemd", "run", "--iface", "eth0", "--steer", "all"]);
-        let Command::Run(args) = cli.command else { unreachable!("it was `umemd run`") };
-        let config = RunConfig::try_from(*args).unwrap();
+        let config = config::fixture();
         let hire = crew::built_in(&config.handler);
         Agent::new(Common::new(config, hire, None, Instant::now()), Vec::new())
     }
