@@ -1,5 +1,5 @@
 //! The screen: made for 80 columns and 24 lines, and for terminals without colours. In higher ones there is a list of
-//! the queues, too.
+//! the queues, too; in others it takes the place of the bars, if asked to.
 
 use std::{env, ffi::OsStr};
 
@@ -80,10 +80,13 @@ pub(super) fn draw(model: &Model, palette: Palette, frame: &mut Frame<'_>) {
         return;
     }
     let view = model.view();
+    let below = list_height(area.height, model.queues());
+    // Of one queue the bars say more.
+    let either = below == 0 && model.queues() > 1;
     let [head, middle, list, sparks, drops, keys] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(12),
-        Constraint::Length(list_height(area.height, model.queues())),
+        Constraint::Length(below),
         Constraint::Length(3),
         Constraint::Min(2),
         Constraint::Length(1),
@@ -91,14 +94,18 @@ pub(super) fn draw(model: &Model, palette: Palette, frame: &mut Frame<'_>) {
     .areas(area);
     let [left, right] = Layout::horizontal([Constraint::Length(33), Constraint::Min(27)]).areas(middle);
     frame.render_widget(head_lines(model, &view, palette), head);
-    places(&view, palette, frame, left);
-    recyclers(model, &view, palette, frame, right);
-    if list.height > 0 {
+    if either && model.lists() {
+        queue_list(model, palette, frame, middle);
+    } else {
+        places(&view, palette, frame, left);
+        recyclers(model, &view, palette, frame, right);
+    }
+    if below > 0 {
         queue_list(model, palette, frame, list);
     }
     sparklines(model, palette, frame, sparks);
     drop_rows(model, palette, frame, drops);
-    frame.render_widget(key_line(model, palette, keys.width), keys);
+    frame.render_widget(key_line(model, palette, keys.width, either), keys);
 }
 
 fn head_lines(model: &Model, view: &View, palette: Palette) -> Paragraph<'static> {
@@ -431,11 +438,16 @@ fn troubles(status: &Status) -> Vec<String> {
         .collect()
 }
 
-fn key_line(model: &Model, palette: Palette, width: u16) -> Paragraph<'static> {
+fn key_line(model: &Model, palette: Palette, width: u16, either: bool) -> Paragraph<'static> {
     // They do the same; of more queues than one is a list that one goes down.
     let down = if model.queues() > 1 { "\u{2191} \u{2193} j k " } else { "" };
     let pause = if model.is_paused() { "p go on   PAUSED" } else { "p pause" };
-    let keys = format!("q quit   \u{2190} \u{2192} {down}queue   {pause}");
+    let list = match (either, model.lists()) {
+        (false, _) => "",
+        (true, false) => "t table   ",
+        (true, true) => "t bars   ",
+    };
+    let keys = format!("q quit   \u{2190} \u{2192} {down}queue   {list}{pause}");
     let room = usize::from(width).saturating_sub(keys.chars().count() + 3);
     let end: String = model.url().chars().take(room).collect();
     Paragraph::new(Line::styled(format!("{keys}   {end:>room$}"), palette.quiet()))

@@ -139,6 +139,7 @@ fn press(model: &mut Model, key: KeyEvent) {
         KeyCode::Right | KeyCode::Down | KeyCode::Char('l' | 'j') | KeyCode::Tab => model.next(),
         KeyCode::Left | KeyCode::Up | KeyCode::Char('h' | 'k') | KeyCode::BackTab => model.previous(),
         KeyCode::Char('p' | ' ') => model.pause(),
+        KeyCode::Char('t') => model.turn(),
         _ => {}
     }
 }

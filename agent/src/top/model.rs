@@ -24,6 +24,7 @@ pub struct Model {
     /// 0: everything; from 1 on: a queue.
     chosen: usize,
     paused: bool,
+    lists: bool,
     running: bool,
     received: VecDeque<u64>,
     lost: VecDeque<u64>,
@@ -79,6 +80,7 @@ impl Model {
             error: None,
             chosen: 0,
             paused: false,
+            lists: false,
             running: true,
             received: VecDeque::new(),
             lost: VecDeque::new(),
@@ -129,6 +131,15 @@ impl Model {
     /// Holds what is shown, or goes on.
     pub fn pause(&mut self) {
         self.paused = !self.paused;
+    }
+
+    /// Shows the queues as a table where there is no room for it beside the bars; or the bars again.
+    pub fn turn(&mut self) {
+        self.lists = !self.lists;
+    }
+
+    pub(super) fn lists(&self) -> bool {
+        self.lists
     }
 
     /// Whether it was not ended.

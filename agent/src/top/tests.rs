@@ -194,6 +194,24 @@ fn many(queues: u32) -> Observation {
 }
 
 #[test]
+fn screen_of_the_queues_where_there_is_room_for_them_or_the_bars() {
+    let mut model = model(|| many(12));
+    press(&mut model, KeyEvent::new(KeyCode::Char('t'), KeyModifiers::NONE));
+    let screen = text(&model, (80, 24));
+    assert_screen("table.txt", &screen);
+    assert!(screen.contains("eth0/1 ") && screen.contains("UNSTEERED"), "{screen}");
+    assert!(!screen.contains("both recyclers") && screen.contains("t bars"), "{screen}");
+    // A higher terminal has both, whatever was asked.
+    let high = text(&model, (80, 40));
+    assert!(
+        high.contains("both recyclers") && high.contains("eth0/1 ") && !high.contains("t bars"),
+        "{high}"
+    );
+    model.turn();
+    assert!(text(&model, (80, 24)).contains("t table"));
+}
+
+#[test]
 fn screen_of_more_queues_than_lines() {
     let mut model = model(|| many(12));
     for _ in 0..8 {
@@ -353,7 +371,7 @@ fn keys_that_go_down_a_list_are_named_where_there_is_one() {
     for palette in [Palette::plain(), Palette::coloured()] {
         for paused in [false, true] {
             let line = keys(2, paused, palette);
-            assert!(line.starts_with("q quit   ← → ↑ ↓ j k queue   p "), "{line}");
+            assert!(line.starts_with("q quit   ← → ↑ ↓ j k queue   t table   p "), "{line}");
             assert!(line.ends_with(" http://127.0.0.1:19478"), "{line}");
             assert_eq!(line.contains("PAUSED"), paused, "{line}");
         }
