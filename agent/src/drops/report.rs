@@ -86,8 +86,7 @@ pub fn json(status: &Status) -> String {
             text.push('\n');
         }
         if let Some(why) = &device.no_redirect_errors {
-            let silent =
-                Silent { device: &device.device, layer: Layer::Redirect.name(), not_available: why };
+            let silent = Silent { device: &device.device, layer: Layer::Redirect.name(), not_available: why };
             text.push_str(&serde_json::to_string(&silent).unwrap_or_default());
             text.push('\n');
         }

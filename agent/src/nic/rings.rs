@@ -12,7 +12,7 @@ const RINGS_GET: u8 = 15;
 const DEV_INDEX: u16 = 1;
 
 /// `ETHTOOL_A_RINGS_*`.
-mod rings {
+mod told {
     pub(super) const HEADER: u16 = 1;
     pub(super) const TCP_DATA_SPLIT: u16 = 11;
 }
@@ -31,12 +31,12 @@ mod split {
 /// Those of the kernel; `EOPNOTSUPP` if the driver tells nothing of its rings.
 pub fn tcp_data_split(ifindex: u32) -> io::Result<Option<bool>> {
     let Some(ethtool) = Genl::connect(FAMILY)? else { return Ok(None) };
-    let told = ethtool.get_of(RINGS_GET, rings::HEADER, DEV_INDEX, ifindex)?;
-    Ok(told.as_ref().and_then(is_split))
+    let answer = ethtool.get_of(RINGS_GET, told::HEADER, DEV_INDEX, ifindex)?;
+    Ok(answer.as_ref().and_then(is_split))
 }
 
-fn is_split(told: &Attributes) -> Option<bool> {
-    match told.uint(rings::TCP_DATA_SPLIT)? {
+fn is_split(answer: &Attributes) -> Option<bool> {
+    match answer.uint(told::TCP_DATA_SPLIT)? {
         split::DISABLED => Some(false),
         split::ENABLED => Some(true),
         _ => None,
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_not_off() {
-        let told = |value: u8| is_split(&parsed(&[attribute(rings::TCP_DATA_SPLIT, &[value])]));
+        let told = |value: u8| is_split(&parsed(&[attribute(told::TCP_DATA_SPLIT, &[value])]));
         assert_eq!([0, 1, 2, 3].map(told), [None, Some(false), Some(true), None]);
         assert_eq!(is_split(&parsed(&[])), None, "the attribute is left away");
     }

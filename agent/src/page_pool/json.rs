@@ -119,7 +119,8 @@ mod tests {
         let unlisted = Some(Reason::Failed("no buffers".into()));
         let half = DevicePools { source: Source::Ethtool(unlisted), pools: Vec::new() };
         let json = serde_json::to_string(&DeviceJson::new(&half, 0)).unwrap();
-        let expected = r#"{"source":"ethtool","unlisted":"the kernel did not answer: no buffers","pools":[]}"#;
+        let expected =
+            r#"{"source":"ethtool","unlisted":"the kernel did not answer: no buffers","pools":[]}"#;
         assert_eq!(json, expected);
     }
 

@@ -420,7 +420,9 @@ mod tests {
             counters().told().map(|(name, count)| (format!("rx_pp_{name}"), count)).collect::<Vec<_>>();
         let interface = || [(3, Ok(&told[..]))];
         let silent = said(&Err(io::Error::from_raw_os_error(libc::ENOBUFS)), interface());
-        let Source::Ethtool(Some(Reason::Failed(why))) = &silent.devices[&3].source else { panic!("{silent:?}") };
+        let Source::Ethtool(Some(Reason::Failed(why))) = &silent.devices[&3].source else {
+            panic!("{silent:?}")
+        };
         assert!(why.contains("No buffer space") && !silent.complete, "{why}");
         let said_all = said(&answer(Support::Pools, None), interface());
         assert_eq!((&said_all.devices[&3].source, said_all.complete), (&Source::Ethtool(None), true));
@@ -436,7 +438,7 @@ mod tests {
     #[test]
     fn a_sum_is_better_than_nothing_and_comes_beside_the_pages_in_flight() {
         let ethtool = device(3, &answer(Support::Pools, None), Ok(Some(counters())));
-        assert_eq!((&ethtool.source, ethtool.pools.len()), (&Source::Ethtool, 2));
+        assert_eq!((&ethtool.source, ethtool.pools.len()), (&Source::Ethtool(None), 2));
         assert_eq!(ethtool.sum(), Some(counters()));
         assert_eq!(ethtool.pools[0].inflight_pages, Some(4));
     }
