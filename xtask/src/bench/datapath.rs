@@ -231,7 +231,8 @@ impl Bench<'_> {
         load: f64,
         rate: u64,
     ) -> Result<Value> {
-        let (mut costs, mut ratios, mut lost, mut peer_lost, mut conserved) = (Vec::new(), Vec::new(), 0, 0, true);
+        let (mut costs, mut ratios, mut lost, mut peer_lost, mut conserved) =
+            (Vec::new(), Vec::new(), 0, 0, true);
         let (mut user_shares, mut recycled) = (Vec::new(), Vec::new());
         for pair in 0..self.options.pairs {
             let run = |contestant| {

@@ -143,17 +143,19 @@ fn busy(umemd: &Path, lab: &Namespaces) -> Result<Value> {
     let worker = agent.thread("near0/0")?;
     let _sender = RunningSender::start_on("0", &lab.far, "10.77.0.1:7", &Traffic { rate: LOAD, size: 60 })?;
     thread::sleep(Duration::from_millis(500));
-    let cost = |each: &dyn Fn()| {
+    let cost = |each: &dyn Fn() -> bool| {
         let before = received()?;
-        let (time, _) = watch(&worker, WINDOW, each)?;
+        let mut answered = 0;
+        let (time, scrapes) = watch(&worker, WINDOW, || answered += u32::from(each()))?;
         let packets = received()? - before;
         ensure!(packets > 0, "no packet arrived");
+        ensure!(answered == scrapes, "umemd answered {answered} of {scrapes} scrapes");
         Ok(time.as_nanos() as f64 / packets as f64)
     };
     let mut ratios = Vec::new();
     for pair in 0..PAIRS {
-        let scraped = || cost(&|| drop(scrape::get(LISTEN, "/metrics")));
-        let unwatched = || cost(&|| ());
+        let scraped = || cost(&|| scrape::get(LISTEN, "/metrics").is_some());
+        let unwatched = || cost(&|| true);
         let (with, without) = if pair % 2 == 0 {
             let with = scraped()?;
             (with, unwatched()?)

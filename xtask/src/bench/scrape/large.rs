@@ -51,17 +51,22 @@ pub(super) fn large(umemd: &Path, lab: &Namespaces) -> Result<Value> {
     let kept = capture_some(umemd, lab)?;
 
     let main = agent.thread("umemd")?;
-    let (mut cpu, mut wall, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let (mut cpu, mut wall, mut page) = (Vec::new(), Vec::new(), String::new());
     for _ in 0..SCRAPES {
         // Each has to ask the kernel: its answers are kept for less.
         thread::sleep(Duration::from_secs(1));
         let (before, start) = (cpu_time(&main)?, Instant::now());
-        bytes = scrape::get(LISTEN, "/metrics").context("umemd does not answer")?.len();
+        page = scrape::get(LISTEN, "/metrics").context("umemd does not answer")?;
         wall.push(start.elapsed().as_secs_f64() * 1e3);
         // The kernel adds up when the thread sleeps again.
         thread::sleep(Duration::from_millis(20));
         cpu.push(cpu_time(&main)?.saturating_sub(before).as_secs_f64() * 1e3);
     }
+    for (series, count) in [("umemd_worker_steered{", QUEUES), ("umemd_steer_rule_packets_total{", RULES)] {
+        let told = page.lines().filter(|line| line.starts_with(series)).count();
+        ensure!(told == count as usize, "the page has {told} of {count} series {series}...}}");
+    }
+    let bytes = page.len();
     let rounded = |times: &[f64]| (median(times) * 1e3).round() / 1e3;
     Ok(json!({
         "bench": "scrape", "page": "metrics", "queues": QUEUES, "rules": RULES, "frames": FRAMES, "kept": kept,
