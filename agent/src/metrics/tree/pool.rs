@@ -56,7 +56,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
                 out.add_with(&[place], frames);
             }
         };
-    Gauge "umemd_pool_swallowed_frames" ["state"] "Frames that the kernel took and kept for longer than umemd_leak_after_seconds, while nothing was completed (tx) or received (kernel), and has not given back since: it lost them, which is a bug of its or of a driver. As long as traffic goes on it may be fewer, as others that are out stand for some that came back."
+    Gauge "umemd_pool_swallowed_frames" ["state"] "Frames that the kernel took and kept for longer than umemd_leak_after_seconds, while nothing was completed (tx) or received (kernel), and has not given back since: it lost them, which is a bug of its or of a driver. As long as traffic goes on it may be fewer, as others that are out stand for some that came back. In zero-copy mode of tx only: on the way in those that wait in the NIC's ring look the same."
         |q, out| {
             out.add_with(&["kernel"], q.swallowed.kernel);
             out.add_with(&["tx"], q.swallowed.tx);
