@@ -84,7 +84,10 @@ pub const DRIVERS: &[Driver] = &[
             quirk(Kind::Bounces, "drivers/net/ethernet/intel/igb/igb_main.c: igb_xdp_setup"),
             quirk(Kind::ZeroCopyWholeKib, "igb_main.c: igb_setup_srrctl, SRRCTL.BSIZEPACKET"),
         ]),
-    driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c"),
+    driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c").with(&[
+        quirk(Kind::Bounces, "igc_xdp.c: igc_xdp_set_prog, igc_close; also where one program replaces another"),
+        quirk(Kind::MtuLimit(1500), "igc_xdp.c: \"Jumbo frames not supported\""),
+    ]),
     driver("ixgbe", ZeroCopy::Avoid, "anza-xyz/agave#13054: an X550 froze every two days, fine in copy mode"),
     driver(
         "mlx5_core",
@@ -123,7 +126,10 @@ pub const DRIVERS: &[Driver] = &[
             quirk(Kind::NoChannels, "mvpp2_main.c: mvpp2_eth_tool_ops, no get_channels"),
             quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
         ]),
-    driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c"),
+    driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c").with(&[
+        quirk(Kind::Bounces, "stmmac_xdp.c: stmmac_xdp_set_prog, stmmac_release"),
+        quirk(Kind::MtuLimit(1500), "stmmac_xdp.c: \"Jumbo frames not supported\""),
+    ]),
     driver("team", ZeroCopy::Never, "drivers/net/team: team_netdev_ops, no ndo_bpf, up to 7.3").with(&[
         quirk(Kind::HasMembers, "drivers/net/team: team_handle_frame"),
         quirk(Kind::TagsEndAtPorts, "net/core/dev.c: __netif_receive_skb_core"),
