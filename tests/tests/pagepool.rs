@@ -137,7 +137,9 @@ fn a_watch_has_rates_or_says_why_there_are_none() {
 fn a_watch_as_json_is_an_object_a_second_until_ctrl_c() {
     let Some(lab) = Lab::new() else { return };
     let _agent = lab.agent(&["--steer", STEER]).start();
-    let mut command = Command::new(binary());
+    // Where we are to ignore SIGINT, as a job in the background is, it is not.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(binary());
     command.args(["pagepool", "--netns", lab.near.name(), "--iface", "near0", "--watch", "--json"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut watch = Running(command.spawn().unwrap());

@@ -98,10 +98,12 @@ impl Case {
             if turn % SCRAPE == SCRAPE / 2
                 && let Some(pending) = pending
             {
+                let before = rung;
                 while !published.has_come(pending) {
                     one_turn(&mut worker, now);
                     now += LOOK;
                     rung += 1;
+                    assert!(rung - before < 10, "it does not publish");
                 }
             }
         }
