@@ -60,7 +60,7 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     findings.extend(queues::channels(name, ethtool::channels(name), ethtool::most_channels(name)));
     let multi_buffer = needs_several_frames(link) && facts.bears_fragments();
     findings.extend(offloads::lro(name, ethtool::offloads(name)));
-    findings.extend(offloads::gro(name, ethtool::features(name)));
+    findings.extend(offloads::gro(name, &facts.driver, ethtool::features(name)));
     if !multi_buffer {
         findings.extend(offloads::data_split(name, rings::tcp_data_split(link.index)));
     }
@@ -360,7 +360,7 @@ mod tests {
                 queues::ring("eth0", os(errno)),
                 queues::channels("eth0", Ok(Channels::default()), os(errno)),
                 offloads::lro("eth0", os(errno)),
-                offloads::gro("eth0", os(errno)),
+                offloads::gro("eth0", "mlx5_core", os(errno)),
                 offloads::data_split("eth0", os(errno)),
                 offloads::tags("eth0", os(errno)),
             ]

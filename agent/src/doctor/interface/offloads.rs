@@ -23,8 +23,9 @@ pub(super) fn lro(name: &str, offloads: io::Result<Offloads>) -> Option<Finding>
     })
 }
 
-/// GRO by the NIC: mlx5_core refuses a program beside it, and virtio_net one that it cannot switch off.
-pub(super) fn gro(name: &str, features: io::Result<Features>) -> Option<Finding> {
+/// GRO by the NIC. mlx5_core refuses a program beside it (en_main.c: mlx5e_xdp_allowed). virtio_net stops it by itself,
+/// and refuses one where the host does not let it (virtio_net.c: virtnet_xdp_set).
+pub(super) fn gro(name: &str, driver: &str, features: io::Result<Features>) -> Option<Finding> {
     const ASKED: &str = "hardware GRO";
     const FEATURE: &str = "rx-gro-hw";
     let Features { on, fixed } = match answer(name, ASKED, features) {
@@ -34,13 +35,18 @@ pub(super) fn gro(name: &str, features: io::Result<Features>) -> Option<Finding>
     if !on.contains(FEATURE) {
         return None;
     }
-    let text =
-        "the NIC puts packets together: some drivers refuse a program then, others stop that themselves";
-    let finding = Finding::new(name, ASKED, Answer::Warning, text);
-    Some(match fixed.contains(FEATURE) {
-        true => finding,
-        false => finding.mended_by(format!("ethtool -K {name} {FEATURE} off")),
-    })
+    let fixed = fixed.contains(FEATURE);
+    let (answer, what) = match driver {
+        "mlx5_core" => (Answer::Warning, "mlx5_core takes no program beside that"),
+        "virtio_net" if fixed => (
+            Answer::Warning,
+            "virtio_net takes no program then, as the host does not let it stop that; pass --mode skb",
+        ),
+        "virtio_net" => return None,
+        _ => (Answer::Note, "some drivers refuse a program beside that, others stop it themselves"),
+    };
+    let finding = Finding::new(name, ASKED, answer, format!("the NIC puts packets together: {what}"));
+    Some(if fixed { finding } else { finding.mended_by(format!("ethtool -K {name} {FEATURE} off")) })
 }
 
 /// Headers of TCP in buffers of their own, beside a program for packets in one buffer: net/core/dev.c,
@@ -84,11 +90,17 @@ mod tests {
     #[test]
     fn gro_by_the_nic_is_told_if_it_is_on_and_mended_if_it_can_be() {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let said = |on, fixed| gro("eth0", Ok(Features { on: set(on), fixed: set(fixed) }));
-        assert_eq!(said(&["rx-gro", "rx-gro-list"], &[]), None);
-        let [on, fixed] = [&[][..], &["rx-gro-hw"]].map(|fixed| said(&["rx-gro-hw"], fixed).unwrap());
-        assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 rx-gro-hw off")));
-        assert_eq!((fixed.answer, fixed.mend), (Answer::Warning, None));
+        let said = |driver, on: &[&str], fixed: &[&str]| {
+            let found = gro("eth0", driver, Ok(Features { on: set(on), fixed: set(fixed) }))?;
+            Some((found.answer, found.mend))
+        };
+        let mend = || Some("ethtool -K eth0 rx-gro-hw off".to_owned());
+        let (on, fixed) = (&["rx-gro-hw"][..], &["rx-gro-hw"][..]);
+        assert_eq!(said("mlx5_core", &["rx-gro", "rx-gro-list"], &[]), None);
+        assert_eq!(said("mlx5_core", on, &[]), Some((Answer::Warning, mend())));
+        assert_eq!(said("virtio_net", on, fixed), Some((Answer::Warning, None)));
+        assert_eq!(said("virtio_net", on, &[]), None, "it stops that by itself");
+        assert_eq!(said("ice", on, &[]), Some((Answer::Note, mend())));
     }
 
     #[test]
