@@ -51,7 +51,8 @@ pub struct CaptureArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Generate")]
 pub struct GenerateArgs {
-    /// Packets per second, of all queues together; unset: as many as go.
+    /// Packets per second, of all queues together; unset: as many as go. Who
+    /// comes late makes up for 2 ms, and sends that many fewer otherwise.
     #[arg(long, value_name = "PPS")]
     pub rate: Option<u64>,
 

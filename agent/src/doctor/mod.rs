@@ -42,7 +42,7 @@ struct Finding {
     answer: Answer,
     /// The answer in full.
     text: String,
-    /// What to type, if something mends it.
+    /// What to type, if something mends it; what is in capitals, or `...`, is to be filled in.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
 }

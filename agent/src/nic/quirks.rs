@@ -77,13 +77,13 @@ impl fmt::Display for Finding {
 
 /// What is found of a quirk, whoever's it is.
 #[derive(Debug)]
-struct Verdict {
+struct Judgement {
     weight: Weight,
     text: String,
     mend: Option<String>,
 }
 
-impl Verdict {
+impl Judgement {
     fn new(weight: Weight, text: String) -> Self {
         Self { weight, text, mend: None }
     }
@@ -154,8 +154,8 @@ impl Facts {
             return self.unsegmented(name, purpose).into_iter().collect();
         }
         let finding = |quirk: &Quirk| {
-            let verdict = self.judge(quirk.kind, name, purpose)?;
-            Some(self.finding(quirk.kind.id(), verdict, quirk.source))
+            let judgement = self.judge(quirk.kind, name, purpose)?;
+            Some(self.finding(quirk.kind.id(), judgement, quirk.source))
         };
         self.quirks()
             .filter_map(finding)
@@ -165,7 +165,12 @@ impl Facts {
     }
 
     /// What was found of this driver.
-    fn finding(&self, quirk: &str, Verdict { weight, text, mend }: Verdict, source: &'static str) -> Finding {
+    fn finding(
+        &self,
+        quirk: &str,
+        Judgement { weight, text, mend }: Judgement,
+        source: &'static str,
+    ) -> Finding {
         let id = format!("{}-{quirk}", self.driver.replace('_', "-"));
         Finding { id, weight, text, mend, source }
     }
@@ -182,8 +187,8 @@ impl Facts {
                  skb, or have the other end segment them"
             );
             let source = "net/core/dev.c: netif_receive_generic_xdp; drivers/net/veth.c: veth_xdp_set";
-            let verdict = Verdict::new(Weight::Warning, text);
-            self.finding("segments", verdict.mended_by("ethtool -K PEER tso off gso off"), source)
+            let judgement = Judgement::new(Weight::Warning, text);
+            self.finding("segments", judgement.mended_by("ethtool -K PEER tso off gso off"), source)
         })
     }
 
@@ -206,7 +211,7 @@ impl Facts {
                 format!("--zerocopy on {} was seen to be slower than copying, or worse", driver.name),
             ),
         };
-        Some(self.finding("zero-copy", Verdict::new(weight, text), driver.source))
+        Some(self.finding("zero-copy", Judgement::new(weight, text), driver.source))
     }
 
     /// What is said if the NIC's ring, which holds frames of ours in zero-copy mode, leaves the fill ring too few.
@@ -221,18 +226,18 @@ impl Facts {
              less than twice as many the fill ring may run empty; pass --frames {frames}, or shorten the NIC's ring",
             purpose.lent
         );
-        let verdict = Verdict::new(Weight::Warning, text)
+        let judgement = Judgement::new(Weight::Warning, text)
             .mended_by(format!("ethtool -G {name} rx {}", purpose.lent / 2));
         let source = "net/xdp/xsk_buff_pool.c: xp_alloc; XDP_STATISTICS, rx_fill_ring_empty_descs";
-        Some(self.finding("zero-copy-ring", verdict, source))
+        Some(self.finding("zero-copy-ring", judgement, source))
     }
 
-    fn judge(&self, kind: Kind, name: &str, purpose: Purpose<'_>) -> Option<Verdict> {
+    fn judge(&self, kind: Kind, name: &str, purpose: Purpose<'_>) -> Option<Judgement> {
         let Purpose { bind, multi_buffer, capacity, queues, .. } = purpose;
         let zero_copy = bind == BindMode::ZeroCopy;
         let driver = &self.driver;
         let mtu = self.mtu;
-        let new = Verdict::new;
+        let new = Judgement::new;
         let skb = || format!("umemd run --iface {name} --mode skb ...");
         Some(match kind {
             Kind::Bounces => new(
@@ -455,11 +460,11 @@ fn weights(name: &str, queues: u32, cpus: u32) -> String {
 }
 
 /// That all frames arrive on queue 0, which matters the more if others were asked for.
-fn one_queue(name: &str, asked: Option<&[u32]>, until: &str) -> Verdict {
+fn one_queue(name: &str, asked: Option<&[u32]>, until: &str) -> Judgement {
     let in_vain = asked.is_some_and(|queues| queues != [0]);
     let weight = if in_vain { Weight::Warning } else { Weight::Note };
     let text = format!("all frames of {name} arrive on queue 0: its other queues stay silent{until}");
-    Verdict::new(weight, text)
+    Judgement::new(weight, text)
 }
 
 /// Bytes of whole KiB, of so many.

@@ -2,8 +2,9 @@
 //!
 //! Nobody who connects can harm the agent: a request fits 8 KiB, the first one comes within five seconds and each
 //! other one within two and a half minutes, and then within five seconds of its first byte; and who takes nothing of its
-//! answer for ten seconds is not waited for. Of too many connections one that dawdles is closed, so that those who are slow on purpose keep nobody else out; and
-//! who asks again and again, on one connection as Prometheus and browsers do, gives way after an answer. Pages are
+//! answer for ten seconds is not waited for. Of too many connections one that dawdles is closed, so that those who are
+//! slow on purpose keep nobody else out; and who asks again and again, on one connection as Prometheus and browsers do,
+//! gives way after an answer. Pages are
 //! made on this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that
 //! cost something one after the other, and once for all who ask meanwhile.
 
