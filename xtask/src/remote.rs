@@ -255,6 +255,8 @@ fn quoted(word: &OsStr) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _};
+
     use super::*;
 
     /// What a shell makes of a line.
@@ -337,10 +339,16 @@ mod tests {
 
     #[test]
     fn what_runs_on_is_told_to_end_when_stdin_does() {
-        let program = "trap 'echo told; exit 0' TERM; while :; do sleep 0.05; done";
-        let (child, dir) = run_there(program, "", Stdio::null());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"told\n"[..]));
+        // It says when it can be told: before that, the signal would end it by itself.
+        let program = "trap 'echo told; exit 0' TERM; echo runs; while :; do sleep 0.05; done";
+        let (mut child, dir) = run_there(program, "", Stdio::piped());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (mut first, mut rest) = (String::new(), String::new());
+        stdout.read_line(&mut first).unwrap();
+        assert_eq!(first, "runs\n");
+        drop(child.stdin.take());
+        stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &rest[..]), (Some(0), "told\n"));
         assert!(!dir.exists());
     }
 }
