@@ -177,7 +177,7 @@ fn a_changed_number_of_queues_is_served() {
     agent.terminate();
     let exit = agent.wait();
     assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
-    assert!(exit.stderr.contains("it has 3 queues now, not 1"), "{exit}");
+    assert!(exit.stderr.contains("near0 has 3 queues now, not 1"), "{exit}");
 }
 
 /// Queue 1 of one has nothing to be joined with, until the other has one, too.
@@ -362,7 +362,7 @@ fn a_longer_mtu_is_served_with_packets_in_several_frames() {
         agent.terminate();
         let exit = agent.wait();
         assert_eq!(exit.summary()["tx_packets"], 3 * WINDOW, "{exit}");
-        assert!(exit.stderr.contains("its MTU is 9000 now"), "{exit}");
+        assert!(exit.stderr.contains("the MTU of near0 is 9000 now"), "{exit}");
         assert_eq!(exit.stderr.matches("served again").count(), 1, "{exit}");
     }
 }

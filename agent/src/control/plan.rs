@@ -250,17 +250,21 @@ impl Plan {
 
     /// What is different in `new`, if the interface has to be opened again for that.
     pub(super) fn difference(&self, new: &Self) -> Option<String> {
+        // By name: of a pair it is said of both that they are away.
+        let name = &new.link.name;
         if self.queues != new.queues {
-            return Some(format!("it has {} queues now, not {}", new.queues.len(), self.queues.len()));
+            return Some(format!("{name} has {} queues now, not {}", new.queues.len(), self.queues.len()));
         }
         // A pair may have more than its own MTU asks for.
         if new.multi_buffer && !self.multi_buffer {
-            return Some(format!("its MTU is {} now, more than a frame holds", new.link.mtu));
+            return Some(format!("the MTU of {name} is {} now, more than a frame holds", new.link.mtu));
         }
         // Its driver may come later than we do, and dsa/tagging may be written to.
         if self.switch_tag != new.switch_tag {
             let (old, new) = (self.switch_tag.bytes(), new.switch_tag.bytes());
-            return Some(format!("its switch puts a tag of {new} bytes into frames now, not of {old}"));
+            return Some(format!(
+                "the switch of {name} puts a tag of {new} bytes into frames now, not of {old}"
+            ));
         }
         None
     }
@@ -388,7 +392,7 @@ mod tests {
             let why = plan.difference(&new).unwrap_or_default();
             assert!(why.contains(said), "expected {said:?}: {why:?}");
         };
-        says(&plan, Plan { queues: vec![0, 1], ..plan.clone() }, "2 queues now, not 1");
+        says(&plan, Plan { queues: vec![0, 1], ..plan.clone() }, "eth0 has 2 queues now, not 1");
         says(&plan, Plan { multi_buffer: true, ..plan.clone() }, "MTU");
         let tagged = Plan { switch_tag: SwitchTag::Edsa, ..plan.clone() };
         says(&plan, tagged.clone(), "a tag of 8 bytes into frames now, not of 0");
