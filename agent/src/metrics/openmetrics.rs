@@ -28,13 +28,22 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 ///
 /// None that text in memory can have.
 pub fn render(observation: Observation) -> Result<String, fmt::Error> {
+    // Growing to its size would cost as much as a tenth of the text.
+    let mut text = String::with_capacity(most_bytes(&observation));
     // The values are read at scrape time and thrown away after it, so the registry lives no longer than that.
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape(observation)));
-    // As much as one queue takes: growing to it costs as much as a tenth of the text.
-    let mut text = String::with_capacity(32 << 10);
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// Bytes that are more than the text has, where names and numbers are not longer than usual.
+fn most_bytes(observation: &Observation) -> usize {
+    const HELP: usize = 32 << 10;
+    const OF_A_QUEUE: usize = 8 << 10;
+    const OF_A_RULE: usize = 512;
+    let rules = observation.rules.len().min(tree::MOST_RULES);
+    HELP + observation.queues().count() * OF_A_QUEUE + rules * OF_A_RULE
 }
 
 #[derive(Debug)]

@@ -34,6 +34,7 @@ mod rules;
 mod socket;
 mod worker;
 
+pub(super) use self::rules::MOST as MOST_RULES;
 use super::series::{Sample, Series};
 use crate::{
     observe::{DeviceView, Observation, QueueView},

@@ -1,14 +1,16 @@
 //! What each rule has matched, and how often the configuration was read again.
 
+use umemd_common::maps::Count;
+
 use super::{Kind, Metric, Read, metrics, worker};
 use crate::{
-    counts::Counts,
+    ebpf::RuleCount,
     observe::{DeviceView, Observation, Reloads},
     steer::action_name,
 };
 
 /// Rules that have series of their own; the others are added up, so that 10,000 rules are not 20,000 series.
-const MOST: usize = 256;
+pub(in crate::metrics) const MOST: usize = 256;
 /// As what.
 const OTHERS: &str = "other";
 
@@ -37,7 +39,7 @@ pub(super) const RULES: &[Metric] = &[
         labels: &["rule"],
         help: "Frames that the rule matched first; begins at 0 when the rule comes. Up to 0.9 seconds old, as the program is not asked more often. Rules beyond 256 are added up as other, which falls when one of the 256 goes and the next takes its place.",
         read: Read::Device(|device, out| {
-            for (rule, packets) in counts(device, |count| count.packets).iter() {
+            for (rule, packets) in counts(device, |count| count.packets) {
                 out.add_with(&[rule], packets);
             }
         }),
@@ -48,7 +50,7 @@ pub(super) const RULES: &[Metric] = &[
         labels: &["rule"],
         help: "Their bytes, from the Ethernet header on; as old.",
         read: Read::Device(|device, out| {
-            for (rule, bytes) in counts(device, |count| count.bytes).iter() {
+            for (rule, bytes) in counts(device, |count| count.bytes) {
                 out.add_with(&[rule], bytes);
             }
         }),
@@ -85,34 +87,47 @@ pub(super) const RELOADS: &[Metric] = &[
     },
 ];
 
-fn counts(device: &DeviceView, of: impl Fn(&umemd_common::maps::Count) -> u64) -> Counts {
-    let mut counts = Counts::default();
-    for rule in device.rules.iter().take(MOST) {
-        counts.add(&rule.name, of(&rule.count));
-    }
-    if let Some(others) = device.rules.get(MOST..).filter(|others| !others.is_empty()) {
-        // Somebody may call a rule that, too.
-        counts.add(OTHERS, others.iter().map(|rule| of(&rule.count)).sum());
-    }
-    counts
+/// Each rule that has series of its own, with its count, and the others as one.
+fn counts<'a>(
+    device: &'a DeviceView,
+    of: impl Fn(&Count) -> u64 + Copy + 'a,
+) -> impl Iterator<Item = (&'a str, u64)> {
+    let (own, beyond) = device.rules.split_at(device.rules.len().min(MOST));
+    let of_beyond: u64 = beyond.iter().map(|rule| of(&rule.count)).sum();
+    // Names are there once, but somebody may have called a rule that, too.
+    let is_others = |rule: &&RuleCount| rule.name == OTHERS;
+    let others =
+        (!beyond.is_empty() && !own.iter().any(|rule| is_others(&rule))).then_some((OTHERS, of_beyond));
+    let own = own.iter().map(move |rule| {
+        let more = if is_others(&rule) { of_beyond } else { 0 };
+        (rule.name.as_str(), of(&rule.count) + more)
+    });
+    own.chain(others)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ebpf::RuleCount, observe::fixture_with_kernel};
+    use crate::observe::fixture_with_kernel;
 
     #[test]
     fn rules_beyond_what_has_series_are_added_up() {
-        let mut observation = fixture_with_kernel();
-        let device = &mut observation.devices[0];
-        let count = umemd_common::maps::Count { packets: 2, bytes: 120 };
+        let mut device = fixture_with_kernel().devices.remove(0);
+        let count = Count { packets: 2, bytes: 120 };
         device.rules = (0..MOST + 44).map(|n| RuleCount { name: format!("rule{n}"), count }).collect();
-        let packets = counts(device, |count| count.packets);
-        assert_eq!((packets.iter().count(), packets.get(OTHERS), packets.sum()), (MOST + 1, 88, 600));
-        assert_eq!((packets.told("rule255"), packets.told("rule256")), (Some(2), None));
+        let packets: Vec<_> = counts(&device, |count| count.packets).collect();
+        assert_eq!(
+            (packets.len(), packets[MOST - 1], packets[MOST]),
+            (MOST + 1, ("rule255", 2), (OTHERS, 88))
+        );
+
+        // Who is called that has one series with them.
+        device.rules[7].name = OTHERS.to_owned();
+        let packets: Vec<_> = counts(&device, |count| count.packets).collect();
+        assert_eq!((packets.len(), packets[6], packets[7]), (MOST, ("rule6", 2), (OTHERS, 90)));
 
         device.rules.truncate(MOST);
-        assert_eq!(counts(device, |count| count.bytes).told(OTHERS), None, "nobody is beyond");
+        let bytes: Vec<_> = counts(&device, |count| count.bytes).collect();
+        assert_eq!((bytes.len(), bytes[7]), (MOST, (OTHERS, 120)), "nobody is beyond");
     }
 }
