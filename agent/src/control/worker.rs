@@ -143,12 +143,14 @@ fn work(crew: &mut dyn Crew, bell: &Bell, post: &Post) -> Why {
         if crew.is_done() {
             break Why::Done;
         }
-        let Wait::Poll { gather } = post.wait else {
-            std::hint::spin_loop();
-            continue;
+        let nap = match post.wait {
+            Wait::Spin => spin(&turn),
+            Wait::Poll { gather } => {
+                let gather = stream.goes_on(&turn, at, gather).then_some(gather);
+                nap(&turn, gather, || crew.is_sending(), now)
+            }
         };
-        let gather = stream.goes_on(&turn, at, gather).then_some(gather);
-        match nap(&turn, gather, || crew.is_sending(), now) {
+        match nap {
             Nap::None => {}
             Nap::Gather(time) => sleep(None, bell, Some(time)),
             Nap::AtMost(longest) => sleep(Some(crew), bell, Some(longest)),
@@ -171,6 +173,16 @@ enum Nap {
     AtMost(Duration),
     /// By a frame, or by the bell.
     UntilWoken,
+}
+
+/// How long one may sleep that never waits for frames.
+fn spin(turn: &Turn) -> Nap {
+    // An interface that is down refuses to send each time that it is asked, and nothing arrives on it.
+    if turn.kick == Kick::Down {
+        return Nap::Gather(SENDING);
+    }
+    std::hint::spin_loop();
+    Nap::None
 }
 
 /// Whether frames come in quick succession: to let more gather behind one that comes alone would be a second wake-up
@@ -264,6 +276,15 @@ mod tests {
         assert_eq!(nap(Turn { kick: Kick::Failed, ..idle }, true), Nap::AtMost(SENDING), "and tries again");
         assert_eq!(nap(Turn { more: true, ..idle }, false), Nap::None);
         assert_eq!(nap(Turn { kick: Kick::Again, ..idle }, true), Nap::None);
+    }
+
+    #[test]
+    fn one_that_spins_rests_while_its_interface_is_down() {
+        let some = Turn { received: 3, ..Turn::default() };
+        for kick in [Kick::NotNeeded, Kick::Done, Kick::Again, Kick::Busy, Kick::Failed] {
+            assert_eq!(spin(&Turn { kick, ..some }), Nap::None);
+        }
+        assert_eq!(spin(&Turn { kick: Kick::Down, ..some }), Nap::Gather(SENDING));
     }
 
     #[test]
