@@ -273,6 +273,35 @@ fn several_queues_share_what_is_generated() {
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
+fn several_interfaces_share_what_is_generated() {
+    const COUNT: u64 = 1001;
+    let Some(lab) = Lab::with(LabConfig { queues: 2, pairs: 2, ..LabConfig::default() }) else { return };
+    let args = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--count", &COUNT.to_string()];
+    let exit = lab.agent(&args).run();
+    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_is_opened_again_generates_what_is_left() {
+    const COUNT: u64 = 1501;
+    let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    far.ethtool("-L", &["tx", "1"]);
+    near.ethtool("-L", &["rx", "1"]);
+    let count = COUNT.to_string();
+    let args = ["--handler", "generate", "--dst-mac", &far.mac, "--rate", "500", "--count", &count];
+    let agent = lab.agent(&args).start();
+    let sent = || agent.metrics_anyhow().total("umemd_tx_packets_total");
+    wait_until("some are sent", PATIENCE, || sent() > 0);
+    near.ethtool("-L", &["rx", "3"]);
+    let exit = agent.wait();
+    assert!(exit.stderr.contains("near0: served again"), "{exit}");
+    assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
 fn packets_of_9000_bytes_are_generated_in_several_frames() {
     const COUNT: u64 = 100;
     for mode in MODES {

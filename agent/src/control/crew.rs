@@ -40,6 +40,18 @@ pub(super) struct Parts {
     pub(super) port: XskPort,
     pub(super) capture: Option<Capture>,
     pub(super) config: WorkerConfig,
+    /// What the queue is to send by itself.
+    pub(super) pace: Pace,
+}
+
+/// What a group is of all that the agent serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// Queues of the groups before it, and of those after, when the agent started.
+    pub(super) before: usize,
+    pub(super) after: usize,
+    /// Packets that it has still to send by itself, if they are counted and it was open before.
+    pub(super) left: Option<u64>,
 }
 
 /// A queue, as who makes handlers for all of them may want to know it.
@@ -51,9 +63,9 @@ pub struct Place<'a> {
     pub mac: Option<[u8; 6]>,
     /// The queue.
     pub queue: u32,
-    /// Which of all queues served this is, from 0.
+    /// Which of all queues served this is, from 0; with those of other interfaces as many as when the agent started.
     pub index: usize,
-    /// How many queues are served in all.
+    /// How many queues are served in all, counted the same way.
     pub of: usize,
 }
 
@@ -70,7 +82,9 @@ pub(super) fn built_in(handler: &Handler) -> Hire {
             let generate = generate.clone();
             Box::new(move |place, parts| {
                 let done = |handler: &Generate| handler.left() == Some(0);
-                solo(parts, generator(&generate, place), done)
+                let template = generate.template(Mac(place.mac.unwrap_or_default()));
+                let handler = Generate::new(&template, parts.pace);
+                solo(parts, handler.expect("a size below that of the headers was refused"), done)
             })
         }
     }
@@ -80,11 +94,29 @@ fn never<H>(_: &H) -> bool {
     false
 }
 
-/// The share of one queue in what is to be sent.
-fn generator(config: &config::Generate, place: Place<'_>) -> Generate {
-    let template = config.template(Mac(place.mac.unwrap_or_default()));
-    let pace = share(config.rate, config.count, place.index as u64, place.of as u64);
-    Generate::new(&template, pace).expect("a size below that of the headers was refused")
+/// What each of a group's queues is to send by itself, if the handler does that.
+pub(super) fn paces(handler: &Handler, part: Part, queues: usize) -> Vec<Pace> {
+    match handler {
+        Handler::Generate(config::Generate { rate, count, .. }) => shares(*rate, *count, part, queues),
+        Handler::Drop | Handler::Reflect | Handler::Forward { .. } => {
+            vec![Pace { rate: None, count: None }; queues]
+        }
+    }
+}
+
+/// Each queue's share of what all are to send; of the count, of what its group has left.
+fn shares(rate: Option<u64>, count: Option<u64>, part: Part, queues: usize) -> Vec<Pace> {
+    let of = (part.before + queues + part.after) as u64;
+    let of_all = |queue| share(rate, count, (part.before + queue) as u64, of);
+    let mut paces: Vec<Pace> = (0..queues).map(of_all).collect();
+    if let Some(left) = part.left {
+        let sends = |pace: &&mut Pace| pace.rate != Some(0);
+        let of = paces.iter_mut().filter(sends).count() as u64;
+        for (index, pace) in (0..).zip(paces.iter_mut().filter(sends)) {
+            pace.count = share(None, Some(left), index, of).count;
+        }
+    }
+    paces
 }
 
 /// What the queue at `index` of so many sends. Fewer packets a second than there are queues are sent by as many of
@@ -103,7 +135,7 @@ pub(super) fn solo<H>(parts: Parts, handler: H, is_done: fn(&H) -> bool) -> Box<
 where
     H: PacketHandler + Send + 'static,
 {
-    let Parts { pool, port, capture, config } = parts;
+    let Parts { pool, port, capture, config, .. } = parts;
     match capture {
         None => Box::new(Solo { worker: Worker::new(pool, port, handler, config), is_done }),
         Some(capture) => {
@@ -233,6 +265,30 @@ mod tests {
                 let endless = |index| share(rate, None, index, of).count.is_none();
                 assert!((0..of).all(endless), "a worker that is through has no turns to show");
             }
+        }
+    }
+
+    #[test]
+    fn what_groups_send_adds_up_however_often_they_are_opened() {
+        let count = |paces: &[Pace]| paces.iter().map(|pace| pace.count.unwrap()).sum::<u64>();
+        let queues = [1, 3, 2];
+        for rate in [None, Some(1), Some(4), Some(1000)] {
+            let mut all = Vec::new();
+            for group in 0..queues.len() {
+                let [before, after] = [&queues[..group], &queues[group + 1..]].map(|of| of.iter().sum());
+                let part = Part { before, after, left: None };
+                let first = shares(rate, Some(1001), part, queues[group]);
+                // With fewer queues, or more, it sends what was left.
+                let left = count(&first) / 3;
+                for now in 1..5 {
+                    let again = shares(rate, Some(1001), Part { left: Some(left), ..part }, now);
+                    assert_eq!(count(&again), left, "{rate:?}, {now} queues of group {group}");
+                    assert!(again.iter().all(|pace| pace.rate != Some(0) || pace.count == Some(0)));
+                }
+                all.extend(first);
+            }
+            assert_eq!(count(&all), 1001, "{rate:?}");
+            assert_eq!(rate.map(|_| all.iter().map(|pace| pace.rate.unwrap()).sum()), rate);
         }
     }
 }

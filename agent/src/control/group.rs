@@ -6,13 +6,19 @@
 //! with new UMEMs and pools as soon as that can be. What was closed waits for who still holds its frames. Where the
 //! interface is still there, the program stays attached meanwhile and passes everything, so that no link bounces.
 
-use std::{cell::RefCell, mem, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    mem,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::Result;
 use umemd_common::Decision;
 
 use super::{
-    crew::Hire,
+    crew::{self, Hire, Part},
     device::{Costly, Device, Kept},
     leaving::Leaving,
     open::{Buried, Change, Open},
@@ -61,6 +67,7 @@ pub(super) struct Group {
     names: Vec<String>,
     /// The CPUs of its workers, in their order; repeated if there are more workers.
     cpus: Vec<usize>,
+    part: Cell<Part>,
     state: RefCell<State>,
 }
 
@@ -75,8 +82,15 @@ enum State {
 }
 
 impl Group {
-    /// Opens the group. Its workers get `cpus` that those before were not given, while there are such.
-    pub(super) fn open(common: &Common, names: Vec<String>, cpus: &[usize], before: &[Self]) -> Result<Self> {
+    /// Opens the group, of so many `queues` that all groups have. Its workers get `cpus` that those before were not
+    /// given, while there are such.
+    pub(super) fn open(
+        common: &Common,
+        names: Vec<String>,
+        cpus: &[usize],
+        before: &[Self],
+        queues: usize,
+    ) -> Result<Self> {
         let plans = plan::make(&common.config(), &names)?;
         let taken: Vec<usize> = before.iter().flat_map(Self::cpus).collect();
         let mut cpus = cpus.to_vec();
@@ -89,8 +103,11 @@ impl Group {
             let interrupted: Vec<usize> = plans.iter().flat_map(interrupted).collect();
             cpus = interrupts::spread(&cpus, &interrupted, &taken);
         }
-        let open = Open::new(common, plans, &cpus, None)?;
-        Ok(Self { names, cpus, state: RefCell::new(State::Open(open)) })
+        let (before, own) = (taken.len(), plans[0].queues.len());
+        let mut part = Part { before, after: queues.saturating_sub(before + own), left: None };
+        let open = Open::new(common, plans, &cpus, part, None)?;
+        part.left = crew::paces(&common.config().handler, part, own).iter().map(|pace| pace.count).sum();
+        Ok(Self { names, cpus, part: Cell::new(part), state: RefCell::new(State::Open(open)) })
     }
 
     /// The CPU of each worker.
@@ -215,6 +232,9 @@ impl Group {
         if let State::Closed { kept, .. } = &mut *self.state.borrow_mut() {
             *kept = programs;
         }
+        let sent: u64 = leaving.queues().map(|queue| queue.snapshot.traffic.generated).sum();
+        let part = self.part.get();
+        self.part.set(Part { left: part.left.map(|left| left.saturating_sub(sent)), ..part });
         Some(leaving)
     }
 
@@ -249,7 +269,7 @@ impl Group {
         let mut leaving = None;
         let names = self.names_now();
         let opened = plan::make(&common.config(), &names)
-            .and_then(|plans| Open::new(common, plans, &self.cpus, Some(&mut kept)));
+            .and_then(|plans| Open::new(common, plans, &self.cpus, self.part.get(), Some(&mut kept)));
         let started = match opened {
             Err(error) => Err(error),
             Ok(mut open) => match open.start(common) {

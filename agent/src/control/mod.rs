@@ -199,12 +199,13 @@ fn open_all(common: &Common) -> Result<Vec<Group>> {
         _ => common.config().ifaces.iter().map(|name| vec![name.clone()]).collect(),
     };
     // What is wrong with any of them is found before anything is touched.
+    let mut queues = 0;
     for names in &names {
-        plan::make(&common.config(), names)?;
+        queues += plan::make(&common.config(), names)?[0].queues.len();
     }
     let mut groups: Vec<Group> = Vec::new();
     for names in names {
-        groups.push(Group::open(common, names, &cpus, &groups)?);
+        groups.push(Group::open(common, names, &cpus, &groups, queues)?);
     }
     Ok(groups)
 }

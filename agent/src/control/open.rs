@@ -3,14 +3,14 @@
 use std::{mem, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use datapath::{CaptureReader, WorkerConfig, capture};
+use datapath::{CaptureReader, WorkerConfig, capture, handlers::Pace};
 use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
 
 use super::{
     bell::Bell,
     bound::{Bound, bind},
     carrier,
-    crew::{self, Crew, Parts, Place},
+    crew::{self, Crew, Part, Parts, Place},
     device::{self, Attached, Device, Kept},
     group::{Common, Decisions},
     leaving::{Leaving, Past},
@@ -52,6 +52,7 @@ impl Open {
         common: &Common,
         plans: Vec<Plan>,
         cpus: &[usize],
+        part: Part,
         kept: Option<&mut Vec<Kept>>,
     ) -> Result<Self> {
         let config = common.config();
@@ -70,7 +71,7 @@ impl Open {
                 attached.push(device::attach(config, plan, kept)?);
                 Ok(())
             })
-            .and_then(|()| Self::man(common, &plans, cpus, first));
+            .and_then(|()| Self::man(common, &plans, cpus, part, first));
         let (workers, queues) = match manned {
             Ok(manned) => manned,
             Err(error) => {
@@ -94,19 +95,21 @@ impl Open {
         common: &Common,
         plans: &[Plan],
         cpus: &[usize],
+        part: Part,
         first: bool,
     ) -> Result<(Vec<Employed>, Vec<Vec<Queue>>)> {
         let config = common.config();
         let config = &*config;
         let mut workers = Vec::new();
         let mut queues: Vec<Vec<Queue>> = plans.iter().map(|_| Vec::new()).collect();
-        for index in 0..plans[0].queues.len() {
+        let paces = crew::paces(&config.handler, part, plans[0].queues.len());
+        for (index, pace) in paces.into_iter().enumerate() {
             let cpu = cpus.get(index % cpus.len().max(1)).copied().unwrap_or(0);
             let numbers: Vec<u32> = plans.iter().map(|plan| plan.queues[index]).collect();
             let bound = bind(config, plans, &numbers, first)?;
             let Bound { sockets, huge_pages, nodes, multi_buffer, rings } = bound;
             let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
-            let (crew, pools) = Self::hire(common, plans, index, ports, rings);
+            let (crew, pools) = Self::hire(common, plans, index, part, pace, ports, rings);
             let bell = Arc::new(Bell::new().context("cannot make an eventfd to wake a worker by")?);
             let sides = handles.into_iter().zip(crew.published()).zip(pools).enumerate();
             for (side, ((socket, published), pool)) in sides {
@@ -136,6 +139,8 @@ impl Open {
         common: &Common,
         plans: &[Plan],
         index: usize,
+        part: Part,
+        pace: Pace,
         ports: Vec<XskPort>,
         rings: RingSizes,
     ) -> (Box<dyn Crew>, Vec<Recycler>) {
@@ -169,10 +174,10 @@ impl Open {
                     interface: &plan.link.name,
                     mac: plan.link.mac,
                     queue: plan.queues[index],
-                    index,
-                    of: plan.queues.len(),
+                    index: part.before + index,
+                    of: part.before + plan.queues.len() + part.after,
                 };
-                (common.hire)(place, Parts { pool, port, capture, config })
+                (common.hire)(place, Parts { pool, port, capture, config, pace })
             }
             (None, _) => unreachable!("a queue was bound"),
         };
