@@ -8,6 +8,7 @@ use e2e::{
     exit::assert_conserved,
     lab::{Lab, LabConfig, MODES, PORT, STEER},
     privilege::{QUEUE_GET, kernel_has},
+    thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
 };
@@ -178,6 +179,48 @@ fn a_changed_number_of_queues_is_served() {
     let exit = agent.wait();
     assert_eq!(exit.summary()["rx_packets"], 2 * WINDOW, "{exit}");
     assert!(exit.stderr.contains("near0 has 3 queues now, not 1"), "{exit}");
+}
+
+/// What its interface is closed for waits for it, and nothing else does.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_worker_that_hangs_while_its_interface_changes_holds_up_nobody_else() {
+    let config = LabConfig { queues: 2, pairs: 2, ..LabConfig::default() };
+    let Some(lab) = Lab::with(config) else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    // No more than what the near end has when that is one (veth_xdp_set).
+    far.ethtool("-L", &["tx", "1"]);
+    let shown = |agent: &Agent, what: &str| {
+        wait_until(what, PATIENCE, || agent.get("/readyz").body.contains(what));
+    };
+    let hang_and_change = || {
+        near.ethtool("-L", &["rx", "1"]);
+        let agent = reflecting(&lab, &["--frames", "512"]);
+        let worker = StoppedThread::stop(agent.pid(), "near0/0");
+        near.ethtool("-L", &["rx", "2"]);
+        shown(&agent, "near0 is away: near0 has 2 queues now, not 1");
+        (agent, worker)
+    };
+
+    let (agent, worker) = hang_and_change();
+    let other = StoppedThread::stop(agent.pid(), "near1/0");
+    shown(&agent, "near1 queue 0 does not get its traffic");
+    other.resume();
+    worker.resume();
+    wait_until("both are served", PATIENCE, || agent.get("/readyz").status == 200);
+    wire(&lab).reflect(WINDOW, any_size);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.summary()["rx_packets"], WINDOW, "{exit}");
+
+    let (agent, worker) = hang_and_change();
+    agent.terminate();
+    wait_until("the programs are detached", PATIENCE, || {
+        lab.pairs().iter().all(|pair| pair.near.xdp_program().is_none())
+    });
+    agent.terminate();
+    worker.wait_for_its_end();
+    assert_eq!(agent.wait().code, Some(130));
 }
 
 /// Queue 1 of one has nothing to be joined with, until the other has one, too.

@@ -137,17 +137,8 @@ impl Group {
     }
 
     /// Takes note of workers that ended by themselves, if the group is open.
-    pub(super) async fn bury(&self) -> Option<Buried> {
-        if !self.with(Open::has_gone_workers)? {
-            return self.with(Open::buried);
-        }
-        // Not borrowed while it waits.
-        let mut gone = self.with_mut(Open::take_gone)?;
-        let mut ends = Vec::new();
-        for (index, running) in gone.drain(..) {
-            ends.push((index, running.end().await));
-        }
-        self.with_mut(|open| open.bury(ends))
+    pub(super) fn bury(&self) -> Option<Buried> {
+        self.with_mut(Open::bury)
     }
 
     /// What workers have done and not shown yet.
@@ -228,10 +219,12 @@ impl Group {
         let infos = self.with(Open::infos)?;
         let closed = State::Closed { infos, why: reason.to_owned(), kept: Vec::new() };
         let State::Open(open) = self.state.replace(closed) else { return None };
-        let (leaving, programs) = open.close(keep).await;
+        let (closing, programs) = open.close(keep);
+        // At once: who stops meanwhile detaches them.
         if let State::Closed { kept, .. } = &mut *self.state.borrow_mut() {
             *kept = programs;
         }
+        let leaving = closing.end().await;
         let sent: u64 = leaving.queues().map(|queue| queue.snapshot.traffic.generated).sum();
         let part = self.part.get();
         self.part.set(Part { left: part.left.map(|left| left.saturating_sub(sent)), ..part });
@@ -275,9 +268,9 @@ impl Group {
             Ok(mut open) => match open.start(common) {
                 Ok(()) => Ok(open),
                 Err(error) => {
-                    let (left, programs) = open.close(true).await;
-                    leaving = Some(left);
+                    let (closing, programs) = open.close(true);
                     kept.extend(programs);
+                    leaving = Some(closing.end().await);
                     Err(error)
                 }
             },

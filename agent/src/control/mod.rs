@@ -40,7 +40,7 @@ use anyhow::{Context as _, Result};
 use datapath::PacketHandler;
 use tokio::{
     net::{TcpListener, UnixListener},
-    task::LocalSet,
+    task::{JoinHandle, LocalSet},
     time::{MissedTickBehavior, interval_at},
 };
 
@@ -230,6 +230,8 @@ struct Agent {
     /// The capture, once no more workers are added to it.
     closing: RefCell<Option<Closing>>,
     worker_failed: Cell<bool>,
+    /// Whether nothing is opened any more.
+    stopping: Cell<bool>,
 }
 
 impl Agent {
@@ -248,11 +250,17 @@ impl Agent {
             reloads: Cell::new(Reloads::none()),
             reloading: tokio::sync::Mutex::default(),
             worker_failed: Cell::new(false),
+            stopping: Cell::new(false),
         }
     }
 
     /// Reports and watches until a signal, the end of `--duration`, or until no worker is left; then shuts down.
-    async fn serve(&self, mut signals: Signals, endpoint: &str, mut reporter: Reporter) -> Result<Outcome> {
+    async fn serve(
+        self: Rc<Self>,
+        mut signals: Signals,
+        endpoint: &str,
+        mut reporter: Reporter,
+    ) -> Result<Outcome> {
         let config = self.common.config();
         reporter.banner(endpoint);
 
@@ -263,6 +271,7 @@ impl Agent {
         };
         let mut every_second = every(Duration::from_secs(1));
         let mut reconcile = every(RECONCILE);
+        let mut reconciling = None;
         let mut watch = every(watchdog::PERIOD);
         let end = config.duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
 
@@ -274,12 +283,19 @@ impl Agent {
                 () = signals.next() => break,
                 () = tokio::time::sleep_until(end.unwrap_or_else(far_future)), if end.is_some() => break,
                 _ = watch.tick() => {
-                    if self.watch().await {
+                    if self.watch() {
                         break;
                     }
                 }
-                _ = reconcile.tick() => self.reconcile().await,
-                _ = every_second.tick() => {
+                // What it closes waits for workers. One that hangs must keep nobody from hearing a signal, and us from
+                // looking after the others.
+                _ = reconcile.tick(), if reconciling.is_none() => {
+                    let agent = Rc::clone(&self);
+                    reconciling = Some(tokio::task::spawn_local(async move { agent.reconcile().await }));
+                }
+                () = finish(&mut reconciling), if reconciling.is_some() => {}
+                // What is being closed is counted nowhere before it is.
+                _ = every_second.tick(), if reconciling.is_none() => {
                     let now = self.observe_now().await;
                     conserved &= now.conserved();
                     leaks.tell(&now);
@@ -293,7 +309,7 @@ impl Agent {
 
         let last = tokio::select! {
             biased;
-            last = self.shut_down() => last,
+            last = self.shut_down(reconciling) => last,
             () = signals.next() => {
                 // The kernel detaches the program and frees the sockets when this process is gone.
                 log::warn!("second signal: ending at once, without draining");
@@ -313,11 +329,10 @@ impl Agent {
     }
 
     /// Looks after the workers; whether none is left.
-    async fn watch(&self) -> bool {
+    fn watch(&self) -> bool {
         let mut left = false;
         for group in &self.groups {
-            let buried = group.bury().await;
-            if let Some(Buried { failed, all }) = buried {
+            if let Some(Buried { failed, all }) = group.bury() {
                 self.worker_failed.set(self.worker_failed.get() || failed);
                 left |= !all;
             } else {
@@ -335,6 +350,9 @@ impl Agent {
     /// Compares the interfaces with how they were opened, and looks for late frames of those that were closed.
     async fn reconcile(&self) {
         for group in &self.groups {
+            if self.stopping.get() {
+                return;
+            }
             let closed = group.reconcile(&self.common).await;
             self.leaving.borrow_mut().extend(closed);
         }
@@ -354,12 +372,14 @@ impl Agent {
 
     /// The order of shutdown: every group is closed; then the capture is written out; then late frames are
     /// collected.
-    async fn shut_down(&self) -> Observation {
+    async fn shut_down(&self, mut reconciling: Option<JoinHandle<()>>) -> Observation {
+        self.stopping.set(true);
         let mut end = self.observe(&self.decided());
         // At once: the second would go on sending to the first meanwhile.
-        for group in &self.groups {
-            group.detach();
-        }
+        self.detach();
+        finish(&mut reconciling).await;
+        // A program that was kept of a group that could not be opened, too.
+        self.detach();
         for group in &self.groups {
             let closed = group.close("stopped", false).await;
             self.leaving.borrow_mut().extend(closed);
@@ -377,6 +397,10 @@ impl Agent {
         Observation { at, leaving: self.leaving_queues(), capture: self.captured(), ..end }
     }
 
+    fn detach(&self) {
+        self.groups.iter().for_each(Group::detach);
+    }
+
     /// Waits for the capture to be written, for a while.
     async fn write_out(&self) {
         let Some(writer) = self.common.capture.take() else { return };
@@ -390,6 +414,16 @@ impl Agent {
         }
         *self.closing.borrow_mut() = Some(closing);
     }
+}
+
+/// Waits for a task, if there is one; its panic is ours.
+async fn finish(task: &mut Option<JoinHandle<()>>) {
+    if let Some(running) = task
+        && let Err(error) = running.await
+    {
+        panic::resume_unwind(error.into_panic());
+    }
+    *task = None;
 }
 
 fn far_future() -> tokio::time::Instant {

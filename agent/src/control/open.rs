@@ -16,7 +16,7 @@ use super::{
     leaving::{Leaving, Past},
     plan::{self, Plan},
     queue::{Fixed, Queue},
-    worker::{self, End, Post, Running, Why},
+    worker::{self, Post, Running, Why},
 };
 use crate::{
     capture::Source,
@@ -38,6 +38,19 @@ enum Employed {
     Running(Running),
     /// It ended by itself, and left its pools.
     Gone(Vec<FramePool>),
+}
+
+impl Employed {
+    /// Takes out the thread, if it ended by itself since.
+    fn take_gone(&mut self) -> Option<Running> {
+        match mem::replace(self, Self::Gone(Vec::new())) {
+            Self::Running(running) if running.is_gone() => Some(running),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 fn who(device: &Device, queue: &Queue) -> String {
@@ -195,8 +208,9 @@ impl Open {
             let Employed::Waiting(mut crew, cpu) = mem::replace(employed, Employed::Gone(Vec::new())) else {
                 continue;
             };
-            // The first turn lends the kernel its frames. What is steered before that finds none and is dropped.
-            crew.poll_once(common.epoch.elapsed());
+            // The first turn lends the kernel its frames. What is steered before that finds none and is dropped. The
+            // handler is asked for nothing here: if it panics, its own thread is the one to end.
+            crew.take_in_once(common.epoch.elapsed());
             let (device, queue) = (&self.devices[0], &self.devices[0].queues[index]);
             let post = Post {
                 // Linux cuts a thread's name after 15 bytes; an interface's has up to 15.
@@ -278,32 +292,12 @@ impl Open {
         views
     }
 
-    pub(super) fn has_gone_workers(&self) -> bool {
-        self.workers
-            .iter()
-            .any(|employed| matches!(employed, Employed::Running(running) if running.is_gone()))
-    }
-
-    pub(super) fn take_gone(&mut self) -> Vec<(usize, Running)> {
-        let mut gone = Vec::new();
-        for (index, employed) in self.workers.iter_mut().enumerate() {
-            if matches!(employed, Employed::Running(running) if running.is_gone())
-                && let Employed::Running(running) = mem::replace(employed, Employed::Gone(Vec::new()))
-            {
-                gone.push((index, running));
-            }
-        }
-        gone
-    }
-
-    pub(super) fn buried(&self) -> Buried {
-        let all = self.workers.iter().all(|employed| matches!(employed, Employed::Gone(_)));
-        Buried { failed: false, all }
-    }
-
-    pub(super) fn bury(&mut self, ends: Vec<(usize, Option<End>)>) -> Buried {
+    /// Takes note of workers that ended by themselves.
+    pub(super) fn bury(&mut self) -> Buried {
         let mut any_failed = false;
-        for (index, end) in ends {
+        for index in 0..self.workers.len() {
+            let Some(gone) = self.workers[index].take_gone() else { continue };
+            let end = gone.end_of_gone();
             let failed = end.as_ref().is_none_or(|end| end.why == Why::Panicked);
             any_failed |= failed;
             let mut sides = end.map(|end| end.sides).unwrap_or_default().into_iter();
@@ -328,7 +322,8 @@ impl Open {
             }
             self.workers[index] = Employed::Gone(pools);
         }
-        Buried { failed: any_failed, ..self.buried() }
+        let all = self.workers.iter().all(|employed| matches!(employed, Employed::Gone(_)));
+        Buried { failed: any_failed, all }
     }
 
     /// Closes everything:
@@ -337,13 +332,28 @@ impl Open {
     /// 2. let go of the sockets, which are the workers' alone from here on;
     /// 3. tell every worker to stop; each empties its RX ring, waits for its completions, closes its socket, and
     ///    takes every frame home;
-    /// 4. wait for them.
-    pub(super) async fn close(self, keep: bool) -> (Leaving, Vec<Kept>) {
+    /// 4. [wait for them](Closing::end).
+    pub(super) fn close(self, keep: bool) -> (Closing, Vec<Kept>) {
         let Self { devices, workers } = self;
-        let (devices, kept): (Vec<Vec<Queue>>, Vec<Option<Kept>>) =
+        let (queues, kept): (Vec<Vec<Queue>>, Vec<Option<Kept>>) =
             devices.into_iter().map(|device| device.close(keep)).unzip();
-        devices.iter().flatten().for_each(Queue::release_socket);
-        devices.iter().flatten().for_each(|queue| queue.bell.ring_to_stop());
+        queues.iter().flatten().for_each(Queue::release_socket);
+        queues.iter().flatten().for_each(|queue| queue.bell.ring_to_stop());
+        (Closing { queues, workers }, kept.into_iter().flatten().collect())
+    }
+}
+
+/// A group that was told to end.
+pub(super) struct Closing {
+    /// Of each device.
+    queues: Vec<Vec<Queue>>,
+    workers: Vec<Employed>,
+}
+
+impl Closing {
+    /// Waits for its workers, as long as they take.
+    pub(super) async fn end(self) -> Leaving {
+        let Self { queues: devices, workers } = self;
         let mut leaving = Leaving { workers: Vec::new() };
         for (index, employed) in workers.into_iter().enumerate() {
             let queues = devices.iter().map(|queues| &queues[index]);
@@ -372,7 +382,7 @@ impl Open {
             }
             leaving.workers.push(past);
         }
-        (leaving, kept.into_iter().flatten().collect())
+        leaving
     }
 }
 

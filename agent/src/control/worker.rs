@@ -73,6 +73,11 @@ impl Running {
     pub(super) async fn end(self) -> Option<End> {
         self.end.await.ok()
     }
+
+    /// The same of one that [is gone](Self::is_gone), which nobody has to wait for.
+    pub(super) fn end_of_gone(mut self) -> Option<End> {
+        self.end.try_recv().ok()
+    }
 }
 
 /// How a thread is to run.
