@@ -262,6 +262,18 @@ impl Bench<'_> {
             recycled.extend(own.recycle_ratio);
             lost += own.lost;
             peer_lost += other.lost;
+            for (contestant, outcome) in [(ours, &own), (peer, &other)] {
+                // Who is kept from its CPU for longer than its rings last loses packets, however good it is.
+                if outcome.lost > 0 {
+                    let waited = outcome.cpu_time.waited.as_millis();
+                    eprintln!(
+                        "  {} lost {} packets in a run in which it waited for its CPU for {waited} ms (pair {})",
+                        contestant.name,
+                        outcome.lost,
+                        pair + 1,
+                    );
+                }
+            }
             conserved &= own.conserved;
             if !self.options.json {
                 eprintln!(

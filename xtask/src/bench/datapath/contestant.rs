@@ -203,7 +203,7 @@ impl Running {
         Ok(running)
     }
 
-    /// What all its threads together had of a CPU so far.
+    /// What all its threads together had of a CPU so far, and how long one waited for it.
     pub(super) fn cpu_time(&self) -> Result<CpuTime> {
         let mut sum = CpuTime::default();
         for thread in self.threads()? {
@@ -211,8 +211,9 @@ impl Running {
                 let file = format!("/proc/{}/task/{thread}/{name}", self.child.id());
                 fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))
             };
-            let first = read("schedstat")?.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-            sum.total += Duration::from_nanos(first.context("a schedstat without a number")?);
+            let (had, waited) = had_and_waited(&read("schedstat")?).context("a schedstat without times")?;
+            sum.total += had;
+            sum.waited = sum.waited.max(waited);
             let (user, system) = user_and_system(&read("stat")?).context("a stat without times")?;
             sum.user += user;
             sum.system += system;
@@ -289,6 +290,8 @@ pub(super) struct CpuTime {
     user: Duration,
     /// In the kernel, the same.
     system: Duration,
+    /// For how long the thread that waited most was ready to run while another had the CPU.
+    pub(super) waited: Duration,
 }
 
 impl CpuTime {
@@ -297,6 +300,7 @@ impl CpuTime {
             total: self.total - before.total,
             user: self.user.saturating_sub(before.user),
             system: self.system.saturating_sub(before.system),
+            waited: self.waited.saturating_sub(before.waited),
         }
     }
 
@@ -305,6 +309,13 @@ impl CpuTime {
         let both = self.user + self.system;
         if both.is_zero() { 0.0 } else { self.user.as_nanos() as f64 / both.as_nanos() as f64 }
     }
+}
+
+/// The first two numbers of a thread's `schedstat`: nanoseconds on a CPU, and ready to run without one.
+fn had_and_waited(schedstat: &str) -> Option<(Duration, Duration)> {
+    let mut fields = schedstat.split_whitespace();
+    let mut next = || Some(Duration::from_nanos(fields.next()?.parse().ok()?));
+    Some((next()?, next()?))
 }
 
 /// The times in a thread's `stat`: ticks of 1/100 s.
@@ -369,7 +380,10 @@ mod tests {
         let stat = "7 (near0/0) x) R 1 7 7 0 -1 4194304 90 0 0 0 30 10 0 0 20 0 3 0 5 6 7";
         let (user, system) = user_and_system(stat).unwrap();
         assert_eq!((user, system), (Duration::from_millis(300), Duration::from_millis(100)));
-        let time = CpuTime { total: Duration::from_millis(401), user, system };
+        let (total, waited) = had_and_waited("401000000 2000000 77\n").unwrap();
+        assert_eq!((total, waited), (Duration::from_millis(401), Duration::from_millis(2)));
+        assert_eq!(had_and_waited("401000000"), None);
+        let time = CpuTime { total, user, system, waited };
         assert_eq!(time.since(CpuTime::default()).user_share(), 0.75);
         assert_eq!(time.since(time).user_share(), 0.0);
         assert_eq!(user_and_system("7 (near0/0) R 1"), None);
