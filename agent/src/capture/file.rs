@@ -85,6 +85,12 @@ impl Output {
         self.buffer.len()
     }
 
+    /// How many bytes may wait before the buffer grows.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Writes what waits; into another file if it is time for that.
     ///
     /// # Errors

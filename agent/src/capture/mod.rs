@@ -10,7 +10,7 @@ mod file;
 mod pcapng;
 
 use std::{
-    io,
+    io, mem,
     path::PathBuf,
     sync::{
         Arc,
@@ -32,7 +32,7 @@ use pcapng::{About, Action};
 /// How long the thread sleeps when there is nothing to write. Nobody wakes it: that would be a system call of
 /// the worker's.
 const NAP: Duration = Duration::from_millis(1);
-/// What is written at once, at least if there is as much.
+/// What is written at once, at least if there is as much; and what is read of one worker before the next one's turn.
 const CHUNK: usize = 256 << 10;
 /// How often it is said at most that packets are lost.
 const WARN: Duration = Duration::from_secs(60);
@@ -179,19 +179,31 @@ impl Writing {
         let mut more_to_come = true;
         while more_to_come || !open.is_empty() {
             more_to_come &= self.take_in(&mut open);
-            self.clock.look();
-            let mut packets = 0;
-            open.retain_mut(|source| {
-                let (read, goes_on) = self.read(source);
-                packets += read;
-                goes_on
-            });
-            if packets > 0 {
-                self.flush(packets);
-            } else {
+            if !self.round(&mut open) {
                 thread::sleep(NAP);
             }
         }
+    }
+
+    /// Reads a share of what each worker has shown, and writes it; whether there was anything. Workers that are gone
+    /// leave `open`.
+    fn round(&mut self, open: &mut Vec<Open>) -> bool {
+        self.clock.look();
+        let (mut total, mut waiting) = (0, 0);
+        open.retain_mut(|source| {
+            let (read, goes_on) = self.read(source);
+            total += read;
+            waiting += read;
+            // However many workers there are, no more than two shares wait.
+            if self.output.waiting() >= CHUNK {
+                self.flush(mem::take(&mut waiting));
+            }
+            goes_on
+        });
+        if waiting > 0 {
+            self.flush(waiting);
+        }
+        total > 0
     }
 
     /// Takes in new workers; whether there may be more.
@@ -210,9 +222,10 @@ impl Writing {
         }
     }
 
-    /// Reads what a worker has shown, as far as a chunk has room; how many packets, and whether there may be
-    /// more of it. The frames are given back on the way.
+    /// Reads what a worker has shown, a chunk of it at most, whatever others have shown before it; how many packets,
+    /// and whether there may be more of it. The frames are given back on the way.
     fn read(&mut self, open: &mut Open) -> (u64, bool) {
+        let before = self.output.waiting();
         let mut packets = 0;
         let goes_on = loop {
             match open.source.reader.try_next(&mut open.parts) {
@@ -224,7 +237,7 @@ impl Writing {
                 }
             }
             packets += 1;
-            if self.output.waiting() >= CHUNK {
+            if self.output.waiting() - before >= CHUNK {
                 break true;
             }
         };
@@ -279,7 +292,89 @@ fn action(verdict: Verdict, interfaces: usize) -> Action {
 
 #[cfg(test)]
 mod tests {
+    use datapath::{
+        Worker, WorkerConfig,
+        handlers::Drop,
+        sim::{SimConfig, SimPort, SimUmem},
+    };
+    use frame_pool::{FrameLayout, FramePool, PoolConfig, UmemProvider};
+
     use super::*;
+
+    const LONGEST: usize = 1500;
+
+    fn writing() -> Writing {
+        let config = config::Capture {
+            file: Some("/dev/null".into()),
+            snaplen: 65535,
+            rotate_size: None,
+            rotate_time: None,
+        };
+        Writing {
+            output: Output::create(config).unwrap(),
+            what: "nothing".into(),
+            clock: Clock::new(Instant::now()),
+            added: channel().1,
+            counters: Arc::default(),
+            warned: None,
+        }
+    }
+
+    /// A worker that has shown so many packets and is gone.
+    fn shown(packets: usize) -> Open {
+        let layout = FrameLayout::new(2048, 2048).unwrap();
+        let umem = SimUmem::new(layout);
+        let held_limit = layout.chunk_count();
+        let pool =
+            FramePool::new(PoolConfig { held_limit, ..PoolConfig::default() }, UmemProvider::new(layout));
+        let port = SimPort::on(&umem, SimConfig::default());
+        let (capture, reader) = datapath::capture::capture(packets);
+        let mut worker = Worker::observed(pool, port, Drop, capture, WorkerConfig::default());
+        for _ in 0..packets {
+            worker.poll_once(Duration::ZERO);
+            worker.port_mut().offer(vec![0; LONGEST]);
+            worker.port_mut().napi_poll(1);
+        }
+        worker.poll_once(Duration::ZERO);
+        let traffic = worker.snapshot().traffic;
+        assert_eq!((traffic.rx_packets, traffic.observe_missed), (packets as u64, 0));
+        let source =
+            Source { reader, frames: Arc::new(umem), interfaces: vec!["eth0".into()], queue: packets as u32 };
+        Open { source, numbers: vec![0], parts: Vec::new() }
+    }
+
+    /// How many packets of a worker nobody has read.
+    fn left(open: &mut Open) -> usize {
+        std::iter::from_fn(|| open.source.reader.try_next(&mut open.parts).ok()).count()
+    }
+
+    #[test]
+    fn each_worker_has_its_share_however_much_another_shows() {
+        const FEW: usize = 50;
+        let busy = 3 * CHUNK / LONGEST;
+        let mut writing = writing();
+        let mut open: Vec<Open> = [busy, FEW, busy, FEW].map(shown).into();
+        assert!(writing.round(&mut open));
+
+        let numbers: Vec<u32> = open.iter().map(|open| open.source.queue).collect();
+        assert_eq!(numbers, [busy as u32; 2], "of the others everything was read");
+        for open in &mut open {
+            let left = left(open);
+            assert!((busy / 2..busy).contains(&left), "a share was read: {left} of {busy} are left");
+        }
+        let written = writing.counters.packets.load(Ordering::Relaxed);
+        assert!((2 * FEW..2 * busy).contains(&(written as usize)), "{written}");
+    }
+
+    #[test]
+    fn what_waits_is_bounded_however_many_workers_there_are() {
+        let mut writing = writing();
+        let mut open: Vec<Open> = (0..8).map(|_| shown(2 * CHUNK / LONGEST)).collect();
+        while writing.round(&mut open) {
+            assert!(writing.output.room() < 5 * CHUNK, "{}", writing.output.room());
+        }
+        assert_eq!(writing.counters.packets.load(Ordering::Relaxed) as usize, 8 * (2 * CHUNK / LONGEST));
+    }
 
     #[test]
     fn what_became_of_a_packet_has_xdps_names() {
