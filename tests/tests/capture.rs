@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{self, Read as _},
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -76,6 +78,15 @@ fn fates_of(bytes: &[u8]) -> Vec<Fate> {
         at += length;
     }
     fates
+}
+
+/// Where the last whole block ends.
+fn whole(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while at + 8 <= bytes.len() && at + word(bytes, at + 4) as usize <= bytes.len() {
+        at += word(bytes, at + 4) as usize;
+    }
+    at
 }
 
 /// Of an enhanced packet block: its options come behind the bytes that were kept.
@@ -304,6 +315,52 @@ fn a_capture_can_be_piped_to_tcpdump() {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let status = agent.wait().expect("it is our child");
         assert_eq!(status.code(), Some(0), "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn whoever_reads_a_pipe_slowly_gets_whole_blocks_and_holds_up_no_end() {
+    // A pipe has 64 KiB, and so does not hold what is sent.
+    const ENOUGH: usize = 1 << 20;
+    let Some(lab) = Lab::new() else { return };
+    let near = &lab.pair().near;
+    for does_not_wait in [false, true] {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let do_not_wait =
+            |pipe: BorrowedFd<'_>, value| rustix::io::ioctl_fionbio(pipe, value).expect("a pipe");
+        do_not_wait(writer.as_fd(), does_not_wait);
+        let args = ["--steer", STEER, "--iface", &near.name, "--capture", "-"];
+        let mut command = lab.agent_on(&args).command_to_pipe();
+        let mut agent = command.stdout(writer).spawn().expect("umemd can be started");
+        drop(command); // and with it our end of what it writes to
+        wait_until("the program is attached", PATIENCE, || near.xdp_program().is_some());
+
+        let _stack = Wire::listen(&lab.near, near.port(PORT));
+        let wire = Wire::connect(&lab.far, near.port(PORT));
+        // What comes before the socket is there goes to the stack: then there is nothing to read.
+        do_not_wait(reader.as_fd(), true);
+        let (mut bytes, mut some) = (Vec::new(), [0; 9999]);
+        wait_until("enough was read", PATIENCE, || {
+            wire.send(0..WINDOW, |_| 1000);
+            match reader.read(&mut some) {
+                Ok(0) => panic!("the agent ended"),
+                Ok(len) => bytes.extend(&some[..len]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            bytes.len() >= ENOUGH
+        });
+        do_not_wait(reader.as_fd(), false);
+
+        // Nobody reads while it ends.
+        let pid = rustix::process::Pid::from_child(&agent);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let status = agent.wait().expect("it is our child");
+        assert_eq!(status.code(), Some(0), "does not wait: {does_not_wait}");
+        reader.read_to_end(&mut bytes).expect("it can be read");
+        let cut = whole(&bytes);
+        assert!(bytes.len() - cut < 2000, "of one block at most a part: {cut} of {} bytes", bytes.len());
+        assert!(packets_of(&bytes[..cut]) > ENOUGH as u64 / 2000, "does not wait: {does_not_wait}");
     }
 }
 

@@ -4,9 +4,12 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, IsTerminal as _, Seek as _, SeekFrom, Write as _},
     mem,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::Instant,
 };
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::pcapng;
 use crate::config::Capture;
@@ -33,7 +36,8 @@ pub(super) struct Output {
 #[derive(Debug)]
 enum Target {
     File(File),
-    Pipe(io::Stdout),
+    /// Standard output, without the buffer that `io::Stdout` has: how much of a block is written has to be known.
+    Pipe(File),
 }
 
 impl Output {
@@ -48,8 +52,12 @@ impl Output {
             None if io::stdout().is_terminal() => {
                 return Err(io::Error::other("it is a terminal; pipe it: | tcpdump -r -"));
             }
-            None => Target::Pipe(io::stdout()),
+            None => Target::Pipe(io::stdout().as_fd().try_clone_to_owned()?.into()),
         };
+        Self::begin(config, target)
+    }
+
+    fn begin(config: Capture, target: Target) -> io::Result<Self> {
         let mut output = Self {
             config,
             target,
@@ -133,11 +141,7 @@ impl Output {
     /// All of the bytes, or none.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.target {
-            Target::Pipe(pipe) => {
-                let mut pipe = pipe.lock();
-                pipe.write_all(bytes)?;
-                pipe.flush()?;
-            }
+            Target::Pipe(pipe) => write_and_wait(pipe, bytes)?,
             Target::File(file) => {
                 if let Err(error) = file.write_all(bytes) {
                     // Half a block would make all that follow unreadable. Of a device this is refused.
@@ -157,6 +161,25 @@ impl Output {
             || self.config.rotate_time.is_some_and(|time| self.opened.elapsed() >= time);
         full && self.has_packets
     }
+}
+
+/// Writes all of the bytes, and waits for room as long as there is none: whoever gave us the pipe, or has it besides us,
+/// may have set `O_NONBLOCK` on it, and half a block would make all that follow unreadable.
+fn write_and_wait(pipe: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match pipe.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // It returns as well when nobody reads any more, and then the write says so. That it is interrupted, or
+                // fails for want of memory, makes one more round.
+                let _ = poll(&mut [PollFd::new(pipe, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn create(path: &Path) -> io::Result<File> {
@@ -179,7 +202,10 @@ fn name(path: &Path, config: &Capture, number: u32) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read as _, os::fd::OwnedFd, thread, time::Duration};
+
     use super::*;
+    use crate::capture::pcapng::{About, Action};
 
     fn config(rotate_size: Option<u64>) -> Capture {
         Capture { file: None, snaplen: 65535, rotate_size, rotate_time: None }
@@ -191,5 +217,72 @@ mod tests {
         assert_eq!(numbered("/tmp/a.pcapng"), Path::new("/tmp/a_00007.pcapng"));
         assert_eq!(numbered("a"), Path::new("a_00007"));
         assert_eq!(name(Path::new("a.pcapng"), &config(None), 7), Path::new("a.pcapng"));
+    }
+
+    fn put_packet(output: &mut Output, len: usize) {
+        let interface = output.interface("eth0");
+        let about = About { interface, time: Duration::ZERO, queue: 0, verdict: Action::Drop };
+        output.packet(about, |put| put(&vec![0; len]));
+    }
+
+    /// The type of each block, all of which are whole.
+    fn blocks(mut bytes: &[u8]) -> Vec<u32> {
+        let word = |bytes: &[u8]| u32::from_ne_bytes(bytes[..4].try_into().unwrap());
+        let mut kinds = Vec::new();
+        while !bytes.is_empty() {
+            let (block, rest) = bytes.split_at(word(&bytes[4..]) as usize);
+            assert_eq!(
+                word(&block[block.len() - 4..]) as usize,
+                block.len(),
+                "block {} is whole",
+                kinds.len()
+            );
+            kinds.push(word(block));
+            bytes = rest;
+        }
+        kinds
+    }
+
+    fn pipe_that_does_not_wait() -> (io::PipeReader, Output) {
+        let (reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        (reader, Output::begin(config(None), Target::Pipe(OwnedFd::from(writer).into())).unwrap())
+    }
+
+    #[test]
+    fn a_pipe_that_does_not_wait_is_waited_for() {
+        const PACKETS: usize = 300;
+        let (mut reader, mut output) = pipe_that_does_not_wait();
+        let reading = thread::spawn(move || {
+            let (mut all, mut some) = (Vec::new(), [0; 9999]);
+            loop {
+                // Slower than it is written: a pipe has 64 KiB.
+                thread::sleep(Duration::from_millis(1));
+                match reader.read(&mut some).unwrap() {
+                    0 => return all,
+                    len => all.extend(&some[..len]),
+                }
+            }
+        });
+        for _ in 0..PACKETS / 100 {
+            (0..100).for_each(|_| put_packet(&mut output, 1500));
+            output.flush().unwrap();
+        }
+        drop(output);
+        let blocks = blocks(&reading.join().unwrap());
+        assert_eq!(blocks.len(), 2 + PACKETS, "a section, an interface, and every packet");
+        assert!(blocks[2..].iter().all(|kind| *kind == 6));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reader_that_went_away() {
+        let (reader, mut output) = pipe_that_does_not_wait();
+        let going = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(reader);
+        });
+        (0..100).for_each(|_| put_packet(&mut output, 1500));
+        assert_eq!(output.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        going.join().unwrap();
     }
 }
