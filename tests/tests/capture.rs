@@ -396,6 +396,96 @@ fn files_follow_each_other_by_size_and_by_time() {
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
+fn files_of_an_earlier_run_stay() {
+    const COUNT: u64 = 2000;
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let file = folder.file("again.pcapng");
+        let names = || {
+            let mut names: Vec<PathBuf> =
+                fs::read_dir(&folder.0).expect("a folder").flatten().map(|file| file.path()).collect();
+            names.sort();
+            names
+        };
+        let dst_mac = &lab.pair().far.mac;
+        let run = || {
+            let args = ["--handler", "generate", "--dst-mac", dst_mac, "--rate", "10000"];
+            let more = [
+                "--size",
+                "1000",
+                "--count",
+                &COUNT.to_string(),
+                "--mode",
+                mode,
+                "--capture",
+                &file,
+                "--rotate-size",
+                "1",
+            ];
+            let exit = lab.agent(&[&args[..], &more].concat()).run();
+            assert_eq!(exit.summary()["capture"]["packets"], COUNT, "{exit}");
+        };
+        run();
+        let first = names();
+        let before: Vec<Vec<u8>> = first.iter().map(|file| fs::read(file).expect("it is there")).collect();
+        run();
+        let both = names();
+        assert!(first.len() >= 2 && both.len() >= 2 * first.len(), "{mode}: {both:?}");
+        assert_eq!(both[..first.len()], first, "{mode}: the second run's come behind");
+        for (file, before) in first.iter().zip(&before) {
+            assert!(fs::read(file).expect("it is there") == *before, "{mode}: {}", file.display());
+        }
+        let packets =
+            |files: &[PathBuf]| files.iter().map(|file| tcpdump(file, "").len() as u64).sum::<u64>();
+        assert_eq!(packets(&both[first.len()..]), COUNT, "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_file_goes_on_where_the_next_one_cannot_be_created() {
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let folder = Folder::new(&lab);
+        let away = folder.0.with_extension("away");
+        let file = folder.file("on.pcapng");
+        let args = ["--steer", STEER, "--mode", mode, "--capture", &file, "--rotate-time", "1ms"];
+        let agent = lab.agent(&args).start();
+        let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+        let mut sent = 0;
+        let mut send = || {
+            wire.send(0..WINDOW, any_size);
+            sent += WINDOW;
+            agent.metrics_when("all are written", |m| m.total("umemd_capture_packets_total") == sent);
+            sent
+        };
+        let files = |folder: &Path| -> Vec<PathBuf> {
+            fs::read_dir(folder).expect("a folder").flatten().map(|file| file.path()).collect()
+        };
+        send();
+        fs::rename(&folder.0, &away).expect("it can be renamed");
+        let before = files(&away).len();
+        (0..3).for_each(|_| _ = send());
+        assert_eq!(files(&away).len(), before, "{mode}");
+        fs::rename(&away, &folder.0).expect("it can be renamed");
+        wait_until("another file follows", PATIENCE, || {
+            send();
+            files(&folder.0).len() > before
+        });
+        let sent = send();
+
+        agent.terminate();
+        let exit = agent.wait();
+        assert_eq!(exit.summary()["capture"]["lost"], 0, "{exit}");
+        let packets = |file: PathBuf| packets_of(&fs::read(file).expect("it is there"));
+        assert_eq!(files(&folder.0).into_iter().map(packets).sum::<u64>(), sent, "{mode}");
+        assert_eq!(exit.stderr.matches("cannot create").count(), 1, "said once: {exit}");
+    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
 fn a_full_disk_is_survived() {
     for mode in MODES {
         let Some(lab) = Lab::new() else { return };
@@ -516,6 +606,19 @@ fn captures_that_cannot_begin_are_refused() {
         assert!(exit.stderr.contains(why), "{exit}");
         assert_eq!(lab.pair().near.xdp_program(), None, "{exit}");
     }
+
+    // Of those that follow each other none is left behind, however often it is tried.
+    let folder = Folder::new(&lab);
+    let disk = folder.0.display();
+    let mount = format!(
+        "mount -t tmpfs -o size=4k none {disk} && head -c 4096 /dev/zero > {disk}/filler && \
+         {{ \"$@\"; code=$?; echo on the disk: $(ls {disk}) >&2; exit $code; }}"
+    );
+    let args = ["--steer", STEER, "--capture", &folder.file("x.pcapng"), "--rotate-size", "1"];
+    let exit = lab.agent(&args).under(["unshare", "--mount", "sh", "-c", &mount, "sh"]).run();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    assert!(exit.stderr.contains("No space left"), "{exit}");
+    assert!(exit.stderr.trim_end().ends_with("on the disk: filler"), "{exit}");
 }
 
 #[test]

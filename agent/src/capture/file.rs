@@ -1,18 +1,22 @@
 //! Where the bytes go: a file that another one follows, or a pipe.
 
 use std::{
-    fs::{File, OpenOptions},
+    ffi::OsStr,
+    fs::{self, File, OpenOptions},
     io::{self, IsTerminal as _, Seek as _, SeekFrom, Write as _},
     mem,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::pcapng;
 use crate::config::Capture;
+
+/// After which time it is tried again to begin the next file.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// An open capture.
 #[derive(Debug)]
@@ -27,8 +31,10 @@ pub(super) struct Output {
     written: u64,
     has_packets: bool,
     opened: Instant,
-    /// How many files there were.
-    number: u32,
+    /// The file's number, where files follow each other.
+    number: u64,
+    /// When the next file could not be created, if that was the last thing tried.
+    refused: Option<Instant>,
     /// Packets not yet written.
     buffer: Vec<u8>,
 }
@@ -41,23 +47,33 @@ enum Target {
 }
 
 impl Output {
-    /// Creates the file, over one that is there.
+    /// Creates the file, over one that is there; where files follow each other, behind all that are there.
     ///
     /// # Errors
     ///
     /// What the kernel refuses; or standard output is a terminal.
     pub(super) fn create(config: Capture) -> io::Result<Self> {
         let target = match &config.file {
-            Some(path) => Target::File(create(&name(path, &config, 1))?),
+            Some(path) if config.rotate_size.is_some() || config.rotate_time.is_some() => {
+                let (number, file) = create_behind(path, last_number(path)?)?;
+                let created = name(path, number);
+                return Self::begin(config, Target::File(file), number).inspect_err(|_| {
+                    // Whoever starts again and again on a full disk would leave one each time.
+                    let _ = fs::remove_file(created);
+                });
+            }
+            Some(path) => {
+                Target::File(OpenOptions::new().write(true).create(true).truncate(true).open(path)?)
+            }
             None if io::stdout().is_terminal() => {
                 return Err(io::Error::other("it is a terminal; pipe it: | tcpdump -r -"));
             }
             None => Target::Pipe(io::stdout().as_fd().try_clone_to_owned()?.into()),
         };
-        Self::begin(config, target)
+        Self::begin(config, target, 0)
     }
 
-    fn begin(config: Capture, target: Target) -> io::Result<Self> {
+    fn begin(config: Capture, target: Target, number: u64) -> io::Result<Self> {
         let mut output = Self {
             config,
             target,
@@ -66,7 +82,8 @@ impl Output {
             written: 0,
             has_packets: false,
             opened: Instant::now(),
-            number: 1,
+            number,
+            refused: None,
             buffer: Vec::new(),
         };
         output.flush()?;
@@ -113,14 +130,8 @@ impl Output {
     }
 
     fn write(&mut self, packets: &[u8]) -> io::Result<()> {
-        if self.is_full()
-            && let Some(path) = &self.config.file
-        {
-            self.target = Target::File(create(&name(path, &self.config, self.number + 1))?);
-            self.number += 1;
-            self.written = 0;
-            self.has_packets = false;
-            self.opened = Instant::now();
+        if self.is_full() {
+            self.follow();
         }
         // What the file has to know before the first packet; also if that was too much for the disk before.
         let mut head = Vec::new();
@@ -136,6 +147,31 @@ impl Output {
         self.put(packets)?;
         self.has_packets |= !packets.is_empty();
         Ok(())
+    }
+
+    /// Begins the next file. Where there is none to be had, this one takes what comes for a while more.
+    fn follow(&mut self) {
+        let Some(path) = &self.config.file else { return };
+        match create_behind(path, self.number) {
+            Ok((number, file)) => {
+                self.target = Target::File(file);
+                self.number = number;
+                self.refused = None;
+                self.written = 0;
+                self.has_packets = false;
+                self.opened = Instant::now();
+            }
+            Err(error) => {
+                if self.refused.is_none() {
+                    let [before, next] =
+                        [self.number, self.number + 1].map(|number| name(path, number).display().to_string());
+                    log::warn!(
+                        "cannot create {next}: {error}; the capture goes on in {before} until it can be"
+                    );
+                }
+                self.refused = Some(Instant::now());
+            }
+        }
     }
 
     /// All of the bytes, or none.
@@ -159,7 +195,7 @@ impl Output {
     fn is_full(&self) -> bool {
         let full = self.config.rotate_size.is_some_and(|size| self.written >= size)
             || self.config.rotate_time.is_some_and(|time| self.opened.elapsed() >= time);
-        full && self.has_packets
+        full && self.has_packets && self.refused.is_none_or(|refused| refused.elapsed() >= RETRY)
     }
 }
 
@@ -182,15 +218,42 @@ fn write_and_wait(pipe: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).open(path)
+/// Creates the first file behind number `last` that is not there; its number, and the file.
+fn create_behind(path: &Path, last: u64) -> io::Result<(u64, File)> {
+    let mut number = last;
+    loop {
+        number += 1;
+        match OpenOptions::new().write(true).create_new(true).open(name(path, number)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return Ok((number, created?)),
+        }
+    }
 }
 
-/// `capture.pcapng`; where files follow each other, `capture_00001.pcapng` and so on, as dumpcap does it.
-fn name(path: &Path, config: &Capture, number: u32) -> PathBuf {
-    if config.rotate_size.is_none() && config.rotate_time.is_none() {
-        return path.to_owned();
+/// The highest number of the files that are there; 0 without one.
+fn last_number(path: &Path) -> io::Result<u64> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut last = 0;
+    for file in fs::read_dir(folder)? {
+        last = last.max(number_of(&file?.file_name(), path).unwrap_or(0));
     }
+    Ok(last)
+}
+
+/// The number of a file, if it is one of those that [`name`] makes of `path`.
+fn number_of(file: &OsStr, path: &Path) -> Option<u64> {
+    let stem = path.file_stem()?.as_encoded_bytes();
+    let mut digits = file.as_encoded_bytes().strip_prefix(stem)?.strip_prefix(b"_")?;
+    if let Some(extension) = path.extension() {
+        digits = digits.strip_suffix(extension.as_encoded_bytes())?.strip_suffix(b".")?;
+    }
+    // One of more digits is nobody's who counts files.
+    let number = str::from_utf8(digits).ok()?.parse::<u32>().ok()?.into();
+    (name(path, number).file_name() == Some(file)).then_some(number)
+}
+
+/// `capture_00001.pcapng` and so on, as dumpcap does it.
+fn name(path: &Path, number: u64) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(format!("_{number:05}"));
     if let Some(extension) = path.extension() {
@@ -213,10 +276,133 @@ mod tests {
 
     #[test]
     fn files_that_follow_each_other_are_numbered_before_the_extension() {
-        let numbered = |path| name(Path::new(path), &config(Some(1)), 7);
+        let numbered = |path| name(Path::new(path), 7);
         assert_eq!(numbered("/tmp/a.pcapng"), Path::new("/tmp/a_00007.pcapng"));
         assert_eq!(numbered("a"), Path::new("a_00007"));
-        assert_eq!(name(Path::new("a.pcapng"), &config(None), 7), Path::new("a.pcapng"));
+    }
+
+    #[test]
+    fn files_are_told_from_those_of_others_by_their_names() {
+        let number = |file: &str, path| number_of(OsStr::new(file), Path::new(path));
+        assert_eq!(number("a_00007.pcapng", "/tmp/a.pcapng"), Some(7));
+        assert_eq!(number("a_123456.pcapng", "a.pcapng"), Some(123_456));
+        assert_eq!(number("a_00007", "a"), Some(7));
+        assert_eq!(number("a_00001_00007", "a_00001"), Some(7));
+        for other in [
+            "a.pcapng",
+            "a_.pcapng",
+            "a_7.pcapng",
+            "a_+0007.pcapng",
+            "a_000007.pcapng",
+            "a_99999999999.pcapng",
+            "a_00007.pcap",
+            "a_00007.pcapng.gz",
+            "a_00007pcapng",
+            "a_00001_00007.pcapng",
+            "aa_00007.pcapng",
+            "b_00007.pcapng",
+        ] {
+            assert_eq!(number(other, "a.pcapng"), None, "{other}");
+        }
+    }
+
+    /// A folder of a test's own, gone when dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = Self(std::env::temp_dir().join(format!("umemd-{name}-{}", std::process::id())));
+            fs::create_dir(&folder.0).unwrap();
+            folder
+        }
+
+        /// Every file in it, and how many packets it has, in the order of their names.
+        fn files(&self) -> Vec<(String, usize)> {
+            let mut files: Vec<(String, usize)> = fs::read_dir(&self.0)
+                .unwrap()
+                .flatten()
+                .map(|file| {
+                    let blocks = blocks(&fs::read(file.path()).unwrap());
+                    (
+                        file.file_name().into_string().unwrap(),
+                        blocks.iter().filter(|kind| **kind == 6).count(),
+                    )
+                })
+                .collect();
+            files.sort();
+            files
+        }
+
+        fn has(&self, expected: &[(&str, usize)]) {
+            let files = self.files();
+            assert_eq!(files.iter().map(|(name, packets)| (&**name, *packets)).collect::<Vec<_>>(), expected);
+        }
+
+        /// A capture of which every write has a file of its own.
+        fn capture(&self) -> Output {
+            Output::create(Capture { file: Some(self.0.join("x.pcapng")), ..config(Some(1)) }).unwrap()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Writes so many packets at once.
+    fn write(output: &mut Output, packets: usize) {
+        (0..packets).for_each(|_| put_packet(output, 60));
+        output.flush().unwrap();
+    }
+
+    #[test]
+    fn files_of_a_run_before_stay_and_are_not_gone_on_with() {
+        let folder = Folder::new("capture-again");
+        let mut first = folder.capture();
+        (1..=3).for_each(|packets| write(&mut first, packets));
+        drop(first);
+        folder.has(&[("x_00001.pcapng", 1), ("x_00002.pcapng", 2), ("x_00003.pcapng", 3)]);
+
+        // Somebody made room, and has a file of his own.
+        fs::remove_file(folder.0.join("x_00001.pcapng")).unwrap();
+        fs::write(folder.0.join("y_00009.pcapng"), "").unwrap();
+        let mut second = folder.capture();
+        write(&mut second, 4);
+        // Somebody else writes to the same folder.
+        fs::write(folder.0.join("x_00005.pcapng"), "").unwrap();
+        write(&mut second, 5);
+        folder.has(&[
+            ("x_00002.pcapng", 2),
+            ("x_00003.pcapng", 3),
+            ("x_00004.pcapng", 4),
+            ("x_00005.pcapng", 0),
+            ("x_00006.pcapng", 5),
+            ("y_00009.pcapng", 0),
+        ]);
+    }
+
+    #[test]
+    fn a_file_goes_on_while_the_next_one_cannot_be_created() {
+        let folder = Folder::new("capture-nowhere");
+        let away = folder.0.with_extension("away");
+        let mut output = folder.capture();
+        write(&mut output, 1);
+        fs::rename(&folder.0, &away).unwrap();
+        for packets in 2..=4 {
+            write(&mut output, packets);
+        }
+        assert!(output.refused.is_some());
+        fs::rename(&away, &folder.0).unwrap();
+        folder.has(&[("x_00001.pcapng", 1 + 2 + 3 + 4)]);
+
+        // Not at once.
+        output.refused = Some(Instant::now());
+        write(&mut output, 5);
+        thread::sleep(RETRY);
+        write(&mut output, 6);
+        write(&mut output, 7);
+        folder.has(&[("x_00001.pcapng", 15), ("x_00002.pcapng", 6), ("x_00003.pcapng", 7)]);
     }
 
     fn put_packet(output: &mut Output, len: usize) {
@@ -246,7 +432,7 @@ mod tests {
     fn pipe_that_does_not_wait() -> (io::PipeReader, Output) {
         let (reader, writer) = io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
-        (reader, Output::begin(config(None), Target::Pipe(OwnedFd::from(writer).into())).unwrap())
+        (reader, Output::begin(config(None), Target::Pipe(OwnedFd::from(writer).into()), 0).unwrap())
     }
 
     #[test]

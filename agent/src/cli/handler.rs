@@ -39,6 +39,7 @@ pub struct CaptureArgs {
     pub snaplen: Option<u32>,
 
     /// Begin a new file after so many million bytes: FILE_00002, and so on.
+    /// Files of an earlier run stay; numbers go on behind the highest one.
     #[arg(long, value_name = "MB")]
     pub rotate_size: Option<u64>,
 
