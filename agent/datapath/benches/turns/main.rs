@@ -5,9 +5,9 @@
 //! ```
 //!
 //! Instructions are counted by valgrind's callgrind inside of turns only, so that they are the same however
-//! busy the machine is; `--check` holds them to what is asked, and where they were recorded to what is recorded. The factor of two workers over one
-//! is the median of many short pairs of runs, by the time that they had a processor; `--check-scale` fails if it is
-//! too small.
+//! busy the machine is; `--check` holds them to what is asked, and where they were recorded to what is recorded. The
+//! factor of two workers over one is the median of many short pairs of runs, by the time that they had a processor;
+//! `--check-scale` fails if it is too small.
 
 mod figures;
 mod instructions;
