@@ -114,7 +114,7 @@ fn join(plans: &mut [Plan]) -> Result<()> {
 fn more_queues(a: &Plan, b: &Plan) -> String {
     let Plan { link, facts, .. } = if a.queues.len() < b.queues.len() { a } else { b };
     let way = match facts.spreading(&link.name) {
-        Some(way) => way,
+        Some(commands) => commands.join("`, then `"),
         None if drivers::has(&facts.driver, |kind| kind == Kind::NoChannels) => return String::new(),
         None => "ethtool -L".to_owned(),
     };

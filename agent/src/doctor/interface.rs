@@ -307,7 +307,7 @@ mod tests {
         let said = |mtu: u32, takes_several| {
             let Finding { answer, text, mend, .. } =
                 super::mtu(&Link { mtu, max_mtu: None, ..link("eth0") }, takes_several);
-            (answer, text, mend.unwrap_or_default())
+            (answer, text, mend.concat())
         };
         for takes_several in [Ok(true), Ok(false), Err("why")] {
             assert_eq!(said(1500, takes_several).0, Answer::Ok);
@@ -390,7 +390,7 @@ mod tests {
         let mut found = facts.findings("eth0", purpose).into_iter().map(|found| quirk("eth0", found));
         let mtu = found.find(|finding| finding.answer == Answer::No).expect("it is refused");
         assert_eq!((mtu.asked, mtu.quirk.as_deref()), ("quirk", Some("mvpp2-mtu")));
-        assert_eq!(mtu.mend.as_deref(), Some("ip link set eth0 mtu 1640"));
+        assert_eq!(mtu.mend, ["ip link set eth0 mtu 1640"]);
         assert!(mtu.text.ends_with("(mvpp2_main.c: \"Per CPU Pools required for XDP\")"), "{}", mtu.text);
     }
 

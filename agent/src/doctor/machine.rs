@@ -198,7 +198,9 @@ fn locked(limit: Option<u64>, may_exceed: bool) -> Finding {
         }
         Some(limit) if limit < UMEM => {
             let text = format!("{} KiB, and a queue's UMEM has {} KiB", limit >> 10, UMEM >> 10);
-            Finding::new(ABOUT, "memlock", Answer::Warning, text).mended_by("ulimit -l unlimited")
+            // Not by `ulimit`, which is the shell's own: sudo does not find it.
+            Finding::new(ABOUT, "memlock", Answer::Warning, text)
+                .mended_by("prlimit --pid $$ --memlock=unlimited:unlimited")
         }
         Some(limit) => {
             let queues = match limit / UMEM {

@@ -42,18 +42,19 @@ struct Finding {
     answer: Answer,
     /// The answer in full.
     text: String,
-    /// What to type, if something mends it; what is in capitals, or `...`, is to be filled in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mend: Option<String>,
+    /// What to type, if something mends it: commands, in their order, so that each can have its own `sudo`. What is in
+    /// capitals, or `...`, is to be filled in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mend: Vec<String>,
 }
 
 impl Finding {
     fn new(about: &str, asked: &'static str, answer: Answer, text: impl Into<String>) -> Self {
-        Self { about: about.into(), asked, quirk: None, answer, text: text.into(), mend: None }
+        Self { about: about.into(), asked, quirk: None, answer, text: text.into(), mend: Vec::new() }
     }
 
     fn mended_by(mut self, command: impl Into<String>) -> Self {
-        self.mend = Some(command.into());
+        self.mend.push(command.into());
         self
     }
 }
@@ -70,13 +71,13 @@ impl fmt::Display for Finding {
         let mut lines = wrapped(&self.text).into_iter();
         write!(f, "  {mark:<8} {:<14} {}", self.asked, lines.next().unwrap_or_default())?;
         lines.try_for_each(|line| write!(f, "\n{:COLUMN$}{line}", ""))?;
-        match &self.mend {
-            // On one line, however long: it is there to be copied.
-            Some(command) => write!(f, "\n{:COLUMN$}-> {command}", ""),
-            None => Ok(()),
-        }
+        // Each on one line, however long: it is there to be copied.
+        self.mend.iter().try_for_each(|command| write!(f, "\n{:COLUMN$}-> {command}", ""))
     }
 }
+
+/// The version of what [`Report::json`] gives. Up to 1 `mend` was a string.
+const SCHEMA: u32 = 2;
 
 /// Where answers begin, on lines of 80 columns.
 const COLUMN: usize = 26;
@@ -149,7 +150,7 @@ impl Report {
 
     /// For scripts: one object.
     pub fn json(&self) -> String {
-        format!("{}\n", json!({ "type": "doctor", "schema": 1, "findings": self.findings }))
+        format!("{}\n", json!({ "type": "doctor", "schema": SCHEMA, "findings": self.findings }))
     }
 }
 
@@ -185,6 +186,13 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_two_commands_is_two_lines_to_copy() {
+        let finding = Finding::new("eth0", "quirk", Answer::Note, "one queue").mended_by("a").mended_by("b");
+        let arrow = |command| format!("\n{:COLUMN$}-> {command}", "");
+        assert!(finding.to_string().ends_with(&[arrow("a"), arrow("b")].concat()), "{finding}");
+    }
+
+    #[test]
     fn an_interface_that_nobody_asked_for_does_not_make_the_machine_bad() {
         let mut report = Report { asked: false, ..report() };
         assert!(!report.is_bad());
@@ -196,7 +204,7 @@ mod tests {
     fn scripts_read_one_object() {
         let object: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
         assert_eq!(object["findings"][0]["answer"], "ok");
-        assert_eq!(object["findings"][1]["mend"], "ip link set eth0 up");
+        assert_eq!(object["findings"][1]["mend"], json!(["ip link set eth0 up"]));
         assert!(object["findings"][0].get("mend").is_none());
     }
 

@@ -61,8 +61,9 @@ pub struct Finding {
     pub weight: Weight,
     /// What, and what to do.
     pub text: String,
-    /// What to type, if a command mends it.
-    pub mend: Option<String>,
+    /// What to type, if something mends it: commands, in their order. One each, so that `sudo` in front of it raises all
+    /// of it.
+    pub mend: Vec<String>,
     /// How it is known.
     pub source: &'static str,
 }
@@ -71,7 +72,10 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
-        self.mend.iter().try_for_each(|command| write!(f, ": {command}"))
+        match self.mend[..] {
+            [] => Ok(()),
+            _ => write!(f, ": {}", self.mend.join(", then ")),
+        }
     }
 }
 
@@ -80,16 +84,22 @@ impl fmt::Display for Finding {
 struct Judgement {
     weight: Weight,
     text: String,
-    mend: Option<String>,
+    mend: Vec<String>,
 }
 
 impl Judgement {
     fn new(weight: Weight, text: String) -> Self {
-        Self { weight, text, mend: None }
+        Self { weight, text, mend: Vec::new() }
     }
 
     fn mended_by(self, command: impl Into<String>) -> Self {
-        Self { mend: Some(command.into()), ..self }
+        self.mended_by_all([command.into()])
+    }
+
+    /// By one command after the other.
+    fn mended_by_all(mut self, commands: impl IntoIterator<Item = String>) -> Self {
+        self.mend.extend(commands);
+        self
     }
 }
 
@@ -115,17 +125,17 @@ impl Facts {
         self.quirks().any(one).then_some(0)
     }
 
-    /// What lets flows arrive on the other queues as well, if that is all that keeps them on one.
-    pub fn spreading(&self, name: &str) -> Option<String> {
+    /// The commands that let flows arrive on the other queues as well, if that is all that keeps them on one.
+    pub fn spreading(&self, name: &str) -> Option<[String; 2]> {
         let flat = |quirk: &Quirk| quirk.kind == Kind::HashSpreads && self.hashes == Some(false);
         self.quirks().any(flat).then(|| self.spreads(name))
     }
 
     /// What spreads flows over the queues that are polled, of a NIC that does not.
-    fn spreads(&self, name: &str) -> String {
+    fn spreads(&self, name: &str) -> [String; 2] {
         let equally = || format!("ethtool -X {name} equal {}", self.rx_queues);
         let table = self.polled().map_or_else(equally, |cpus| weights(name, self.rx_queues, cpus));
-        format!("ethtool -K {name} rxhash on && {table}")
+        [format!("ethtool -K {name} rxhash on"), table]
     }
 
     fn polls_queues_per_cpu(&self) -> bool {
@@ -348,7 +358,7 @@ impl Facts {
                 queues,
                 " until flows are spread, but for what a rule of the NIC's own (ethtool -N) sends there",
             )
-            .mended_by(self.spreads(name)),
+            .mended_by_all(self.spreads(name)),
             Kind::PollsQueuesPerCpu => {
                 let cpus = self.polled()?;
                 let in_vain = queues.is_some_and(|queues| queues.iter().any(|queue| *queue >= cpus));

@@ -73,7 +73,7 @@ pub(super) fn tags(name: &str, kept: io::Result<Option<KeptAway>>) -> Option<Fin
         Err(unknown) => return Some(unknown),
     };
     let answer = if known { Answer::Note } else { Answer::Unknown };
-    Some(Finding { mend, ..Finding::new(name, ASKED, answer, text) })
+    Some(Finding { mend: Vec::from_iter(mend), ..Finding::new(name, ASKED, answer, text) })
 }
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn lro_is_told_if_it_is_on() {
         let on = lro("eth0", Ok(Offloads { lro: true, hash: false })).unwrap();
-        assert_eq!((on.answer, on.mend.as_deref()), (Answer::Warning, Some("ethtool -K eth0 lro off")));
+        assert_eq!((on.answer, on.mend), (Answer::Warning, vec!["ethtool -K eth0 lro off".into()]));
         assert_eq!(lro("eth0", Ok(Offloads::default())), None);
     }
 
@@ -94,11 +94,11 @@ mod tests {
             let found = gro("eth0", driver, Ok(Features { on: set(on), fixed: set(fixed) }))?;
             Some((found.answer, found.mend))
         };
-        let mend = || Some("ethtool -K eth0 rx-gro-hw off".to_owned());
+        let mend = || vec!["ethtool -K eth0 rx-gro-hw off".to_owned()];
         let (on, fixed) = (&["rx-gro-hw"][..], &["rx-gro-hw"][..]);
         assert_eq!(said("mlx5_core", &["rx-gro", "rx-gro-list"], &[]), None);
         assert_eq!(said("mlx5_core", on, &[]), Some((Answer::Warning, mend())));
-        assert_eq!(said("virtio_net", on, fixed), Some((Answer::Warning, None)));
+        assert_eq!(said("virtio_net", on, fixed), Some((Answer::Warning, vec![])));
         assert_eq!(said("virtio_net", on, &[]), None, "it stops that by itself");
         assert_eq!(said("ice", on, &[]), Some((Answer::Note, mend())));
     }
@@ -108,7 +108,7 @@ mod tests {
         let said = |split| data_split("eth0", Ok(split));
         assert_eq!((said(None), said(Some(false))), (None, None));
         let mend = "ethtool -G eth0 tcp-data-split off";
-        assert_eq!(said(Some(true)).unwrap().mend.as_deref(), Some(mend));
+        assert_eq!(said(Some(true)).unwrap().mend, [mend]);
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         let said = |known| {
             let kept = KeptAway { text: "why".into(), mend: Some("how".into()), known };
             let finding = tags("eth0", Ok(Some(kept))).unwrap();
-            assert_eq!(finding.mend.as_deref(), Some("how"));
+            assert_eq!(finding.mend, ["how"]);
             finding.answer
         };
         assert_eq!([true, false].map(said), [Answer::Note, Answer::Unknown]);

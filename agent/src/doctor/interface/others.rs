@@ -187,7 +187,7 @@ mod tests {
         assert!(edsa.answer == Answer::Note && edsa.text.contains("(edsa)"), "{}", edsa.text);
         assert!(none.answer == Answer::Note && none.text.contains("no tag"), "{}", none.text);
         assert!(brcm.answer == Answer::No && brcm.text.contains("(brcm)"), "{}", brcm.text);
-        assert_eq!(brcm.mend.as_deref(), Some("umemd run --iface eth0 --switch-tag none ..."));
+        assert_eq!(brcm.mend, ["umemd run --iface eth0 --switch-tag none ..."]);
         assert!(other.is_none());
         assert_eq!(conduit("eth0", None).unwrap().answer, Answer::Unknown, "of another namespace");
     }
@@ -196,7 +196,7 @@ mod tests {
     fn where_every_queue_is_taken_none_can_be_served() {
         let said = |taken: &[u32], served: &[u32]| {
             let finding = occupied_queues("eth0", &taken.iter().copied().collect(), served);
-            assert_eq!(finding.mend.as_deref(), Some("ss --xdp -e"));
+            assert_eq!(finding.mend, ["ss --xdp -e"]);
             (finding.answer, finding.text)
         };
         let (answer, text) = said(&[1], &[0, 1]);

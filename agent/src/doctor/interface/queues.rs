@@ -169,7 +169,7 @@ mod tests {
         let said = |served: &[u32], silent: &[u32]| {
             let finding = mute("eth0", served, silent).unwrap();
             assert_eq!(finding.answer, Answer::Warning);
-            (finding.text, finding.mend.unwrap_or_default())
+            (finding.text, finding.mend.concat())
         };
         let (text, mend) = said(&[0, 1, 2, 3], &[2, 3]);
         assert!(text.starts_with("nothing can be sent on queues 2, 3, as"), "{text}");
@@ -183,7 +183,7 @@ mod tests {
         let said = |table: &[u32], queues: &[u32]| {
             let finding = silent_queues("eth0", Ok(table.to_vec()), Some(queues.to_vec()))?;
             assert_eq!(finding.answer, Answer::Warning);
-            Some((finding.text, finding.mend.unwrap_or_default()))
+            Some((finding.text, finding.mend.concat()))
         };
         let (text, mend) = said(&[0, 1, 0, 1], &[0, 1, 2, 3]).unwrap();
         assert!(

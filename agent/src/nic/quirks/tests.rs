@@ -150,9 +150,10 @@ fn queues_that_stay_silent_are_warned_of_if_they_were_asked_for() {
     }
     assert_eq!(Facts { hashes: Some(true), ..facts("mvpp2", 1500) }.only_queue(), None);
     let four = Facts { rx_queues: 4, ..flat };
-    let way = "ethtool -K eth0 rxhash on && ethtool -X eth0 equal 4";
-    assert_eq!(four.spreading("eth0").as_deref(), Some(way));
-    assert!(texts(&four, PURPOSE, Weight::Note).iter().any(|text| text.ends_with(way)));
+    let way = ["ethtool -K eth0 rxhash on", "ethtool -X eth0 equal 4"].map(String::from);
+    assert_eq!(four.spreading("eth0"), Some(way.clone()));
+    let way = way.join(", then ");
+    assert!(texts(&four, PURPOSE, Weight::Note).iter().any(|text| text.ends_with(&way)));
     assert_eq!(board.spreading("eth0"), None, "nothing spreads on that chip");
 }
 
@@ -184,7 +185,7 @@ fn queues_that_nobody_polls_are_told_where_there_are_fewer_cpus() {
     let other = Facts { possible_cpus: Some(2), rx_queues: 4, ..facts("ice", 1500) };
     assert!(other.table_is_of_queues());
     let flat = Facts { hashes: Some(false), ..port(Some(2)) };
-    assert!(flat.spreading("eth0").unwrap().ends_with(" && ethtool -X eth0 weight 1 0 1 0"));
+    assert_eq!(flat.spreading("eth0").unwrap()[1], "ethtool -X eth0 weight 1 0 1 0");
 }
 
 #[test]
@@ -282,7 +283,30 @@ fn what_keeps_a_driver_from_its_program_is_mended_by_a_command_or_by_doing_witho
     for (facts, mend) in [(board, skb), (many, skb), (apart, "ethtool -L eth0 rx 0 tx 0 combined N")] {
         let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
         let refusal = facts.findings("eth0", PURPOSE).into_iter().find(refusal).expect("it is refused");
-        assert_eq!(refusal.mend.as_deref(), Some(mend), "{refusal}");
+        assert_eq!(refusal.mend, [mend], "{refusal}");
         assert!(!refusal.text.contains(mend), "said once: {refusal}");
     }
+}
+
+/// `sudo a && b` raises `a` alone.
+#[test]
+fn whoever_puts_sudo_in_front_of_a_mend_raises_all_of_it() {
+    let shells_own = ["&&", "||", ";", "|", ">", "<", "`", "$"];
+    let mut mends = 0;
+    for driver in drivers::DRIVERS {
+        let worst = Facts {
+            node: Some(Node { buffer_manager: true, ..Node::default() }),
+            runs_programs: Some(false),
+            separate_channels: Some(true),
+            hashes: Some(false),
+            possible_cpus: Some(2),
+            rx_queues: 4,
+            ..facts(driver.name, 9000)
+        };
+        for mend in worst.findings("eth0", PURPOSE).into_iter().flat_map(|finding| finding.mend) {
+            assert!(!mend.split(' ').any(|word| shells_own.contains(&word)), "{}: {mend}", driver.name);
+            mends += 1;
+        }
+    }
+    assert!(mends > 5, "{mends}");
 }
