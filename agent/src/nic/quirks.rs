@@ -353,12 +353,30 @@ impl Facts {
                     ),
                 ),
             },
-            Kind::HashSpreads if self.hashes == Some(false) => one_queue(
-                name,
-                queues,
-                " until flows are spread, but for what a rule of the NIC's own (ethtool -N) sends there",
-            )
-            .mended_by_all(self.spreads(name)),
+            Kind::HashSpreads => match self.hashes {
+                Some(true) => return None,
+                Some(false) => one_queue(
+                    name,
+                    queues,
+                    " until flows are spread, but for what a rule of the NIC's own (ethtool -N) sends there",
+                )
+                .mended_by_all(self.spreads(name)),
+                None => new(
+                    Weight::Unknown,
+                    format!(
+                        "whether {driver} spreads the flows of {name} over its queues, or has all frames arrive on \
+                         queue 0, ethtool does not tell"
+                    ),
+                ),
+            },
+            Kind::PollsQueuesPerCpu if self.possible_cpus.is_none() && self.rx_queues > 1 => new(
+                Weight::Unknown,
+                format!(
+                    "which of the {} queues of {name} are polled is unknown: {driver} polls one per CPU, and sysfs does \
+                     not tell how many CPUs there may be",
+                    self.rx_queues
+                ),
+            ),
             Kind::PollsQueuesPerCpu => {
                 let cpus = self.polled()?;
                 let in_vain = queues.is_some_and(|queues| queues.iter().any(|queue| *queue >= cpus));
@@ -381,14 +399,24 @@ impl Facts {
             Kind::NoChannels => {
                 new(Weight::Note, format!("the number of queues of {name} cannot be changed by ethtool -L"))
             }
-            Kind::CombinedChannels if self.separate_channels == Some(true) => new(
-                Weight::Refusal,
-                format!(
-                    "{driver} takes no program on {name} while it has channels that only receive; pass --mode skb, or \
-                     have them combined"
+            Kind::CombinedChannels => match self.separate_channels {
+                Some(false) => return None,
+                Some(true) => new(
+                    Weight::Refusal,
+                    format!(
+                        "{driver} takes no program on {name} while it has channels that only receive; pass --mode skb, \
+                         or have them combined"
+                    ),
+                )
+                .mended_by(format!("ethtool -L {name} rx 0 tx 0 combined N")),
+                None => new(
+                    Weight::Unknown,
+                    format!(
+                        "whether {name} has channels that only receive, with which {driver} takes no program, ethtool \
+                         does not tell"
+                    ),
                 ),
-            )
-            .mended_by(format!("ethtool -L {name} rx 0 tx 0 combined N")),
+            },
             Kind::ZeroCopyHeadroom(bytes) if zero_copy => new(
                 Weight::Note,
                 format!(
@@ -440,8 +468,6 @@ impl Facts {
             Kind::MtuLimit(_)
             | Kind::MtuLimitOfOneBuffer(_)
             | Kind::MtuTakesPools(_)
-            | Kind::HashSpreads
-            | Kind::CombinedChannels
             | Kind::ZeroCopyHeadroom(_)
             | Kind::ZeroCopyWholeKib
             | Kind::ZeroCopyQueuesAbove

@@ -18,6 +18,8 @@ fn facts(driver: &str, mtu: u32) -> Facts {
         mtu,
         linux: (6, 12),
         node: Some(Node::default()),
+        separate_channels: Some(false),
+        hashes: Some(true),
         possible_cpus: Some(4),
         ..Facts::default()
     }
@@ -125,7 +127,13 @@ fn what_cannot_be_seen_is_said_to_be_unknown() {
     let unknown = |facts: &Facts| texts(facts, PURPOSE, Weight::Unknown).len();
     assert_eq!(unknown(&Facts { node: None, ..facts("mvneta", 1500) }), 2, "queues, buffer manager");
     assert_eq!(unknown(&Facts { possible_cpus: None, ..facts("mvpp2", 1500) }), 1);
-    assert_eq!(unknown(&facts("mvneta", 1500)) + unknown(&facts("mvpp2", 1500)), 0);
+    let four = Facts { possible_cpus: None, rx_queues: 4, ..facts("mvpp2", 1500) };
+    assert_eq!(unknown(&four), 2, "which of them are polled, too");
+    assert_eq!(unknown(&Facts { hashes: None, ..facts("mvpp2", 1500) }), 1, "whether flows are spread");
+    assert_eq!(unknown(&Facts { separate_channels: None, ..facts("bnxt_en", 1500) }), 1, "channels");
+    for driver in ["mvneta", "mvpp2", "bnxt_en"] {
+        assert_eq!(unknown(&facts(driver, 1500)), 0, "{driver}");
+    }
     assert_eq!(unknown(&Facts { node: None, possible_cpus: None, ..facts("ice", 1500) }), 0, "nobody asks");
 }
 
