@@ -55,7 +55,7 @@ pub(super) fn examine(link: &Link, links: &[Link]) -> Vec<Finding> {
     if facts.table_is_of_queues() {
         findings.extend(queues::silent_queues(name, ethtool::rss_table(name), chosen(None).ok()));
     }
-    findings.extend(queues::napi(name, netdev::rx_queues(link.index)));
+    findings.extend(queues::napi(name, &facts, netdev::rx_queues(link.index)));
     findings.extend(queues::ring(name, ethtool::rings(name)));
     findings.extend(queues::channels(name, ethtool::channels(name), ethtool::most_channels(name)));
     let multi_buffer = needs_several_frames(link) && facts.bears_fragments();
@@ -356,7 +356,7 @@ mod tests {
         let asked = |errno| {
             [
                 queues::silent_queues("eth0", os(errno), Some(vec![0])),
-                queues::napi("eth0", os(errno)),
+                queues::napi("eth0", &Facts::default(), os(errno)),
                 queues::ring("eth0", os(errno)),
                 queues::channels("eth0", Ok(Channels::default()), os(errno)),
                 offloads::lro("eth0", os(errno)),

@@ -41,7 +41,12 @@ pub fn find(name: &str) -> Option<&'static Driver> {
 
 /// Whether a driver has a quirk of such a kind.
 pub fn has(name: &str, is: impl Fn(Kind) -> bool) -> bool {
-    find(name).is_some_and(|driver| driver.quirks.iter().any(|quirk| is(quirk.kind)))
+    source_of(name, is).is_some()
+}
+
+/// How it is known that a driver has a quirk of such a kind, if it has.
+pub fn source_of(name: &str, is: impl Fn(Kind) -> bool) -> Option<&'static str> {
+    find(name)?.quirks.iter().find(|quirk| is(quirk.kind)).map(|quirk| quirk.source)
 }
 
 /// A driver that is not in here is asked for copy mode, which all have.
@@ -109,6 +114,7 @@ pub const DRIVERS: &[Driver] = &[
         quirk(Kind::OneQueue("marvell,armada-3700-neta"), "mvneta.c: neta_armada3700, rxq_def"),
         quirk(Kind::MtuLimitOfOneBuffer(3520), "mvneta.c: MVNETA_MAX_RX_BUF_SIZE"),
         quirk(Kind::NoChannels, "mvneta.c: mvneta_eth_tool_ops, no get_channels"),
+        quirk(Kind::NoNapi, "mvneta.c: mvneta_create_page_pool, NAPI 0"),
         quirk(Kind::NoBufferManager, "mvneta.c: \"Hardware Buffer Management not supported on XDP\""),
     ]),
     driver("mvpp2", ZeroCopy::Never, "drivers/net/ethernet/marvell/mvpp2: XDP_SETUP_PROG only, up to 7.3")
@@ -124,6 +130,7 @@ pub const DRIVERS: &[Driver] = &[
             ),
             quirk(Kind::HashSpreads, "mvpp2_main.c: NETIF_F_RXHASH, off at first; mvpp22_port_rss_enable"),
             quirk(Kind::NoChannels, "mvpp2_main.c: mvpp2_eth_tool_ops, no get_channels"),
+            quirk(Kind::NoNapi, "mvpp2_main.c: mvpp2_rxq_init, NAPI 0"),
             quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
         ]),
     driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c").with(&[

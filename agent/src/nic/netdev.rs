@@ -60,7 +60,7 @@ pub struct Features {
 pub struct RxQueue {
     /// Its number.
     pub number: u32,
-    /// The NAPI instance that serves it, if the driver tells: then busy polling works.
+    /// The NAPI instance that serves it, if the driver tells. Sockets ask it since Linux 6.13.
     pub napi: Option<u64>,
     /// Whether an AF_XDP socket in zero-copy mode has it (Linux 6.15; older ones do not tell).
     pub has_xsk: bool,

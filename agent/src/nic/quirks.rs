@@ -474,6 +474,7 @@ impl Facts {
             | Kind::FillBeforeBind
             | Kind::FragmentsBroken
             // Others go by these.
+            | Kind::NoNapi
             | Kind::HasMembers
             | Kind::TagsEndAtPorts
             | Kind::TagsComeBeside

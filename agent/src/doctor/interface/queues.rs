@@ -7,7 +7,7 @@ use super::{
     answer,
 };
 use crate::{
-    nic::{NicError, netdev::RxQueue},
+    nic::{NicError, drivers, netdev::RxQueue, probe::Facts, quirks::Kind},
     sys::ethtool::{Channels, Rings},
 };
 
@@ -89,26 +89,49 @@ pub(super) fn silent_queues(
     Some(Finding::new(name, ASKED, Answer::Warning, text).mended_by(mend))
 }
 
-/// Whether the driver tells who polls its queues, without which AF_XDP's busy polling does nothing.
-pub(super) fn napi(name: &str, queues: io::Result<Option<Vec<RxQueue>>>) -> Option<Finding> {
+/// The first Linux whose AF_XDP sockets ask the queue that they are bound to who polls it (net/xdp/xsk.c: xsk_bind,
+/// 5ef44b3cb43b). Before it their driver told them, in a way that nobody else can see.
+const ASK_THE_QUEUE: (u32, u32) = (6, 13);
+/// And those in copy mode (b95ed5517354).
+const ASK_IN_COPY_MODE: (u32, u32) = (6, 15);
+
+/// Whether sockets can know who polls their queue, without which AF_XDP's busy polling does nothing.
+pub(super) fn napi(name: &str, facts: &Facts, queues: io::Result<Option<Vec<RxQueue>>>) -> Option<Finding> {
     const ASKED: &str = "NAPI";
+    let finding = |answer, text: String| Some(Finding::new(name, ASKED, answer, text));
     let queues = match answer(name, ASKED, queues) {
-        Ok(Some(Some(queues))) => queues,
-        Ok(Some(None)) => {
-            let text = "this kernel does not tell who polls the queues (Linux 6.8 does), and so not whether busy \
-                        polling can work";
-            return Some(Finding::new(name, ASKED, Answer::Unknown, text));
-        }
-        Ok(None) => return None,
+        Ok(queues) => queues?,
         Err(unknown) => return Some(unknown),
     };
-    let told = queues.iter().filter(|queue| queue.napi.is_some()).count();
-    let text = match (queues.len(), told) {
-        (0, _) => return None,
-        (all, told) if all == told => "the driver tells who polls each queue: busy polling can work",
-        _ => "the driver does not tell who polls its queues: busy polling does nothing",
+    if queues.as_ref().is_some_and(Vec::is_empty) {
+        return None;
+    }
+    if facts.linux < ASK_THE_QUEUE {
+        return match drivers::source_of(&facts.driver, |kind| kind == Kind::NoNapi) {
+            Some(source) => {
+                let text = "the driver does not tell who polls its queues: busy polling does nothing";
+                finding(Answer::Note, format!("{text} ({source})"))
+            }
+            None => {
+                let text = "whether AF_XDP sockets are told who polls the queues, and so whether busy polling can \
+                            work, cannot be seen before Linux 6.13";
+                finding(Answer::Unknown, text.to_owned())
+            }
+        };
+    }
+    let Some(queues) = queues else {
+        let text = "this kernel does not tell who polls the queues, and so not whether busy polling can work";
+        return finding(Answer::Unknown, text.to_owned());
     };
-    Some(Finding::new(name, ASKED, Answer::Note, text))
+    let text = match queues.iter().all(|queue| queue.napi.is_some()) {
+        false => "the driver does not tell who polls its queues: busy polling does nothing",
+        true if facts.linux < ASK_IN_COPY_MODE => {
+            "the driver tells who polls each queue: busy polling can work in zero-copy mode, and in copy mode since \
+             Linux 6.15"
+        }
+        true => "the driver tells who polls each queue: busy polling can work",
+    };
+    finding(Answer::Note, text.to_owned())
 }
 
 pub(super) fn ring(name: &str, rings: io::Result<Rings>) -> Option<Finding> {
@@ -197,14 +220,34 @@ mod tests {
     }
 
     #[test]
-    fn who_polls_which_ring_is_told() {
+    fn who_polls_which_ring_is_told_where_sockets_ask_as_well() {
         let queue = |napi| RxQueue { number: 0, napi, has_xsk: false };
-        let polls = |queues: &[RxQueue]| napi("eth0", Ok(Some(queues.to_vec()))).map(|finding| finding.text);
-        assert!(polls(&[queue(Some(7))]).unwrap().contains("busy polling can work"));
-        assert!(polls(&[queue(Some(7)), queue(None)]).unwrap().contains("does nothing"));
-        assert_eq!(polls(&[]), None);
-        let old = napi("eth0", Ok(None)).expect("of a kernel that is too old it is unknown");
-        assert!(old.answer == Answer::Unknown && old.text.contains("(Linux 6.8 does)"), "{}", old.text);
+        let facts = |driver: &str, linux| Facts { driver: driver.into(), linux, ..Facts::default() };
+        let polls = |linux, queues: &[RxQueue]| {
+            let finding = napi("eth0", &facts("ice", linux), Ok(Some(queues.to_vec())))?;
+            assert_eq!(finding.answer, Answer::Note);
+            Some(finding.text)
+        };
+        let each = [queue(Some(7))];
+        assert!(polls((6, 15), &each).unwrap().ends_with("busy polling can work"));
+        assert!(polls((6, 13), &each).unwrap().contains("can work in zero-copy mode"));
+        assert!(polls((6, 13), &[queue(Some(7)), queue(None)]).unwrap().contains("does nothing"));
+        assert_eq!(polls((6, 15), &[]), None);
+        let untold = napi("eth0", &facts("ice", (6, 15)), Ok(None)).expect("it is unknown then");
+        assert_eq!(untold.answer, Answer::Unknown);
+        // An older kernel's sockets were told by the driver, which the table knows of some.
+        for told in [None, Some(vec![queue(None)]), Some(each.to_vec())] {
+            let said = |driver| napi("eth0", &facts(driver, (6, 12)), Ok(told.clone())).expect("it matters");
+            let veth = said("veth");
+            assert!(
+                veth.answer == Answer::Unknown && veth.text.contains("before Linux 6.13"),
+                "{}",
+                veth.text
+            );
+            let board = said("mvneta");
+            assert!(board.answer == Answer::Note && board.text.contains("does nothing"), "{}", board.text);
+            assert!(board.text.ends_with("(mvneta.c: mvneta_create_page_pool, NAPI 0)"), "{}", board.text);
+        }
     }
 
     #[test]

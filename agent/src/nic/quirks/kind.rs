@@ -42,6 +42,8 @@ pub enum Kind {
     /// It polls one queue per CPU, those with the lowest numbers. With fewer CPUs than queues, the table that spreads
     /// flows is not of the numbers that these have ([`Facts::table_is_of_queues`](super::Facts::table_is_of_queues)).
     PollsQueuesPerCpu,
+    /// It tells AF_XDP sockets no NAPI of its queues (`xdp_rxq_info_reg`): busy polling does nothing.
+    NoNapi,
     /// Zero-copy wants so many bytes of headroom in each frame, for a header of the device's, and a device that the
     /// kernel reaches through an IOMMU.
     ZeroCopyHeadroom(u32),
@@ -91,6 +93,7 @@ impl Kind {
             Self::NoBufferManager => "buffer-manager",
             Self::HashSpreads => "no-hash",
             Self::PollsQueuesPerCpu => "queues-per-cpu",
+            Self::NoNapi => "no-napi",
             Self::ZeroCopyHeadroom(_) => "zero-copy-headroom",
             Self::ZeroCopyWholeKib => "zero-copy-whole-kib",
             Self::ZeroCopyQueuesAbove => "zero-copy-queues",
