@@ -31,6 +31,13 @@ fn finding<'a>(findings: &'a [Value], asked: &str) -> (&'a str, &'a str) {
     (found["answer"].as_str().expect("a word"), found["text"].as_str().expect("a text"))
 }
 
+/// What is said to mend what was asked.
+#[track_caller]
+fn mend<'a>(findings: &'a [Value], asked: &str) -> &'a Value {
+    let found = findings.iter().find(|finding| finding["asked"] == asked);
+    &found.unwrap_or_else(|| panic!("nothing about {asked}: {findings:?}"))["mend"]
+}
+
 /// How often the link changed, and the program on it.
 fn state(lab: &Lab) -> (Value, Value) {
     let near = &lab.pair().near.name;
@@ -63,8 +70,21 @@ fn an_interface_is_described_as_it_is_and_left_alone() {
     assert_eq!(code, Some(1), "{findings:?}");
     let (answer, text) = finding(&findings, "XDP program");
     assert!(answer == "no" && text.contains("native mode") && text.contains('('), "named: {text}");
+    assert!(text.contains("when its owner ends"), "{text}");
+    assert!(mend(&findings, "XDP program").is_null(), "no command but the agent's end: {findings:?}");
     agent.terminate();
     agent.wait().summary();
+
+    // Whom nobody holds stays until it is taken off, by the command that the doctor says.
+    let foreign = ForeignProgram::attach(&lab.near, &lab.pair().near);
+    let findings = asked(&lab).1;
+    let mend = mend(&findings, "XDP program");
+    let commands: Vec<&str> = mend.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let [command] = commands[..] else { panic!("one command: {findings:?}") };
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!(words[0], "ip", "{command}");
+    ip(&[&["-netns", lab.near.name()], &words[1..]].concat());
+    assert_eq!(lab.pair().near.xdp_program(), None, "{} is off", foreign.id());
 
     ip(&["-netns", lab.near.name(), "link", "set", &lab.pair().near.name, "mtu", "9000"]);
     let text = asked(&lab).1;

@@ -63,12 +63,21 @@ fn lacks(linux: (u32, u32)) -> impl Iterator<Item = Finding> {
 }
 
 fn af_xdp() -> Finding {
-    match xsk::probe() {
-        Ok(()) => Finding::new(ABOUT, "AF_XDP", Answer::Ok, "this kernel has AF_XDP sockets"),
+    opened(xsk::probe())
+}
+
+fn opened(socket: Result<(), xsk::OpenError>) -> Finding {
+    let finding = |answer, text: String| Finding::new(ABOUT, "AF_XDP", answer, text);
+    match socket {
+        Ok(()) => finding(Answer::Ok, "this kernel has AF_XDP sockets".to_owned()),
         Err(error @ xsk::OpenError::NotPermitted) => {
-            Finding::new(ABOUT, "AF_XDP", Answer::Unknown, error.to_string())
+            finding(Answer::Unknown, error.to_string()).mended_by("sudo umemd ...")
         }
-        Err(error) => Finding::new(ABOUT, "AF_XDP", Answer::No, error.to_string()),
+        // They are no module, which a command could load.
+        Err(error) => finding(
+            Answer::No,
+            format!("{error}; no command mends that, but to boot a kernel that was built with it"),
+        ),
     }
 }
 
@@ -250,6 +259,15 @@ mod tests {
         assert_eq!(texts((6, 1)).len(), 3);
         assert!(texts((6, 6)).iter().all(|text| text.contains("page_pools")));
         assert!(texts((6, 12)).is_empty());
+    }
+
+    #[test]
+    fn a_kernel_without_af_xdp_is_mended_by_another_one() {
+        let without = opened(Err(xsk::OpenError::NoAfXdp));
+        assert_eq!(without.answer, Answer::No);
+        assert!(without.mend.is_empty() && without.text.contains("boot a kernel"), "{}", without.text);
+        let unknown = opened(Err(xsk::OpenError::NotPermitted));
+        assert_eq!((unknown.answer, unknown.mend), (Answer::Unknown, vec!["sudo umemd ...".to_owned()]));
     }
 
     #[test]

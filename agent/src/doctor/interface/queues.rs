@@ -58,7 +58,8 @@ pub(super) fn mute(name: &str, served: &[u32], mute: &[u32]) -> Option<Finding> 
     })
 }
 
-fn list(queues: &[u32], between: &str) -> String {
+/// Numbers of queues, as one says them or types them.
+pub(super) fn list(queues: &[u32], between: &str) -> String {
     queues.iter().map(u32::to_string).collect::<Vec<_>>().join(between)
 }
 
