@@ -70,7 +70,12 @@ pub const DRIVERS: &[Driver] = &[
         .with(&[quirk(Kind::TagsEndAtPorts, "net/core/dev.c: __netif_receive_skb_core")]),
     driver("dsa", ZeroCopy::Never, "net/dsa/user.c: dsa_user_netdev_ops, no ndo_bpf, up to 7.3")
         .with(&[quirk(Kind::BehindConduit, "net/dsa/user.c: dsa_user_netdev_ops, no ndo_bpf")]),
-    driver("ena", ZeroCopy::Avoid, "amzn/amzn-drivers#221: half as fast as copy mode, and resets the device"),
+    // Amazon's own driver has the same name, and since its 2.17 no such limit: it says that it runs programs.
+    driver("ena", ZeroCopy::Avoid, "amzn/amzn-drivers#221: half as fast as copy mode, and resets the device")
+        .with(&[
+            quirk(Kind::Bounces, "drivers/net/ethernet/amazon/ena/ena_xdp.c: ena_xdp_set, ena_down"),
+            quirk(Kind::HalfOfChannels, "ena_xdp.h: ena_xdp_legal_queue_count, 2 * queues <= max_num_io_queues"),
+        ]),
     driver("fec", ZeroCopy::Since(7, 3), "drivers/net/ethernet/freescale/fec_main.c: in 7.3, not in 6.12"),
     driver("gve", ZeroCopy::Since(6, 4), "drivers/net/ethernet/google/gve/gve_main.c")
         .with(&[quirk(Kind::AttachBeforeBind, "EmbarkStudios/quilkin 6e878b34a")]),

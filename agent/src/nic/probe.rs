@@ -24,6 +24,8 @@ pub struct Facts {
     pub ring: Option<u32>,
     /// Whether it has channels that only receive; `None` if unknown.
     pub separate_channels: Option<bool>,
+    /// Channels that do both, as many as there are and may be; `None` if unknown.
+    pub channels: Option<(u32, u32)>,
     /// Whether the NIC hashes flows; `None` if unknown.
     pub hashes: Option<bool>,
     /// CPUs that there may ever be; `None` if unknown.
@@ -46,6 +48,8 @@ impl Facts {
     pub fn of(link: &Link) -> Self {
         let driver = ethtool::driver(&link.name).unwrap_or_default();
         let features = netdev::features(link.index).ok().flatten();
+        let channels = ethtool::channels(&link.name).ok();
+        let most = ethtool::most_channels(&link.name).ok();
         Self {
             driver,
             linux: drivers::linux_version(),
@@ -54,7 +58,8 @@ impl Facts {
             runs_programs: features.map(|features| features.native),
             zero_copy: features.map(|features| features.zero_copy),
             ring: ethtool::rings(&link.name).ok().map(|rings| rings.rx.now),
-            separate_channels: ethtool::channels(&link.name).ok().map(|channels| channels.rx > 0),
+            separate_channels: channels.map(|channels| channels.rx > 0),
+            channels: channels.zip(most).map(|(now, most)| (now.combined, most.combined)),
             hashes: ethtool::offloads(&link.name).ok().map(|offloads| offloads.hash),
             possible_cpus: fs::read_to_string("/sys/devices/system/cpu/possible")
                 .ok()

@@ -242,6 +242,35 @@ impl Facts {
         Some(self.finding("zero-copy-ring", judgement, source))
     }
 
+    /// What is said if the driver has no channels left to send by for a program, or may have none.
+    fn half_of_channels(&self, name: &str) -> Option<Judgement> {
+        let driver = &self.driver;
+        let weight = match self.runs_programs {
+            Some(true) => return None,
+            Some(false) => Weight::Refusal,
+            // It may be one that does without.
+            None => Weight::Warning,
+        };
+        let Some((now, most)) = self.channels else {
+            let text = format!(
+                "whether {name} has more than half of its channels in use, with which {driver} takes no program, \
+                 ethtool does not tell"
+            );
+            return Some(Judgement::new(Weight::Unknown, text));
+        };
+        let half = most / 2;
+        (now > half).then(|| {
+            let text = format!(
+                "{driver} takes no program on {name} with more than half of its channels in use, as it needs as many \
+                 again for that, and {now} of {most} are; pass --mode skb, or use fewer"
+            );
+            Judgement::new(weight, text).mended_by(match half {
+                0 => format!("umemd run --iface {name} --mode skb ..."),
+                _ => format!("ethtool -L {name} combined {half}"),
+            })
+        })
+    }
+
     fn judge(&self, kind: Kind, name: &str, purpose: Purpose<'_>) -> Option<Judgement> {
         let Purpose { bind, multi_buffer, capacity, queues, .. } = purpose;
         let zero_copy = bind == BindMode::ZeroCopy;
@@ -417,6 +446,7 @@ impl Facts {
                     ),
                 ),
             },
+            Kind::HalfOfChannels => self.half_of_channels(name)?,
             Kind::ZeroCopyHeadroom(bytes) if zero_copy => new(
                 Weight::Note,
                 format!(

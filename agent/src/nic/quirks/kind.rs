@@ -71,6 +71,9 @@ pub enum Kind {
     NoChannels,
     /// With separate channels for receiving and sending it takes no program.
     CombinedChannels,
+    /// It needs as many channels to send by for a program as it has: with more than half of all it takes none, and says
+    /// that it runs none.
+    HalfOfChannels,
     /// A program for packets in several buffers cannot take the place of one for packets in one buffer, nor the other
     /// way round: one has to be detached before the other is attached.
     VariantsDoNotSwap,
@@ -107,6 +110,7 @@ impl Kind {
             Self::TagsComeBeside => "tags-beside",
             Self::NoChannels => "no-channels",
             Self::CombinedChannels => "separate-channels",
+            Self::HalfOfChannels => "half-of-channels",
             Self::VariantsDoNotSwap => "variants",
         }
     }

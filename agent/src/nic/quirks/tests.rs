@@ -19,6 +19,7 @@ fn facts(driver: &str, mtu: u32) -> Facts {
         linux: (6, 12),
         node: Some(Node::default()),
         separate_channels: Some(false),
+        channels: Some((2, 8)),
         hashes: Some(true),
         possible_cpus: Some(4),
         ..Facts::default()
@@ -266,6 +267,23 @@ fn channels_that_only_receive_are_refused_where_the_driver_refuses_them() {
 }
 
 #[test]
+fn channels_that_leave_none_for_a_program_are_refused_unless_the_driver_says_that_it_runs_them() {
+    let said = |channels, runs_programs| {
+        let nic = Facts { channels, runs_programs, ..facts("ena", 1500) };
+        let about = |finding: &Finding| finding.id == "ena-half-of-channels";
+        nic.findings("eth0", PURPOSE).into_iter().find(about).map(|found| (found.weight, found.mend.concat()))
+    };
+    let half = || "ethtool -L eth0 combined 4".to_owned();
+    assert_eq!(said(Some((4, 8)), Some(false)), None);
+    assert_eq!(said(Some((5, 8)), Some(false)), Some((Weight::Refusal, half())));
+    assert_eq!(said(Some((8, 8)), None), Some((Weight::Warning, half())), "what is unknown is not refused");
+    assert_eq!(said(Some((8, 8)), Some(true)), None, "Amazon's own");
+    let skb = "umemd run --iface eth0 --mode skb ...".to_owned();
+    assert_eq!(said(Some((1, 1)), Some(false)), Some((Weight::Refusal, skb)));
+    assert_eq!(said(None, Some(false)), Some((Weight::Unknown, String::new())));
+}
+
+#[test]
 fn scripts_know_each_quirk_by_a_name_of_its_own() {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     for driver in drivers::DRIVERS {
@@ -306,6 +324,7 @@ fn whoever_puts_sudo_in_front_of_a_mend_raises_all_of_it() {
             node: Some(Node { buffer_manager: true, ..Node::default() }),
             runs_programs: Some(false),
             separate_channels: Some(true),
+            channels: Some((8, 8)),
             hashes: Some(false),
             possible_cpus: Some(2),
             rx_queues: 4,
