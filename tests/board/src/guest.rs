@@ -43,7 +43,7 @@ pub fn init() -> ExitCode {
         },
         None => {}
     }
-    println!("board: end");
+    verdicts.end();
     rustix::fs::sync();
     let error = reboot(RebootCommand::PowerOff);
     eprintln!("cannot switch off: {error:?}");

@@ -9,9 +9,12 @@ use std::{
 /// The message of the last panic, for its verdict.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
-/// Runs checks and prints a line for each.
+/// Runs checks, prints a line for each, and counts them: a console may lose a line.
 #[derive(Debug)]
-pub(super) struct Verdicts(());
+pub(super) struct Verdicts {
+    checks: usize,
+    failed: usize,
+}
 
 impl Default for Verdicts {
     fn default() -> Self {
@@ -22,7 +25,7 @@ impl Default for Verdicts {
             // The first one: what fails while it unwinds follows from it.
             PANIC.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text.to_owned());
         }));
-        Self(())
+        Self { checks: 0, failed: 0 }
     }
 }
 
@@ -34,7 +37,7 @@ impl Verdicts {
         let why = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (&result, why) {
             // A thread of the check's own may have panicked although the check did not notice.
-            (Some(_), None) => println!("board: ok     {name} ({:.1} s)", start.elapsed().as_secs_f64()),
+            (Some(_), None) => self.pass(&format!("{name} ({:.1} s)", start.elapsed().as_secs_f64())),
             (_, why) => self.fail(name, &why.unwrap_or_default()),
         }
         result
@@ -42,16 +45,20 @@ impl Verdicts {
 
     /// Says that something is as it should be.
     pub(super) fn pass(&mut self, name: &str) {
+        self.checks += 1;
         println!("board: ok     {name}");
     }
 
     /// Says that something cannot be found out here.
     pub(super) fn skip(&mut self, name: &str, why: &str) {
+        self.checks += 1;
         println!("board: skip   {name}: {why}");
     }
 
     /// Says that something is not as it should be.
     pub(super) fn fail(&mut self, name: &str, why: &str) {
+        self.checks += 1;
+        self.failed += 1;
         let why: Vec<&str> = why.lines().take(6).collect();
         println!("board: FAILED {name}: {}", why.join(" | "));
     }
@@ -59,5 +66,10 @@ impl Verdicts {
     /// Says what was measured.
     pub(super) fn note(&mut self, text: &str) {
         println!("board: note   {text}");
+    }
+
+    /// Says how many lines there should have been, notes apart.
+    pub(super) fn end(&self) {
+        println!("board: end: {} checks, {} failed", self.checks, self.failed);
     }
 }
