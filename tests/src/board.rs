@@ -9,8 +9,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{
-    command::run,
+    command::{ip, run},
     full::Scratch,
     lab::Lab,
     wait::{PATIENCE, wait_until},
@@ -103,8 +105,39 @@ impl<'a> Board<'a> {
     }
 }
 
+impl Board<'_> {
+    /// Loses all that either end sends from now on, as a cable does that is pulled behind a switch: nothing is closed,
+    /// and both links stay up.
+    pub fn cut(&self) {
+        let pair = self.lab.pair();
+        for (netns, here, there) in
+            [(&self.lab.near, &pair.near, &pair.far), (&self.lab.far, &pair.far, &pair.near)]
+        {
+            let nobody = ["neighbour", "replace", &there.ip.to_string(), "lladdr", "02:00:00:00:00:99"];
+            ip(&[&["-netns", netns.name()], &nobody[..], &["dev", &here.name, "nud", "permanent"]].concat());
+        }
+    }
+
+    /// Processes that dropbear made, one for each connection. One whose cable was cut waits for long.
+    fn connections(&self) -> Vec<Pid> {
+        let is_child = |stat: &str| {
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+            parent == Some(&*self.dropbear.id().to_string())
+        };
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let children = processes.filter(|process| {
+            fs::read_to_string(process.path().join("stat")).is_ok_and(|stat| is_child(&stat))
+        });
+        let pid = |process: fs::DirEntry| Pid::from_raw(process.file_name().to_str()?.parse().ok()?);
+        children.filter_map(pid).collect()
+    }
+}
+
 impl Drop for Board<'_> {
     fn drop(&mut self) {
+        for connection in self.connections() {
+            let _ = kill_process(connection, Signal::KILL);
+        }
         let _ = self.dropbear.kill();
         let _ = self.dropbear.wait();
     }

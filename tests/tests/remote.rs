@@ -2,9 +2,12 @@
 
 use std::{
     fs,
-    io::{BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use e2e::{
@@ -77,6 +80,54 @@ fn a_board_runs_umemd_until_ctrl_c_and_keeps_nothing() {
     assert_eq!(board.leftovers(), [""; 0]);
     assert!(!here.exists(), "{}", here.display());
     assert_eq!(lab.pair().near.xdp_program(), None);
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn what_a_board_says_comes_while_it_runs() {
+    let Some(lab) = Lab::new() else { return };
+    let board = Board::new(&lab);
+    let mut xtask = start(&board, &["--json"]);
+    let stdout = BufReader::new(xtask.stdout.take().expect("a pipe"));
+    let (sender, lines) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in stdout.lines() {
+            let _ = sender.send(line.expect("it is text"));
+        }
+    });
+    // Two: the second one is not what the end of a first buffer had to give.
+    for _ in 0..2 {
+        let line = lines.recv_timeout(PATIENCE).expect("a line a second");
+        let said: Value = serde_json::from_str(&line).expect("an object");
+        assert_eq!(said["type"], "interval", "{line}");
+        assert!(xtask.try_wait().expect("it is our child").is_none(), "it runs on");
+        assert!(lab.pair().near.xdp_program().is_some(), "and so does umemd");
+    }
+    signal(&xtask, Signal::INT);
+    assert_eq!(xtask.wait().expect("it is our child").code(), Some(0));
+    reader.join().expect("it ends with the pipe");
+}
+
+/// Longer than either end believes in the other.
+const SILENCE: Duration = Duration::from_secs(90);
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_cut_cable_ends_both_ends_and_nothing_stays_there() {
+    let Some(lab) = Lab::new() else { return };
+    let board = Board::new(&lab);
+    let xtask = start(&board, &["--json"]);
+    wait_until("the forwarded port answers", PATIENCE, || metrics(&lab).is_some());
+    let here = connection(&xtask);
+    board.cut();
+    let cut = Instant::now();
+    let (code, _, log) = end(xtask);
+    assert!(cut.elapsed() < SILENCE, "xtask believed in the board for {:?}", cut.elapsed());
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("ended; umemd there ends by itself"), "{log}");
+    assert!(!here.exists(), "{}", here.display());
+    wait_until("umemd has ended", SILENCE, || lab.pair().near.xdp_program().is_none());
+    wait_until("its folder is gone", PATIENCE, || board.leftovers().is_empty());
 }
 
 #[test]

@@ -2,11 +2,13 @@
 //!
 //! All that is asked of the board is a shell, behind ssh. The program for its processor is copied there, runs with
 //! what it prints coming here, its HTTP port is forwarded, and it is removed when it has ended. It ends when our end
-//! of its stdin does: by Ctrl-C, by a kill, by a cable that is pulled.
+//! of its stdin does, by Ctrl-C or by a kill; and of a cable that is pulled, which closes nothing, both ends learn by
+//! silence: ssh here, and there the script that runs umemd, which a [`BEAT`] of ours keeps from ending it.
 
 use std::env::consts;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -23,6 +25,16 @@ use crate::{compile, cross, setup, shell};
 /// A umemd that has not ended by then hangs: its own deadlines are shorter.
 const STOP: Duration = Duration::from_secs(30);
 
+/// How often each end lets the other one know that it is there.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// For how many of them ssh believes that a silent board is there: a link is down for seconds where a program is
+/// attached to it, which may be the one that ssh goes by.
+const SSH_PATIENCE: u32 = 4;
+
+/// For how many of them the board believes that we are. It is the last to know: ssh may have ended before.
+const BOARD_PATIENCE: u32 = 6;
+
 /// Ends the connection and removes its folder when stdin ends: when we do, whatever ends us.
 const GUARD: &str = "trap '' HUP INT TERM; dir=$1; shift
 cat >/dev/null
@@ -34,13 +46,23 @@ const COPY: &str = "trap '' HUP PIPE; umask 077
 dir=$(mktemp -d \"${TMPDIR:-/tmp}/umemd.XXXXXX\") || exit
 cat > \"$dir/umemd\" && chmod 700 \"$dir/umemd\" && echo \"$dir\" || { rm -rf \"$dir\"; exit 1; }";
 
-/// Runs what [`COPY`] left until it ends, or stdin does; then removes it. A shell's background jobs read /dev/null,
-/// unless stdin has another number. Nobody is left to hear of a hang-up but umemd, which is told to end in order.
+/// Runs what [`COPY`] left until it ends, or stdin does, or no line came of that for too long; then removes it. A
+/// shell's background jobs read /dev/null, unless stdin has another number. Nobody is left to hear of a hang-up but
+/// umemd, which is told to end in order: once, as a second time would have it end at once. `read` with a timeout is not
+/// every shell's, so a file tells the one who counts that a line came.
 const RUN: &str = "trap '' HUP; exec 3<&0
 \"$dir/umemd\" \"$@\" </dev/null 3<&- & umemd=$!
-{ cat <&3; kill -TERM $umemd; } >/dev/null 2>&1 & watcher=$!
+{ while read -r beat; do true >\"$dir/beat\"; done <&3
+mkdir \"$dir/told\" && kill -TERM $umemd; } >/dev/null 2>&1 & reader=$!
+{ silent=0
+while [ $silent -lt $patience ]; do
+sleep $every
+if rm \"$dir/beat\"; then silent=0; else silent=$((silent + 1)); fi
+done
+mkdir \"$dir/told\" && kill -TERM $umemd; } </dev/null >/dev/null 2>&1 3<&- & counter=$!
 wait $umemd; code=$?
-kill $watcher 2>/dev/null
+kill $reader $counter 2>/dev/null
+wait $reader $counter 2>/dev/null
 rm -rf \"$dir\"
 exit $code";
 
@@ -65,13 +87,25 @@ pub(crate) fn run(options: &Run, board: &str, args: &[OsString]) -> Result<ExitC
         None => eprintln!("xtask: --listen with port 0 is not forwarded: it is not known before umemd runs"),
     }
     let mut session = ssh.session(&folder, args)?;
+    let mut last = Instant::now();
     loop {
         if let Some(status) = session.try_wait()? {
             return exit_code(status, board);
         }
+        if last.elapsed() >= BEAT {
+            last = Instant::now();
+            beat(&mut session);
+        }
         if signals.have_come(Duration::from_millis(100)) {
             return stop(&signals, &mut session, board);
         }
+    }
+}
+
+/// Lets the board know that we are there. That ssh has ended is seen elsewhere.
+fn beat(session: &mut Child) {
+    if let Some(stdin) = &mut session.stdin {
+        let _ = stdin.write_all(b"\n");
     }
 }
 
@@ -93,7 +127,10 @@ fn stop(signals: &Signals, session: &mut Child, board: &str) -> Result<ExitCode>
 fn exit_code(status: ExitStatus, board: &str) -> Result<ExitCode> {
     match status.code().and_then(|code| u8::try_from(code).ok()) {
         // ssh's own.
-        Some(255) | None => bail!("the connection to {board} ended"),
+        Some(255) | None => bail!(
+            "the connection to {board} ended; umemd there ends by itself within {} s, and is removed",
+            (BEAT * (BOARD_PATIENCE + 1)).as_secs()
+        ),
         Some(code) => Ok(ExitCode::from(code)),
     }
 }
@@ -173,8 +210,18 @@ impl Ssh {
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         let socket = format!("ControlPath={}", folder.join("socket").display());
-        // In the background once it is there, where no Ctrl-C of the terminal's reaches it: the guard ends it.
-        for option in ["ControlMaster=auto", "ControlPersist=yes", &socket, "ExitOnForwardFailure=yes"] {
+        let interval = format!("ServerAliveInterval={}", BEAT.as_secs());
+        let count = format!("ServerAliveCountMax={SSH_PATIENCE}");
+        // In the background once it is there, where no Ctrl-C of the terminal's reaches it: the guard ends it. Who said
+        // something else with --ssh said it first, which is what ssh goes by.
+        for option in [
+            "ControlMaster=auto",
+            "ControlPersist=yes",
+            &socket,
+            "ExitOnForwardFailure=yes",
+            &interval,
+            &count,
+        ] {
             words.extend(["-o".into(), option.into()]);
         }
         let guard = guard(&folder, &Self::line(&words, &["-O", "exit"], board))?;
@@ -213,13 +260,9 @@ impl Ssh {
 
     /// umemd from its folder: it runs for as long as the child's stdin is open.
     fn session(&self, folder: &str, args: &[OsString]) -> Result<Child> {
-        let mut line = format!("dir={}; set --", quoted(folder.as_ref())?);
-        for arg in args {
-            line.push(' ');
-            line.push_str(&quoted(arg)?);
-        }
+        let args = args.iter().map(|arg| quoted(arg)).collect::<Result<Vec<_>>>()?.join(" ");
         let mut session = self.command(&[]);
-        session.arg(in_sh(&format!("{line}\n{RUN}")));
+        session.arg(in_sh(&script(folder.as_ref(), &args, BEAT)?));
         // A group of its own: the terminal's Ctrl-C reaches us, and we pass it on.
         session.process_group(0).stdin(Stdio::piped());
         session.spawn().context("cannot start ssh")
@@ -240,6 +283,13 @@ fn guard(folder: &Path, last: &Command) -> Result<Child> {
     // No Ctrl-C of the terminal's; and no pipe of ours is held open by it.
     guard.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     guard.spawn().context("cannot start sh")
+}
+
+/// What runs umemd from a folder of the board's, with these words as arguments, and expects a beat so often.
+fn script(folder: &OsStr, args: &str, every: Duration) -> Result<String> {
+    let dir = quoted(folder)?;
+    let every = every.as_secs_f64();
+    Ok(format!("dir={dir}; every={every}; patience={BOARD_PATIENCE}; set -- {args}\n{RUN}"))
 }
 
 /// A script as one word for the board's login shell, whichever that is.
@@ -298,18 +348,21 @@ mod tests {
     }
 
     /// As on a board, but for ssh: the script in a shell, with a program of ours in umemd's place.
-    fn run_there(program: &str, args: &str, stdin: Stdio) -> (Child, PathBuf) {
+    fn run_there(program: &str, args: &str, every: Duration) -> (Child, PathBuf) {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("xtask-remote-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("umemd"), format!("#!/bin/sh\n{program}\n")).unwrap();
         fs::set_permissions(dir.join("umemd"), fs::Permissions::from_mode(0o700)).unwrap();
-        let script = format!("dir={}; set -- {args}\n{RUN}", quoted(dir.as_os_str()).unwrap());
+        let script = script(dir.as_os_str(), args, every).unwrap();
         let mut sh = Command::new("sh");
-        let child = sh.arg("-c").arg(in_sh(&script)).stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
-        (child, dir)
+        sh.arg("-c").arg(in_sh(&script)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        (sh.spawn().unwrap(), dir)
     }
+
+    /// In umemd's place. It says when it can be told to end: before that, the signal would end it by itself.
+    const WAITS: &str = "trap 'echo told; exit 0' TERM; echo runs; while :; do sleep 0.05; done";
 
     #[test]
     fn the_guard_acts_when_our_end_of_its_stdin_is_gone() {
@@ -328,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_ends_by_itself_gives_its_code_and_is_removed() {
-        let (mut child, dir) = run_there("echo \"$2\"; exit 3", "run 'two words'", Stdio::piped());
+        let (mut child, dir) = run_there("echo \"$2\"; exit 3", "run 'two words'", BEAT);
         // Open until the end.
         let stdin = child.stdin.take();
         let output = child.wait_with_output().unwrap();
@@ -339,14 +392,31 @@ mod tests {
 
     #[test]
     fn what_runs_on_is_told_to_end_when_stdin_does() {
-        // It says when it can be told: before that, the signal would end it by itself.
-        let program = "trap 'echo told; exit 0' TERM; echo runs; while :; do sleep 0.05; done";
-        let (mut child, dir) = run_there(program, "", Stdio::piped());
+        let (mut child, dir) = run_there(WAITS, "", BEAT);
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let (mut first, mut rest) = (String::new(), String::new());
         stdout.read_line(&mut first).unwrap();
         assert_eq!(first, "runs\n");
         drop(child.stdin.take());
+        stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &rest[..]), (Some(0), "told\n"));
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn what_runs_on_is_told_to_end_when_nobody_is_heard_of_any_more() {
+        let every = Duration::from_millis(200);
+        let (mut child, dir) = run_there(WAITS, "", every);
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (mut first, mut rest) = (String::new(), String::new());
+        stdout.read_line(&mut first).unwrap();
+        // For longer than the board's patience.
+        for _ in 0..4 * BOARD_PATIENCE {
+            beat(&mut child);
+            std::thread::sleep(every / 2);
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it was not told to end while we were there");
+        // Silence, as of a cable that was pulled: stdin stays open.
         stdout.read_to_string(&mut rest).unwrap();
         assert_eq!((child.wait().unwrap().code(), &rest[..]), (Some(0), "told\n"));
         assert!(!dir.exists());
