@@ -6,6 +6,7 @@ mod boot;
 mod cable;
 mod driver;
 mod eavesdropper;
+mod kernel_log;
 mod mvneta;
 mod mvpp2;
 mod pci;

@@ -1,16 +1,17 @@
 //! What is the same on every board: starting the agent, frames there and back, what it takes.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use e2e::{
     agent::{Agent, AgentCommand, umemd},
-    command::ip,
+    command::{ip, run},
     wait::wait_until,
     wire::{WINDOW, Wire, any_size},
 };
 
 use super::{
     cable::{self, Cable, NEAR, OTHER_PORT, STEER, carrier_changes},
+    kernel_log::KernelLog,
     verdict::Verdicts,
 };
 
@@ -69,6 +70,17 @@ pub(super) fn check_refusals(verdicts: &mut Verdicts, longest: u32) {
 /// Sets an interface's MTU.
 pub(super) fn set_mtu(dev: &str, mtu: u32) {
     ip(&["link", "set", dev, "mtu", &mtu.to_string()]);
+}
+
+/// That the driver refuses this MTU under the program, and for this reason: the kernel's log has it alone, and whoever
+/// asked has an errno that stands for much.
+pub(super) fn refuses_mtu(dev: &str, mtu: u32, reason: &str) {
+    let mut log = KernelLog::from_here();
+    let told = run(Command::new("ip").args(["link", "set", dev, "mtu", &mtu.to_string()]), "");
+    let Err(error) = told else { panic!("the driver took an MTU of {mtu} under a program") };
+    assert!(error.contains("Invalid argument"), "{error}");
+    let said = log.lines();
+    assert!(said.iter().any(|line| line.contains(dev) && line.ends_with(reason)), "{reason}? {said:?}");
 }
 
 /// A rule more, and a rule less: what comes back follows, and the link knows nothing of it.

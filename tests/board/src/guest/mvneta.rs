@@ -1,10 +1,10 @@
 //! Armada 3720: one queue that receives, page_pool counters in ethtool, copy mode; and the frames of a switch chip.
 
-use std::{net::Ipv4Addr, process::Command, thread, time::Duration};
+use std::{net::Ipv4Addr, thread, time::Duration};
 
 use e2e::{
     agent::AgentCommand,
-    command::{ip, run},
+    command::ip,
     metrics::Metrics,
     wait::wait_until,
     wire::{WINDOW, Wire, any_size},
@@ -74,8 +74,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
         assert!(after.verdicts("unmatched") > before.verdicts("unmatched"));
     });
     verdicts.check("an MTU that the driver's buffers do not hold is refused while attached", || {
-        let error = run(Command::new("ip").args(["link", "set", NEAR, "mtu", "9000"]), "");
-        assert!(error.is_err(), "the driver took an MTU of 9000 under a program without fragments");
+        agent::refuses_mtu(NEAR, 9000, "Illegal MTU 9000 for XDP prog without frags");
         reflect(&agent, &cable, WINDOW);
     });
     agent::check_link(verdicts, &agent, &cable);

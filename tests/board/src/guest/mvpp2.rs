@@ -127,8 +127,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
     agent::check_rules(verdicts, &agent, &cable);
     agent::check_doctor_beside(verdicts, "mvpp2");
     verdicts.check("an MTU that the driver refuses is refused while attached", || {
-        let error = run(Command::new("ip").args(["link", "set", NEAR, "mtu", "9000"]), "");
-        assert!(error.is_err(), "the driver took an MTU of 9000 under a program");
+        agent::refuses_mtu(NEAR, 9000, "Illegal MTU value 9000 (> 3552) for XDP mode");
     });
     agent::check_link(verdicts, &agent, &cable);
     // The driver takes both, program or not. Its own port's would have it run the program without pools.
