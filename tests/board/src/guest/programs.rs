@@ -7,7 +7,7 @@ use e2e::command::ip;
 use super::verdict::Verdicts;
 
 /// Programs, and the tests of them to run: by parts of their names, or all.
-const PROGRAMS: [(&str, &[&str]); 8] = [
+const PROGRAMS: [(&str, &[&str]); 9] = [
     ("program", &[]),
     ("attach", &[]),
     ("datapath", &[]),
@@ -15,6 +15,8 @@ const PROGRAMS: [(&str, &[&str]); 8] = [
     ("modes", &["9000", "shown"]),
     ("handlers", &["cross_in_both", "were_asked_for"]),
     ("pagepool", &[]),
+    // What it asks of a kernel, each kernel knows more or less of.
+    ("doctor", &[]),
     // Few that load a program, which takes long here; and the bridge's, for which kernels have modules.
     ("refusals", &["bad_usage", "bad_rule", "do_not_exist", "cannot_do", "without_force", "behind_a_bridge"]),
 ];
