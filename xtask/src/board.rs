@@ -138,7 +138,8 @@ fn run_rig(parts: &mut Parts, rig: &Rig, suite: &str, options: &Board) -> Result
     fs::write(&initramfs, archive)?;
 
     let mut qemu = rig.machine.command(&parts.tools, None);
-    qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs).args(["-append", APPEND]);
+    let append = format!("{APPEND} UMEMD_PROFILE={}", parts.profile);
+    qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs).args(["-append", &append]);
     let device = plug_in(&rig.hardware, rig, parts, &work, &mut qemu)?;
     let shell = options.shell;
     let mut qemu = Process::start("QEMU", &work::pinned(&qemu)?, |command| {

@@ -25,6 +25,8 @@ pub(super) struct Parts {
     pub(super) init: PathBuf,
     /// umemd without symbols.
     pub(super) umemd: PathBuf,
+    /// How it was built, in cargo's words.
+    pub(super) profile: &'static str,
     pub(super) packages: Packages,
     folder: PathBuf,
 }
@@ -45,7 +47,10 @@ impl Parts {
             packages.with_dependencies("guest", "arm64", &["iproute2", "ethtool", "busybox-static"])?;
 
         setup::cross(install).map_err(unavailable)?;
-        let umemd = if dev { cross::umemd_dev(install) } else { cross::umemd(install) }?;
+        let (umemd, profile) = match dev {
+            true => (cross::umemd_dev(install)?, "dev"),
+            false => (cross::umemd(install)?, "release"),
+        };
         let mut build = cross::cargo("build")?;
         let init = compile::find(
             &compile::programs(build.args(["--package", "board", "--bin", "board-guest"]))?,
@@ -55,7 +60,7 @@ impl Parts {
         let mut build = shell::cargo();
         build.args(["build", "--workspace", "--exclude", "xdp-prog", "--bin", "board-device"]);
         let device = compile::find(&compile::programs(&mut build)?, "board-device")?;
-        Ok(Self { tools, guest, device, init, umemd, packages, folder })
+        Ok(Self { tools, guest, device, init, umemd, profile, packages, folder })
     }
 
     /// The tests that need root, built for the guest: its file name each, and the program without symbols.

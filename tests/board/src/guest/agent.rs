@@ -1,6 +1,6 @@
 //! What is the same on every board: starting the agent, frames there and back, what it takes.
 
-use std::{fs, process::Command, time::Duration};
+use std::{env, fs, process::Command, time::Duration};
 
 use e2e::{
     agent::{Agent, AgentCommand, umemd},
@@ -146,14 +146,17 @@ pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
         let queues = metrics.label_values("umemd_umem_frame_size_bytes", "queue").len() as u64;
         let frame = metrics.total("umemd_umem_frame_size_bytes") / queues;
         let umem = metrics.total("umemd_pool_capacity_frames") * frame;
-        (kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
+        // A number is none of umemd's that does not say how it was built.
+        let profile = env::var("UMEMD_PROFILE").expect("xtask tells it");
+        (profile, kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
     });
-    let Some((resident, umem)) = measured else { return };
+    let Some((profile, resident, umem)) = measured else { return };
     let size = fs::metadata("/usr/bin/umemd").map_or(0, |meta| meta.len()) / 1024;
     let without = resident.saturating_sub(umem);
     let total = kib("/proc/meminfo", "MemTotal:") / 1024;
     verdicts.note(&format!(
-        "umemd is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM; the guest has {total} MiB"
+        "umemd ({profile} profile) is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM; the guest has \
+         {total} MiB"
     ));
 }
 
