@@ -10,7 +10,7 @@ use e2e::{
 };
 
 use super::{
-    cable::{self, Cable, NEAR, OTHER_PORT, STEER, carrier_changes},
+    cable::{self, Cable, NEAR, OTHER_PORT, STEER, carrier_changes, has_carrier_now},
     kernel_log::KernelLog,
     verdict::Verdicts,
 };
@@ -100,6 +100,32 @@ pub(super) fn check_rules(verdicts: &mut Verdicts, agent: &Agent, cable: &Cable)
         assert!(comes_back(&wire) && !comes_back(&other));
         assert_eq!((carrier_changes(NEAR), agent.xdp_links(), program_id()), before);
     });
+}
+
+/// The program for packets in several buffers takes the place of the one that is there, as an MTU that is `longer` than a
+/// frame asks for it. What an MTU costs by itself is known from one that is `shorter`, and needs no other program.
+pub(super) fn check_swap(verdicts: &mut Verdicts, agent: &Agent, cable: &Cable, shorter: u32, longer: u32) {
+    verdicts.check("another program takes its place by link update: no bounce but the new MTU's own", || {
+        let set = |mtu: u32| {
+            let before = carrier_changes(NEAR);
+            set_mtu(NEAR, mtu);
+            wait_until("the carrier is back", PATIENCE, || has_carrier_now(NEAR));
+            before
+        };
+        let before = set(shorter);
+        let own = carrier_changes(NEAR) - before;
+        let (program, links) = (program_id(), agent.xdp_links());
+        let before = set(longer);
+        wait_until("the program for packets in several buffers is there", PATIENCE, || {
+            program_id() != program && agent.get("/readyz").status == 200
+        });
+        assert_eq!(agent.xdp_links(), links, "one bpf_link all the while");
+        assert_eq!(carrier_changes(NEAR) - before, own, "the MTU's own");
+        cable.wait_for_link();
+        cable.restore_neighbour();
+        reflect(agent, cable, WINDOW);
+    });
+    set_mtu(NEAR, 1500);
 }
 
 /// The program on `eth0`, by the kernel's number.

@@ -6,13 +6,12 @@ use e2e::{
     agent::AgentCommand,
     command::ip,
     metrics::Metrics,
-    wait::wait_until,
     wire::{WINDOW, Wire, any_size},
 };
 
 use super::{
-    agent::{self, PATIENCE, program_id, reflect, set_mtu},
-    cable::{self, Cable, NEAR, OTHER_PORT, PORT, STEER, carrier_changes, has_carrier_now},
+    agent::{self, reflect},
+    cable::{self, Cable, NEAR, OTHER_PORT, PORT, STEER, carrier_changes},
     driver,
     eavesdropper::Eavesdropper,
     verdict::Verdicts,
@@ -79,28 +78,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
     });
     agent::check_link(verdicts, &agent, &cable);
     agent::measure(verdicts, &agent);
-    verdicts.check("another program takes its place by link update: no bounce but the new MTU's own", || {
-        // What an MTU costs by itself is known from one that needs no other program.
-        let set = |mtu: u32| {
-            let before = carrier_changes(NEAR);
-            set_mtu(NEAR, mtu);
-            wait_until("the carrier is back", PATIENCE, || has_carrier_now(NEAR));
-            before
-        };
-        let before = set(1600);
-        let own = carrier_changes(NEAR) - before;
-        let (program, links) = (program_id(), agent.xdp_links());
-        let before = set(2000);
-        wait_until("the program for packets in several buffers is there", PATIENCE, || {
-            program_id() != program && agent.get("/readyz").status == 200
-        });
-        assert_eq!(agent.xdp_links(), links, "one bpf_link all the while");
-        assert_eq!(carrier_changes(NEAR) - before, own, "the MTU's own");
-        cable.wait_for_link();
-        cable.restore_neighbour();
-        reflect(&agent, &cable, WINDOW);
-    });
-    set_mtu(NEAR, 1500);
+    agent::check_swap(verdicts, &agent, &cable, 1600, 2000);
     agent::check_sigkill(verdicts, agent, &cable);
     verdicts.check("the next start works, ends with a summary, and takes its program along", || {
         let agent = agent::reflecting(&[]).start();

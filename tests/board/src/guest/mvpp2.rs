@@ -21,6 +21,9 @@ use super::{
 const SIBLING: &str = "eth1";
 /// Frames of a check.
 const COUNT: u64 = 200;
+/// Frames with 1,536 bytes for a packet: one of the longest MTU that the driver takes a program with takes two of them,
+/// and so another program.
+const FRAME: [&str; 2] = ["--headroom", "256"];
 
 pub(super) fn check(verdicts: &mut Verdicts) {
     verdicts.check("the stock driver binds to the four ports of two processors", || {
@@ -78,7 +81,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
             e2e::command::ip(&["link", "set", "eth3", "up"]);
             wait_until("the sibling has a carrier", LINK, || has_carrier(None, SIBLING));
             let before = [NEAR, SIBLING].map(carrier_changes);
-            let agent = agent::reflecting(&[]).start();
+            let agent = agent::reflecting(&FRAME).start();
             assert!(cable::has_carrier_now(NEAR), "it was ready before its link was");
             cable.wait_for_link();
             wait_until("the sibling has its carrier again", LINK, || has_carrier(None, SIBLING));
@@ -154,6 +157,7 @@ pub(super) fn check(verdicts: &mut Verdicts) {
             reflect(&agent, &cable, WINDOW);
         });
     }
+    agent::check_swap(verdicts, &agent, &cable, 1508, 1600);
     agent::measure(verdicts, &agent);
     agent::check_sigkill(verdicts, agent, &cable);
 }
