@@ -46,6 +46,10 @@ const TAIL: usize = 60;
 /// Set, it says that the packages are to be had here, so that it is a failure if they are not: for CI.
 const EXPECT: &str = "UMEMD_EXPECT_BOARDS";
 
+/// Why a rig does not know Debian 12's kernel.
+const TOO_OLD: &str = "its checks ask the doctor what a kernel tells of drivers and of queues, as Linux does since 6.3 and \
+                       6.8; of older ones `e2e` shows what umemd does there";
+
 /// Those of `cargo xtask board all`.
 const ALL: [&Rig; 5] = [&rigs::MVNETA, &rigs::MVPP2, &rigs::IGB, &rigs::VIRTIO, &rigs::E2E];
 
@@ -61,13 +65,17 @@ impl Board {
         }
     }
 
-    /// Each rig with each of its kernels.
-    fn runs(&self) -> Vec<(&'static Rig, Kernel)> {
-        let kernels = |rig: &'static Rig| {
-            let kernels = if self.kernel.is_empty() { rig.kernels } else { &self.kernel };
-            kernels.iter().map(move |kernel| (rig, *kernel))
+    /// Each rig with each of its kernels, or with those asked for. Some a rig may not know.
+    fn runs(&self) -> impl Iterator<Item = (&'static Rig, Kernel)> {
+        let with_kernels = |rig: &'static Rig| {
+            let kernels = match &self.kernel[..] {
+                [] if self.every_kernel => [rig.kernels, rig.more_kernels].concat(),
+                [] => rig.kernels.to_vec(),
+                asked => asked.to_vec(),
+            };
+            kernels.into_iter().map(move |kernel| (rig, kernel))
         };
-        self.rigs().into_iter().flat_map(kernels).collect()
+        self.rigs().into_iter().flat_map(with_kernels)
     }
 
     /// Whether it is no failure that rigs cannot be had; `expected` is what [`EXPECT`] is set to.
@@ -100,7 +108,11 @@ impl Kernel {
 pub(crate) fn run(options: &Board) -> Result<()> {
     let mut outcome = Outcome::default();
     let name = |(rig, kernel): &(&Rig, Kernel)| format!("{} on {}", rig.name, kernel.name());
-    let runs = options.runs();
+    let (runs, unknown): (Vec<_>, Vec<_>) = options.runs().partition(|(rig, kernel)| rig.knows(*kernel));
+    for run in &unknown {
+        eprintln!("skipped: board {}: {TOO_OLD}", name(run));
+    }
+    ensure!(!runs.is_empty(), "no rig that was asked for has checks for that kernel");
     match gather(options) {
         Ok(mut parts) => {
             for run in &runs {
@@ -254,13 +266,29 @@ mod tests {
     #[test]
     fn each_rig_runs_on_its_kernels_or_on_those_asked_for() {
         let names = |args: &[&str]| -> Vec<String> {
-            let runs = board(args).runs().into_iter();
-            runs.map(|(rig, kernel)| format!("{} {}", rig.name, kernel.name())).collect()
+            let asked = board(args);
+            asked.runs().map(|(rig, kernel)| format!("{} {}", rig.name, kernel.name())).collect()
         };
         assert_eq!(names(&["mvneta"]), ["mvneta 6.12"]);
         assert_eq!(names(&["e2e"]), ["e2e 6.1", "e2e 6.12", "e2e 7.x"]);
         assert_eq!(names(&["igb", "--kernel", "6.12"]), ["igb 6.12"]);
         assert_eq!(names(&[]).len(), 7);
         assert_eq!(names(&[]), names(&["all"]));
+        assert_eq!(names(&["mvneta", "--every-kernel"]), ["mvneta 6.12", "mvneta 7.x"]);
+        assert_eq!(names(&["--every-kernel"]).len(), 11);
+    }
+
+    #[test]
+    fn a_kernel_that_tells_too_little_is_left_out_and_no_other_one() {
+        let known = |args: &[&str]| {
+            let asked = board(args);
+            let known = asked.runs().filter(|(rig, kernel)| rig.knows(*kernel));
+            known.map(|(rig, _)| rig.name).collect::<Vec<_>>()
+        };
+        assert_eq!(known(&["--kernel", "6.1"]), ["e2e"]);
+        for kernel in ["6.12", "7.x"] {
+            assert_eq!(known(&["--kernel", kernel]).len(), ALL.len());
+        }
+        assert_eq!(known(&["--every-kernel"]).len(), 11);
     }
 }

@@ -151,6 +151,10 @@ pub(crate) struct Board {
     #[arg(long, value_enum)]
     pub(crate) kernel: Vec<Kernel>,
 
+    /// On every kernel that a rig knows: 6.12 and 7.x, and 6.1 for e2e.
+    #[arg(long, conflicts_with = "kernel")]
+    pub(crate) every_kernel: bool,
+
     /// Leave what the guest was made of.
     #[arg(long)]
     pub(crate) keep: bool,

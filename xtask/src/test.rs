@@ -96,12 +96,13 @@ fn mutants(names: &[OsString]) -> Result<()> {
     shell::run(&mut cargo).context("an error in the pool is not noticed")
 }
 
-/// All boards, where they can be had.
+/// All boards on all kernels, where they can be had.
 fn boards(options: &Test) -> Result<()> {
     let install = options.install;
     let all = Board {
         rig: None,
         kernel: Vec::new(),
+        every_kernel: true,
         keep: false,
         dev: false,
         shell: false,

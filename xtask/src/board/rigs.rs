@@ -16,8 +16,17 @@ pub(crate) struct Rig {
     pub(crate) modules: &'static [&'static str],
     /// The kernels to run it on if none is asked for.
     pub(crate) kernels: &'static [Kernel],
+    /// Others that it runs on, each in minutes: when asked for, or for all.
+    pub(crate) more_kernels: &'static [Kernel],
     /// Seconds that a guest may take, on a machine that is busy with something else.
     pub(crate) patience: u64,
+}
+
+impl Rig {
+    /// Whether its checks are for this kernel, too.
+    pub(crate) fn knows(&self, kernel: Kernel) -> bool {
+        self.kernels.contains(&kernel) || self.more_kernels.contains(&kernel)
+    }
 }
 
 /// What frames come in by.
@@ -56,6 +65,7 @@ pub(crate) const MVNETA: Rig = Rig {
     hardware: Hardware::Model(Model { kind: "neta", slots: 4, nodes: mvneta_nodes, bars: &MVNETA_BARS }),
     modules: &["fixed_phy", "mvneta", "8021q", "xsk_diag"],
     kernels: &[Kernel::Trixie],
+    more_kernels: &[Kernel::Newest],
     patience: 900,
 };
 const MVNETA_BARS: [(u32, u32); 4] = [(1, 0x1000_0000), (2, 0x1000_4000), (3, 0x1000_8000), (4, 0x1000_c000)];
@@ -73,6 +83,7 @@ pub(crate) const MVPP2: Rig = Rig {
     }),
     modules: &["fixed_phy", "mvpp2", "xsk_diag"],
     kernels: &[Kernel::Trixie],
+    more_kernels: &[Kernel::Newest],
     patience: 900,
 };
 const MVPP2_SLOTS: u32 = 2;
@@ -85,6 +96,7 @@ pub(crate) const IGB: Rig = Rig {
     hardware: Hardware::Qemu("igb"),
     modules: &["igb", "xsk_diag"],
     kernels: &[Kernel::Newest],
+    more_kernels: &[Kernel::Trixie],
     patience: 900,
 };
 
@@ -95,6 +107,7 @@ pub(crate) const VIRTIO: Rig = Rig {
     hardware: Hardware::Qemu("virtio-net-pci"),
     modules: &["virtio_net", "xsk_diag"],
     kernels: &[Kernel::Newest],
+    more_kernels: &[Kernel::Trixie],
     patience: 900,
 };
 
@@ -115,6 +128,7 @@ pub(crate) const E2E: Rig = Rig {
         "act_mirred",
     ],
     kernels: &[Kernel::Bookworm, Kernel::Trixie, Kernel::Newest],
+    more_kernels: &[],
     patience: 2400,
 };
 
