@@ -23,6 +23,7 @@ pub mod privilege;
 pub mod prometheus;
 pub mod rules;
 pub mod scratch;
+pub mod shown;
 pub mod strain;
 pub mod terminal;
 pub mod thread;

@@ -10,173 +10,11 @@ use e2e::{
     full,
     lab::{Lab, LabConfig, PORT, STEER},
     page::Puppet,
+    shown::{SHOWN, assert_fits_a_phone, assert_shows_its_status, device, list, pictured, queue, status},
     wait::wait_for,
     wire::{WINDOW, Wire, any_size},
 };
 use serde_json::{Value, json};
-
-/// What the live page shows, and the status that it shows it of.
-const SHOWN: &str = "(() => {
-    const texts = (list, of) => [...list].map(of || (e => e.textContent));
-    const rows = id => texts(document.querySelectorAll(`#${id} tr`), tr => texts(tr.children));
-    return {
-        status: last,
-        law: document.getElementById('law').textContent,
-        what: document.getElementById('what').textContent,
-        trouble: texts(document.getElementById('trouble').children),
-        tiles: texts(document.querySelectorAll('#tiles b')),
-        values: Object.fromEntries(
-            texts(document.querySelectorAll('[data-value]'), e => [e.dataset.value, e.textContent])),
-        drops: rows('drops'), queues: rows('queues'), pools: rows('pools'),
-        why: document.getElementById('pools-why').textContent,
-        bands: texts(document.querySelectorAll('#places path[style^=fill]'), path => {
-            // Its upper edge from the oldest moment to the newest, and its lower one back.
-            const points = path.getAttribute('d').slice(1, -1).split('L').map(point => point.split(' ').map(Number));
-            const [[, above], [, below]] = points.slice(points.length / 2 - 1);
-            return { place: path.getAttribute('style').match(/--([a-z]+)/)[1], above, below };
-        }),
-        top: document.querySelector('#places i').textContent,
-        lines: document.querySelectorAll('#recycled path').length,
-        most: document.querySelector('#recycled i').textContent,
-    };
-})()";
-
-/// What reaches beyond the right edge, but for tables, which are scrolled.
-const BEYOND: &str = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.wide > *, svg') &&
-    e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5).map(e => e.outerHTML).concat(
-    document.documentElement.scrollWidth > innerWidth ? ['scrolled by ' + document.documentElement.scrollWidth] : [])";
-
-/// On the screen of a phone nothing has to be scrolled sideways, but for tables.
-#[track_caller]
-fn assert_fits_a_phone(browser: &mut Browser, picture: &str) {
-    browser.screen(390, 844);
-    assert_eq!(browser.value("innerWidth"), 390);
-    assert_eq!(browser.value(BEYOND), json!([]));
-    browser.picture(picture);
-    browser.screen(1100, 1400);
-}
-
-/// 1234567 as the page writes it.
-fn thousands(count: &Value) -> String {
-    let digits = count.as_u64().expect("a count").to_string();
-    let groups: Vec<&[u8]> = digits.as_bytes().rchunks(3).rev().collect();
-    String::from_utf8(groups.join(&b',')).expect("digits")
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "–".into() } else { format!("{:.1} %", part as f64 / whole as f64 * 100.0) }
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().expect("a list")
-}
-
-/// The row of a queue, as the page should show it.
-fn queue_row(device: &Value, queue: &Value) -> Value {
-    let counter = |name: &str| queue["counters"][name].as_u64().expect("a counter");
-    let sum = |names: &[&str]| names.iter().map(|name| counter(name)).sum::<u64>();
-    let recycled =
-        percent(sum(&["recycle_cached", "recycle_ring"]), sum(&["alloc_fast", "alloc_refill", "alloc_slow"]));
-    let kept: u64 = list(&queue["holders"]).iter().filter_map(|holder| holder["frames"].as_u64()).sum();
-    let text = |value: &Value| json!(thousands(value));
-    let (traffic, steered) = (&queue["traffic"], if queue["steered"] == true { "yes" } else { "NO" });
-    json!([
-        device["device"],
-        text(&queue["queue"]),
-        text(&queue["cpu"]),
-        text(&traffic["rx_packets"]),
-        text(&traffic["tx_packets"]),
-        recycled,
-        text(&queue["total"]),
-        kept.to_string(),
-        steered
-    ])
-}
-
-/// The row of a counter of drops, as the page should show it; none for a zero.
-fn drop_row(device: &Value, row: &Value) -> Option<Value> {
-    let note = match (row["lost"] == true, row["cause"] == "unaccounted") {
-        (true, _) => "",
-        (false, true) => " (or on their way)",
-        (false, false) => " (not lost)",
-    };
-    let cause = format!("{}{note}", row["cause"].as_str().expect("a name"));
-    (row["count"] != 0).then(|| json!([device["device"], row["layer"], cause, thousands(&row["count"])]))
-}
-
-/// The row of a pool of the kernel's, as the page should show it.
-fn pool_row(device: &Value, pool: &Value) -> Value {
-    let recycled =
-        pool["recycle_ratio"].as_f64().map_or("–".into(), |ratio| format!("{:.1} %", ratio * 100.0));
-    let inflight =
-        if pool["inflight_pages"].is_null() { "–".into() } else { thousands(&pool["inflight_pages"]) };
-    let stalled = if pool["stalled"] == true { ", STALLED" } else { "" };
-    let detached = match &pool["detached_s"] {
-        Value::Null => String::new(),
-        seconds => format!("{} s ago{stalled}", thousands(seconds)),
-    };
-    json!([device["device"], pool["pool"], recycled, inflight, detached])
-}
-
-/// Compares everything that does not depend on when it was looked at with the status that it is of.
-#[track_caller]
-fn assert_shows_its_status(shown: &Value) {
-    let devices = list(&shown["status"]["devices"]);
-    let mut frames = serde_json::Map::new();
-    let (mut queues, mut drops, mut pools, mut why) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for device in devices {
-        for queue in list(&device["queues"]) {
-            for (place, count) in queue["frames"].as_object().expect("places") {
-                let sum = frames.get(place).and_then(Value::as_u64).unwrap_or(0);
-                frames.insert(place.clone(), json!(sum + count.as_u64().expect("a count")));
-            }
-            queues.push(queue_row(device, queue));
-        }
-        drops.extend(list(&device["drops"]).iter().filter_map(|row| drop_row(device, row)));
-        let kernels = &device["page_pool"];
-        if !kernels.is_null() {
-            pools.extend(list(&kernels["pools"]).iter().map(|pool| pool_row(device, pool)));
-        }
-        if let Some(reason) = kernels["reason"].as_str() {
-            why.push(format!("{}: {reason}", device["device"].as_str().expect("a name")));
-        }
-    }
-    assert_eq!(frames.len(), 11);
-    for (place, count) in &frames {
-        assert_eq!(shown["values"][place], thousands(count), "{place}");
-    }
-    for (table, rows) in [("queues", queues), ("drops", drops), ("pools", pools)] {
-        // The first row is the head; a table without rows has none.
-        assert_eq!(list(&shown[table]).get(1..).unwrap_or_default(), rows, "{table}");
-    }
-    assert_eq!(shown["why"], why.join("; "));
-    assert_stacks(shown, &frames);
-}
-
-/// The bands of the chart at its newest moment lie one on the other, and each is as high as its place has frames, of as many
-/// as the chart has room for.
-#[track_caller]
-fn assert_stacks(shown: &Value, frames: &serde_json::Map<String, Value>) {
-    // The chart's lower edge, and what is between that and its uppermost line.
-    const FLOOR: f64 = 100.0;
-    const HEIGHT: f64 = 98.0;
-    let top: f64 = shown["top"].as_str().unwrap().replace(',', "").parse().unwrap();
-    let height = |frames: u64| HEIGHT * frames as f64 / top;
-    let is_near = |a: f64, b: f64| (a - b).abs() < 1e-6;
-    let (mut floor, mut drawn) = (FLOOR, 0);
-    for band in list(&shown["bands"]) {
-        let (below, above) = (band["below"].as_f64().unwrap(), band["above"].as_f64().unwrap());
-        let its = frames[band["place"].as_str().unwrap()].as_u64().unwrap();
-        assert!(
-            is_near(below, floor) && is_near(below - above, height(its)),
-            "{its} frames: {band}, {shown}"
-        );
-        (floor, drawn) = (above, drawn + its);
-    }
-    let all: u64 = frames.values().filter_map(Value::as_u64).sum();
-    assert_eq!(drawn, all, "a place has no band: {shown}");
-    assert!(is_near(FLOOR - floor, height(all)), "{shown}");
-}
 
 #[test]
 #[ignore = "requires root and Chromium; cargo xtask test full"]
@@ -228,41 +66,6 @@ fn the_live_page_shows_what_the_status_says() {
     assert_eq!(kernels == "not available", !status["devices"][0]["page_pool"]["reason"].is_null(), "{shown}");
     browser.picture("agent.png");
     assert_fits_a_phone(&mut browser, "agent-phone.png");
-}
-
-/// What a queue counted, with this many packets received and recycled.
-fn queue(number: u32, packets: u64) -> Value {
-    let frames = ["slab", "cache", "ring", "user", "fill", "kernel", "rx", "tx", "completion"];
-    let mut frames: serde_json::Map<_, _> = frames.iter().map(|place| ((*place).into(), json!(0))).collect();
-    frames.extend([("quarantined".into(), json!(0)), ("detached".into(), json!(0))]);
-    frames.insert("slab".into(), json!(4096));
-    json!({
-        "queue": number, "cpu": 0, "steered": true, "total": 4096, "frames": frames, "holders": [],
-        "counters": {"alloc_fast": packets, "alloc_refill": 0, "alloc_slow": 0,
-            "recycle_cached": packets, "recycle_ring": 0},
-        "traffic": {"rx_packets": packets, "rx_bytes": 60 * packets, "tx_packets": 0, "tx_bytes": 0},
-    })
-}
-
-/// A device with these queues, and these pools of the kernel: their numbers, and how many pages they recycled.
-fn device(name: &str, queues: &[Value], pools: &[(u32, u64)]) -> Value {
-    let pools: Vec<Value> = pools
-        .iter()
-        .map(|(id, pages)| {
-            let counters = json!({"alloc_fast": 2 * pages, "alloc_refill": 0, "alloc_slow": 0,
-                "recycle_cached": pages, "recycle_ring": 0});
-            json!({"pool": id.to_string(), "memory": "page", "stalled": false, "counters": counters,
-                "inflight_pages": 64, "recycle_ratio": 0.5})
-        })
-        .collect();
-    json!({
-        "device": name, "driver": "mlx5_core", "mode": "native", "copy": true, "queues": queues, "drops": [],
-        "page_pool": {"source": "netlink", "pools": pools},
-    })
-}
-
-fn status(at: f64, devices: &[Value]) -> Value {
-    json!({"schema": 1, "version": "0", "pid": 1, "at_s": at, "conserved": true, "devices": devices})
 }
 
 #[test]
@@ -499,42 +302,6 @@ fn the_live_page_says_since_when_nobody_answers() {
     assert_eq!(begins, -1.0, "a second beyond the left edge");
 }
 
-/// A board at a moment of the five minutes that the README's picture shows: its counts until then. Traffic swells and
-/// ebbs; once its default drops what no rule wants, and once the worker is too slow for a while.
-fn board(second: u64) -> Value {
-    let rate = |second: u64| {
-        // As a day would look, in five minutes, and no second like another.
-        let swell = (second as f64 / 47.0).sin() * 6000.0 + (second * second % 97) as f64 * 20.0;
-        20_000 + swell as i64
-    };
-    let until = |rate: &dyn Fn(u64) -> i64| (0..=second).map(rate).sum::<i64>() as u64;
-    let received = until(&rate);
-    let unwanted =
-        until(&|second| if (90..120).contains(&second) { 900 + (second as i64 % 7) * 40 } else { 0 });
-    let late = until(&|second| if (215..227).contains(&second) { rate(second) / 9 } else { 0 });
-    let pages = until(&|second| rate(second) / 3 + 2000);
-    let mut one = queue(0, received);
-    let mut place = |name: &str, frames: u64| one["frames"][name] = json!(frames);
-    let (user, rx) =
-        if (215..227).contains(&second) { (250, 800) } else { (20 + second % 9 * 7, second % 5) };
-    let (cache, fill) = (64 - second % 13, 1984 - second % 31);
-    for (name, frames) in [("user", user), ("rx", rx), ("cache", cache), ("fill", fill)] {
-        place(name, frames);
-    }
-    place("slab", 4096 - user - rx - cache - fill);
-    one["cpu"] = json!(1);
-    one["traffic"]["tx_packets"] = json!(received);
-    one["traffic"]["tx_bytes"] = json!(60 * received);
-    let mut eth0 = device("eth0", &[one], &[(17, pages)]);
-    eth0["page_pool"]["pools"][0]["inflight_pages"] = json!(600);
-    eth0["drops"] = json!([
-        {"layer": "xdp", "cause": "unmatched_dropped", "count": unwanted, "lost": true},
-        {"layer": "socket", "cause": "rx_ring_full", "count": late, "lost": true},
-        {"layer": "socket", "cause": "tx_ring_empty_descs", "count": received / 3, "lost": false},
-    ]);
-    status(1000.0 + second as f64, &[eth0])
-}
-
 /// The README's picture is this one: `UMEMD_SCREENSHOTS=$PWD/agent/dist` makes it anew.
 #[test]
 #[ignore = "requires root and Chromium; cargo xtask test full"]
@@ -543,13 +310,13 @@ fn the_live_page_has_all_that_its_picture_shows() {
         return;
     }
     const MINUTES: u64 = 5;
-    let last = board(60 * MINUTES);
-    let puppet = Puppet::start(board(0));
+    let last = pictured(60 * MINUTES);
+    let puppet = Puppet::start(pictured(0));
     let mut browser = Browser::open(&puppet.url());
     browser.value_when("an answer", "last && last.at_s", |at| *at == 1000.0);
     puppet.say(Some(last.clone()));
     // Told at once, and not once a second.
-    let all: Vec<Value> = (1..=60 * MINUTES).map(board).collect();
+    let all: Vec<Value> = (1..=60 * MINUTES).map(pictured).collect();
     browser.value(&format!("{}.forEach(see); draw(last)", json!(all)));
     let shown = browser.value(SHOWN);
     assert_shows_its_status(&shown);
