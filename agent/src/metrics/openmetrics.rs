@@ -110,7 +110,7 @@ mod tests {
     use crate::{
         drops,
         nic::netdev::Features,
-        observe::{DeviceInfo, fixture, fixture_with_kernel},
+        observe::{DeviceInfo, fixture, fixture_one_frame_short, fixture_with_kernel},
         page_pool::fixture::two_pools,
         status::Status,
     };
@@ -168,6 +168,14 @@ mod tests {
         let frames: u64 = series(&text, "umemd_pool_frames").iter().map(value).sum();
         let capacity: u64 = series(&text, "umemd_pool_capacity_frames").iter().map(value).sum();
         assert_eq!((frames, capacity), (8192, 8192));
+    }
+
+    #[test]
+    fn the_law_is_broken_where_a_frame_is_missing_and_nowhere_else() {
+        let text = render(fixture_one_frame_short()).unwrap();
+        let queues =
+            [0, 1].map(|queue| format!("umemd_pool_conserved{{device=\"eth0\",queue=\"{queue}\"}} "));
+        assert_eq!(series(&text, "umemd_pool_conserved"), [queues[0].clone() + "1", queues[1].clone() + "0"]);
     }
 
     /// By page_pool's own rule it is a bug (`net/core/page_pool.c: page_pool_inflight`), which 0 would hide.

@@ -314,7 +314,15 @@ pub(crate) fn fixture() -> Observation {
     }
 }
 
-/// The same with what the kernel says: one pool in use and one that cannot end, which only netlink tells, and so of a
+/// The same without a frame of the second queue's: the law is broken.
+#[cfg(test)]
+pub(crate) fn fixture_one_frame_short() -> Observation {
+    let mut observation = fixture();
+    observation.devices[0].queues[1].snapshot.places.slab -= 1;
+    observation
+}
+
+/// The first again, with what the kernel says: one pool in use and one that cannot end, which only netlink tells, and so of a
 /// driver that does; its counters; and a capture that keeps three frames, one of them for too long.
 #[cfg(test)]
 pub(crate) fn fixture_with_kernel() -> Observation {

@@ -143,7 +143,7 @@ fn nonzero(counts: &Counts) -> impl Iterator<Item = (&str, u64)> {
 mod tests {
     use super::*;
     use crate::{
-        observe::{fixture, fixture_with_kernel},
+        observe::{fixture, fixture_one_frame_short, fixture_with_kernel},
         protocol::{ListedRule, OtherAction, RuleAction},
     };
 
@@ -163,6 +163,13 @@ eth0 (mvneta): native mode, copy, queues 0-1, XDP program 7
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn a_broken_law_is_said_first() {
+        let text = status(&Status { pid: 7, ..Status::of(&fixture_one_frame_short()) }, None);
+        let first = "umemd 0.1.0, pid 7, up 1s, LAW BROKEN: please report this\n";
+        assert!(text.starts_with(first) && !text.contains("law holds"), "{text}");
     }
 
     #[test]

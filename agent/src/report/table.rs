@@ -146,6 +146,28 @@ fn law(conserved: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        observe::{fixture, fixture_one_frame_short},
+        report::Kind,
+    };
+
+    #[test]
+    fn a_broken_law_is_said_in_each_row_and_at_the_end() {
+        let said = |now: &Observation| {
+            let interval = Interval::between(Kind::Interval, &fixture(), now);
+            let row = row(&interval, now, 1).lines().next().unwrap_or_default().to_owned();
+            (row.split_whitespace().last().unwrap_or_default().to_owned(), summary(&interval))
+        };
+        let (law, end) = said(&fixture());
+        assert_eq!(law, "holds");
+        let holds = "\n  the law holds: each of the 8,192 frames is in exactly one place\n";
+        assert!(end.ends_with(holds), "{end}");
+        let (law, end) = said(&fixture_one_frame_short());
+        assert_eq!(law, "BROKEN");
+        let broken =
+            "\n  the law IS BROKEN: the places do not add up to the 8,192 frames; please report this\n";
+        assert!(end.ends_with(broken), "{end}");
+    }
 
     #[test]
     fn queues_in_a_row_are_a_range() {

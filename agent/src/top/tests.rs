@@ -7,7 +7,7 @@ use ratatui::{Terminal, backend::TestBackend};
 
 use super::*;
 use crate::{
-    observe::{self, Observation, fixture, fixture_with_kernel},
+    observe::{self, Observation, fixture, fixture_one_frame_short, fixture_with_kernel},
     page_pool::{self, DevicePools, PoolJson, Reason, Source},
 };
 
@@ -99,6 +99,26 @@ fn screen_of_one_queue() {
     let mut model = model(fixture_with_kernel);
     model.next();
     assert_screen("queue.txt", &text(&model, (80, 24)));
+}
+
+#[test]
+fn a_broken_law_is_in_the_first_line_whatever_else_is_wrong() {
+    let first = |observation: &dyn Fn() -> Observation, palette| {
+        let terminal = draw(&model(observation), palette, (80, 24));
+        let buffer = terminal.backend().buffer();
+        let line: String = (0..80).map(|x| buffer[(x, 0)].symbol()).collect();
+        (line, buffer[(13, 0)].fg)
+    };
+    let (holds, good) = first(&fixture, Palette::coloured());
+    assert!(holds.starts_with("umemd 0.1.0  law holds  up 2 s"), "{holds}");
+    let broken = || {
+        let mut observation = fixture_one_frame_short();
+        observation.devices[0].queues[0].steered = false;
+        observation
+    };
+    let (broken, bad) = first(&broken, Palette::coloured());
+    assert!(broken.starts_with("umemd 0.1.0  LAW BROKEN  up 2 s"), "{broken}");
+    assert_ne!(good, bad, "in another colour");
 }
 
 /// With a kernel that tells nothing of its pools, for this reason.
