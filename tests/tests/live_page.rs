@@ -248,6 +248,33 @@ fn the_live_page_names_a_queue_whose_handler_panicked() {
     assert_fits_a_phone(&mut browser, "panicked-phone.png");
 }
 
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_says_that_the_law_is_broken_and_when_it_holds_again() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let with = |at: f64, conserved: bool| {
+        let mut status = status(at, &[device("eth0", &[queue(0, 1000)], &[])]);
+        status["conserved"] = json!(conserved);
+        status
+    };
+    let puppet = Puppet::start(with(10.0, true));
+    let mut browser = Browser::open(&puppet.url());
+    let mut law = |at: f64| {
+        browser.value_when("the page has seen it", "last && last.at_s", |seen| *seen == at);
+        browser.value("[law.textContent, law.className, getComputedStyle(law).color]")
+    };
+    let good = law(10.0);
+    assert_eq!((&good[0], &good[1]), (&json!("the law holds"), &json!("")));
+    puppet.say(Some(with(11.0, false)));
+    let bad = law(11.0);
+    assert_eq!((&bad[0], &bad[1]), (&json!("THE LAW IS BROKEN"), &json!("bad")));
+    assert_ne!(good[2], bad[2], "in another colour");
+    puppet.say(Some(with(12.0, true)));
+    assert_eq!(law(12.0), good);
+}
+
 /// The example that `umemd status`, `top` and the dashboard are tested with.
 #[test]
 #[ignore = "requires root and Chromium; cargo xtask test full"]
