@@ -18,6 +18,7 @@ pub mod lab;
 pub mod metrics;
 pub mod netns;
 pub mod page;
+pub mod pcapng;
 pub mod ping;
 pub mod privilege;
 pub mod prometheus;

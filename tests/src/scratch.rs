@@ -1,6 +1,12 @@
-//! A file of a test's own.
+//! A file of a test's own, or a folder.
 
-use std::{fs, path::PathBuf, process};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use crate::lab::Lab;
 
 /// A file with this text, gone when dropped.
 #[derive(Debug)]
@@ -29,4 +35,51 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// A folder of a lab's own, gone when dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// An empty one.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made.
+    #[track_caller]
+    pub fn of(lab: &Lab) -> Self {
+        let folder = std::env::temp_dir().join(format!("{}-folder", lab.near.name()));
+        fs::create_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        Self(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file in it, whether or not it is there.
+    pub fn file(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is in a folder, in the order of the names.
+///
+/// # Panics
+///
+/// If it cannot be read.
+#[track_caller]
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<PathBuf> = entries.flatten().map(|file| file.path()).collect();
+    files.sort();
+    files
 }
