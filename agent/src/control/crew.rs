@@ -54,6 +54,13 @@ pub(super) struct Part {
     pub(super) left: Option<u64>,
 }
 
+impl Part {
+    /// How many queues there are in all, if the group has so many.
+    pub(super) fn of(self, queues: usize) -> usize {
+        self.before + queues + self.after
+    }
+}
+
 /// A queue, as who makes handlers for all of them may want to know it.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -106,8 +113,7 @@ pub(super) fn paces(handler: &Handler, part: Part, queues: usize) -> Vec<Pace> {
 
 /// Each queue's share of what all are to send; of the count, of what its group has left.
 fn shares(rate: Option<u64>, count: Option<u64>, part: Part, queues: usize) -> Vec<Pace> {
-    let of = (part.before + queues + part.after) as u64;
-    let of_all = |queue| share(rate, count, (part.before + queue) as u64, of);
+    let of_all = |queue| share(rate, count, (part.before + queue) as u64, part.of(queues) as u64);
     let mut paces: Vec<Pace> = (0..queues).map(of_all).collect();
     if let Some(left) = part.left {
         let sends = |pace: &&mut Pace| pace.rate != Some(0);

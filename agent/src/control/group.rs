@@ -219,12 +219,12 @@ impl Group {
         let infos = self.with(Open::infos)?;
         let closed = State::Closed { infos, why: reason.to_owned(), kept: Vec::new() };
         let State::Open(open) = self.state.replace(closed) else { return None };
-        let (closing, programs) = open.close(keep);
+        let (ending, programs) = open.close(keep);
         // At once: who stops meanwhile detaches them.
         if let State::Closed { kept, .. } = &mut *self.state.borrow_mut() {
             *kept = programs;
         }
-        let leaving = closing.end().await;
+        let leaving = ending.end().await;
         let sent: u64 = leaving.queues().map(|queue| queue.snapshot.traffic.generated).sum();
         let part = self.part.get();
         self.part.set(Part { left: part.left.map(|left| left.saturating_sub(sent)), ..part });
@@ -268,9 +268,9 @@ impl Group {
             Ok(mut open) => match open.start(common) {
                 Ok(()) => Ok(open),
                 Err(error) => {
-                    let (closing, programs) = open.close(true);
+                    let (ending, programs) = open.close(true);
                     kept.extend(programs);
-                    leaving = Some(closing.end().await);
+                    leaving = Some(ending.end().await);
                     Err(error)
                 }
             },

@@ -188,7 +188,7 @@ impl Open {
                     mac: plan.link.mac,
                     queue: plan.queues[index],
                     index: part.before + index,
-                    of: part.before + plan.queues.len() + part.after,
+                    of: part.of(plan.queues.len()),
                 };
                 (common.hire)(place, Parts { pool, port, capture, config, pace })
             }
@@ -332,25 +332,25 @@ impl Open {
     /// 2. let go of the sockets, which are the workers' alone from here on;
     /// 3. tell every worker to stop; each empties its RX ring, waits for its completions, closes its socket, and
     ///    takes every frame home;
-    /// 4. [wait for them](Closing::end).
-    pub(super) fn close(self, keep: bool) -> (Closing, Vec<Kept>) {
+    /// 4. [wait for them](Ending::end).
+    pub(super) fn close(self, keep: bool) -> (Ending, Vec<Kept>) {
         let Self { devices, workers } = self;
         let (queues, kept): (Vec<Vec<Queue>>, Vec<Option<Kept>>) =
             devices.into_iter().map(|device| device.close(keep)).unzip();
         queues.iter().flatten().for_each(Queue::release_socket);
         queues.iter().flatten().for_each(|queue| queue.bell.ring_to_stop());
-        (Closing { queues, workers }, kept.into_iter().flatten().collect())
+        (Ending { queues, workers }, kept.into_iter().flatten().collect())
     }
 }
 
 /// A group that was told to end.
-pub(super) struct Closing {
+pub(super) struct Ending {
     /// Of each device.
     queues: Vec<Vec<Queue>>,
     workers: Vec<Employed>,
 }
 
-impl Closing {
+impl Ending {
     /// Waits for its workers, as long as they take.
     pub(super) async fn end(self) -> Leaving {
         let Self { queues: devices, workers } = self;

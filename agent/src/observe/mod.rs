@@ -322,8 +322,8 @@ pub(crate) fn fixture_one_frame_short() -> Observation {
     observation
 }
 
-/// The first again, with what the kernel says: one pool in use and one that cannot end, which only netlink tells, and so of a
-/// driver that does; its counters; and a capture that keeps three frames, one of them for too long.
+/// The first one with what the kernel says: one pool in use and one that cannot end, which only netlink tells, and so of
+/// a driver that does; its counters; and a capture that keeps three frames, one of them for too long.
 #[cfg(test)]
 pub(crate) fn fixture_with_kernel() -> Observation {
     use crate::{nic::stats::NicStats, page_pool::fixture::two_pools};

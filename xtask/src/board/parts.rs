@@ -47,10 +47,8 @@ impl Parts {
             packages.with_dependencies("guest", "arm64", &["iproute2", "ethtool", "busybox-static"])?;
 
         setup::cross(install).map_err(unavailable)?;
-        let (umemd, profile) = match dev {
-            true => (cross::umemd_dev(install)?, "dev"),
-            false => (cross::umemd(install)?, "release"),
-        };
+        let (umemd, profile) =
+            if dev { (cross::umemd_dev(install)?, "dev") } else { (cross::umemd(install)?, "release") };
         let mut build = cross::cargo("build")?;
         let init = compile::find(
             &compile::programs(build.args(["--package", "board", "--bin", "board-guest"]))?,

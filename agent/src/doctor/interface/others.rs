@@ -95,9 +95,10 @@ fn occupied(
         Err(why) => format!("; its name the kernel does not tell: {why}"),
     };
     let text = format!("an XDP program is attached in {} mode: id {id}{name}", attached.mode);
-    let (how, mend) = match is_dispatcher {
-        true => ("xdp-loader takes it off".to_owned(), Some(format!("xdp-loader unload {interface} --all"))),
-        false => taken_off(interface, attached, holder),
+    let (how, mend) = if is_dispatcher {
+        ("xdp-loader takes it off".to_owned(), Some(format!("xdp-loader unload {interface} --all")))
+    } else {
+        taken_off(interface, attached, holder)
     };
     let finding = Finding::new(interface, "XDP program", Answer::No, format!("{text}; {how}"));
     Finding { mend: Vec::from_iter(mend), ..finding }

@@ -95,11 +95,10 @@ fn counts<'a>(
     let (own, beyond) = device.rules.split_at(device.rules.len().min(MOST));
     let of_beyond: u64 = beyond.iter().map(|rule| of(&rule.count)).sum();
     // Names are there once, but somebody may have called a rule that, too.
-    let is_others = |rule: &&RuleCount| rule.name == OTHERS;
-    let others =
-        (!beyond.is_empty() && !own.iter().any(|rule| is_others(&rule))).then_some((OTHERS, of_beyond));
+    let is_others = |rule: &RuleCount| rule.name == OTHERS;
+    let others = (!beyond.is_empty() && !own.iter().any(is_others)).then_some((OTHERS, of_beyond));
     let own = own.iter().map(move |rule| {
-        let more = if is_others(&rule) { of_beyond } else { 0 };
+        let more = if is_others(rule) { of_beyond } else { 0 };
         (rule.name.as_str(), of(&rule.count) + more)
     });
     own.chain(others)
