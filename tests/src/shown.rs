@@ -26,7 +26,6 @@ pub const SHOWN: &str = "(() => {
             return { place: path.getAttribute('style').match(/--([a-z]+)/)[1], above, below };
         }),
         top: document.querySelector('#places i').textContent,
-        lines: document.querySelectorAll('#recycled path').length,
         most: document.querySelector('#recycled i').textContent,
     };
 })()";
