@@ -1,8 +1,9 @@
 //! What others' asking costs the datapath: the worker's CPU time and sleeps per packet, and a packet's way there and
-//! back, while they ask and while they do not.
+//! back, while they ask its agent and while they ask another.
 //!
 //! That nothing is lost says little: at a pace that a loaded machine keeps up with, a worker could do many times its
-//! work before it lost anything. So phases with and without a flood take turns, each flood is compared with the quiet
+//! work before it lost anything. And a packet is dearer wherever others use the same caches, whoever answers them. So
+//! the same flood goes to the agent and to a bystander by turns, each of the agent's is compared with the bystander's
 //! before and after it, and of those comparisons the median is looked at: what else the machine does hits both kinds.
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 use crate::{agent::Agent, thread as of_thread, wait::PATIENCE, wire::Wire};
 
-/// Floods; there is one phase without more.
+/// Floods of the agent; the bystander has one more.
 const FLOODS: usize = 9;
 /// How long a phase lasts: short, so that what a phase is compared with was near it.
 const PHASE: Duration = Duration::from_millis(350);
@@ -22,12 +23,12 @@ const PHASE: Duration = Duration::from_millis(350);
 const PACE: Duration = Duration::from_millis(4);
 /// Bytes of each.
 const SIZE: usize = 64;
-/// How many times the CPU time that a packet takes in quiet it may take.
+/// How many times the CPU time that a packet takes while the bystander is asked it may take.
 const MOST_COST: f64 = 1.4;
 /// How many times as often as then the worker may sleep for it. Who asks rings a worker that sleeps on something unshown,
 /// which is so after few packets at this pace.
 const MOST_SLEEPS: f64 = 1.3;
-/// How many times as long as in quiet it may take, if that is not next to nothing.
+/// How many times as long as then it may take, if that is not next to nothing.
 const MOST_SLOWER: u32 = 3;
 /// Next to nothing: less than a lock that a scrape holds would cost.
 const LITTLE: Duration = Duration::from_micros(400);
@@ -50,40 +51,49 @@ struct Phase {
 pub struct Strain {
     /// Packets that were sent, each of which came back.
     pub packets: u64,
-    /// The worker's CPU time per packet during a flood, over that in the quiet around it; the median.
+    /// The worker's CPU time per packet while its agent is asked, over that while the bystander is, before and after;
+    /// the median.
     pub cost: f64,
     /// The same of its sleeps.
     pub sleeps: f64,
-    /// How long packets took there and back, without a flood and during one: three of four no longer. A lock that a
-    /// scrape holds is not met by every packet.
+    /// How long packets took there and back while the bystander was asked, and while the agent was: three of four no
+    /// longer. A lock that a scrape holds is not met by every packet.
     pub round_trip: [Duration; 2],
 }
 
 impl Strain {
-    /// Sends packets through `wire` to an agent that reflects them with the thread `worker`, in phases by turns. For each
-    /// that is to be a flood `flood` is called: it begins one, calls what it is given, and ends it.
+    /// Sends packets through `wire` to an agent that reflects them with the thread `worker`, in phases. For each `flood`
+    /// is called with whom to ask, the agent or `bystander`, by turns: it begins a flood, calls what it is given, and
+    /// ends it. The bystander is as the agent is, but has no packets.
     ///
     /// # Panics
     ///
     /// If a packet does not come back.
     #[track_caller]
-    pub fn of(agent: &Agent, worker: &str, wire: &Wire, mut flood: impl FnMut(&mut dyn FnMut())) -> Self {
+    pub fn of(
+        agent: &Agent,
+        bystander: &Agent,
+        worker: &str,
+        wire: &Wire,
+        mut flood: impl FnMut(&Agent, &mut dyn FnMut()),
+    ) -> Self {
         // What is to be seen is what the worker does and waits for, not who else wants its CPU.
         of_thread::renice(agent.pid(), worker, of_thread::FIRST);
         let mut next = 0;
-        let mut phase = || {
-            let phase = Phase::of(agent, worker, wire, next);
+        let mut phase_beside = |asked| {
+            let mut phase = Phase::default();
+            flood(asked, &mut || phase = Phase::of(agent, worker, wire, next));
             next += phase.packets;
             phase
         };
-        let (mut quiet, mut flooded) = (vec![phase()], Vec::new());
+        let (mut apart, mut flooded) = (vec![phase_beside(bystander)], Vec::new());
         for _ in 0..FLOODS {
-            flood(&mut || flooded.push(phase()));
-            quiet.push(phase());
+            flooded.push(phase_beside(agent));
+            apart.push(phase_beside(bystander));
         }
         let ratios = |of: fn(&Phase) -> f64| {
-            let around = quiet.windows(2).map(|pair| (of(&pair[0]) + of(&pair[1])) / 2.0);
-            median(flooded.iter().zip(around).map(|(flood, quiet)| of(flood) / quiet).collect())
+            let around = apart.windows(2).map(|pair| (of(&pair[0]) + of(&pair[1])) / 2.0);
+            median(flooded.iter().zip(around).map(|(flood, apart)| of(flood) / apart).collect())
         };
         let round_trip = |phases: &[Phase]| {
             let mut all: Vec<_> = phases.iter().flat_map(|phase| &phase.round_trips).copied().collect();
@@ -91,10 +101,10 @@ impl Strain {
             all[all.len() * 3 / 4]
         };
         Self {
-            packets: quiet.iter().chain(&flooded).map(|phase| phase.packets).sum(),
+            packets: apart.iter().chain(&flooded).map(|phase| phase.packets).sum(),
             cost: ratios(|phase| phase.cost),
             sleeps: ratios(|phase| phase.sleeps),
-            round_trip: [round_trip(&quiet), round_trip(&flooded)],
+            round_trip: [round_trip(&apart), round_trip(&flooded)],
         }
     }
 
@@ -105,11 +115,11 @@ impl Strain {
     /// If it cost more; with what was measured.
     #[track_caller]
     pub fn assert_little(&self) {
-        let [quiet, flooded] = self.round_trip;
+        let [apart, flooded] = self.round_trip;
         assert!(self.cost < MOST_COST, "the worker works for who asks: {self:?}");
         assert!(self.sleeps < MOST_SLEEPS, "the worker is woken by who asks, or waits for him: {self:?}");
         assert!(
-            flooded < LITTLE.max(MOST_SLOWER * quiet) && flooded < MOST_ROUND_TRIP,
+            flooded < LITTLE.max(MOST_SLOWER * apart) && flooded < MOST_ROUND_TRIP,
             "packets wait for who asks: {self:?}"
         );
     }

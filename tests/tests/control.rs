@@ -121,8 +121,9 @@ fn the_socket_of_a_killed_agent_is_taken_over_and_that_of_a_living_one_is_not() 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn who_asks_nonsense_or_nothing_costs_the_datapath_nothing() {
-    let Some(lab) = Lab::new() else { return };
-    let agent = lab.agent(&REFLECT).start();
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let on = |name| lab.agent_on(&[&REFLECT[..], &["--iface", name]].concat());
+    let (agent, bystander) = (on("near0").start(), on("near1").start());
     let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
     let path = agent.control();
 
@@ -135,8 +136,9 @@ fn who_asks_nonsense_or_nothing_costs_the_datapath_nothing() {
         assert!(answer.contains(r#""kind":"usage""#) && answer.contains(said), "{bad}: {answer}");
     }
 
-    let asked = AtomicU64::new(0);
-    let strain = Strain::of(&agent, "near0/0", &wire, |phase| {
+    let requests = AtomicU64::new(0);
+    let strain = Strain::of(&agent, &bystander, "near0/0", &wire, |asked, phase| {
+        let path = asked.control();
         // Those who begin a request, and those who take no answer.
         let stuck: Vec<UnixStream> = (0..100)
             .map(|n| {
@@ -149,16 +151,16 @@ fn who_asks_nonsense_or_nothing_costs_the_datapath_nothing() {
             .collect();
         let nonsense = || {
             send(path, &[0xff; 3000]);
-            asked.fetch_add(1, Ordering::Relaxed);
+            requests.fetch_add(1, Ordering::Relaxed);
         };
         asking(2, nonsense, || {
             phase();
-            assert_eq!(agent.tell(&["status", "--json"]).json()["conserved"], true, "others are answered");
+            assert_eq!(asked.tell(&["status", "--json"]).json()["conserved"], true, "others are answered");
         });
         drop(stuck);
     });
-    let asked = asked.into_inner();
-    assert!(asked > 100, "it was no flood: {asked} requests");
+    let requests = requests.into_inner();
+    assert!(requests > 100, "it was no flood: {requests} requests");
     strain.assert_little();
 
     assert_eq!(agent.get("/readyz").status, 200);
@@ -185,39 +187,40 @@ fn who_reads_no_answer_costs_the_datapath_nothing() {
     /// As many as make a list of rules longer than what a socket may have on its way (net.core.wmem_default).
     const RULES: u32 = 4000;
     const PAGES: usize = 300;
-    let Some(lab) = Lab::new() else { return };
-    let mut text = format!("iface = ['near0']\nhandler = 'reflect'\n[[rule]]\nmatch = '{STEER}'\n");
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let mut text = format!("handler = 'reflect'\n[[rule]]\nmatch = '{STEER}'\n");
     for port in 0..RULES {
         let _ = write!(text, "[[rule]]\nname = 'rule-{port}'\nmatch = 'udp dst port {}'\n", 10_000 + port);
     }
     let file = Scratch::new("unread.toml", &text);
-    let agent = lab.agent_on(&["--config", file.path()]).start();
+    let on = |name| lab.agent_on(&["--config", file.path(), "--iface", name]).start();
+    let (agent, bystander) = (on("near0"), on("near1"));
     let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
     let page = agent.get("/metrics").body.len();
     let list = send(agent.control(), b"{\"version\":1,\"request\":\"rule_list\"}\n").len();
 
     // Fewer than there may be at once, so that none of them has to give way.
-    let ask_pages = |_| {
-        let mut stream = narrow(agent.address());
+    let ask_pages = |asked: &Agent| {
+        let mut stream = narrow(asked.address());
         let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
         stream.write_all(request.repeat(PAGES).as_bytes()).expect("requests are short");
         stream
     };
-    let ask_list = |_| {
-        let mut stream = UnixStream::connect(agent.control()).expect("somebody listens");
+    let ask_list = |asked: &Agent| {
+        let mut stream = UnixStream::connect(asked.control()).expect("somebody listens");
         stream.write_all(b"{\"version\":1,\"request\":\"rule_list\"}\n").expect("a request is short");
         stream
     };
     // Each datagram comes back, as soon as when nobody asks.
-    let strain = Strain::of(&agent, "near0/0", &wire, |phase| {
-        let pages: Vec<TcpStream> = (0..8).map(ask_pages).collect();
-        let lists: Vec<UnixStream> = (0..4).map(ask_list).collect();
+    let strain = Strain::of(&agent, &bystander, "near0/0", &wire, |asked, phase| {
+        let pages: Vec<TcpStream> = (0..8).map(|_| ask_pages(asked)).collect();
+        let lists: Vec<UnixStream> = (0..4).map(|_| ask_list(asked)).collect();
         // While others ask.
-        asking(1, || drop(agent.get("/metrics")), phase);
-        let asked = Instant::now();
-        assert_eq!(agent.tell(&["status", "--json"]).json()["conserved"], true);
-        agent.metrics();
-        assert!(asked.elapsed() < Duration::from_secs(5), "others wait: {:?}", asked.elapsed());
+        asking(1, || drop(asked.get("/metrics")), phase);
+        let start = Instant::now();
+        assert_eq!(asked.tell(&["status", "--json"]).json()["conserved"], true);
+        asked.metrics();
+        assert!(start.elapsed() < Duration::from_secs(5), "others wait: {:?}", start.elapsed());
         for stream in &pages {
             let came = ioctl_fionread(stream).expect("it is a socket");
             assert!(

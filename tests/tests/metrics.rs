@@ -10,8 +10,9 @@ use std::{
 };
 
 use e2e::{
+    agent::Agent,
     http,
-    lab::{Lab, OTHER_PORT, PORT, STEER},
+    lab::{Lab, LabConfig, OTHER_PORT, PORT, STEER},
     strain::{Strain, asking},
     wire::{WINDOW, Wire},
 };
@@ -215,22 +216,22 @@ fn the_status_says_what_the_metrics_say() {
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn who_floods_or_dawdles_costs_the_datapath_nothing() {
-    let Some(lab) = Lab::new() else { return };
-    let agent = lab.agent(&["--steer", STEER, "--handler", "reflect"]).start();
-    let address = agent.address();
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let on = |name| lab.agent_on(&["--steer", STEER, "--handler", "reflect", "--iface", name]).start();
+    let (agent, bystander) = (on("near0"), on("near1"));
     let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
-    let dawdler = |n| {
-        let mut stream = TcpStream::connect(address).unwrap();
+    let dawdler = |asked: &Agent, n| {
+        let mut stream = TcpStream::connect(asked.address()).unwrap();
         let part = if n % 2 == 0 { "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n" } else { "\0garbage" };
         stream.write_all(part.as_bytes()).unwrap();
         stream
     };
     let scrapes = AtomicU64::new(0);
-    let strain = Strain::of(&agent, "near0/0", &wire, |phase| {
-        let dawdlers: Vec<TcpStream> = (0..100).map(dawdler).collect();
+    let strain = Strain::of(&agent, &bystander, "near0/0", &wire, |asked, phase| {
+        let dawdlers: Vec<TcpStream> = (0..100).map(|n| dawdler(asked, n)).collect();
         let scrape = || {
             // It may be turned away when there are too many.
-            let answer = http::request("GET", address, "/metrics");
+            let answer = http::request("GET", asked.address(), "/metrics");
             scrapes.fetch_add(answer.is_ok().into(), Ordering::Relaxed);
         };
         asking(2, scrape, phase);
