@@ -70,7 +70,9 @@ fn sockets(
     for (plan, queue) in plans.iter().zip(queues) {
         let open = |multi_buffer| {
             let interface = &plan.link.name;
-            let request = Request { interface, queue: *queue, frames, rings, bind, multi_buffer };
+            let max_fragments = plan.max_fragments(bind);
+            let request =
+                Request { interface, queue: *queue, frames, rings, bind, multi_buffer, max_fragments };
             if may_wait { xsk::patiently(|| xsk::open(request)) } else { xsk::open(request) }
         };
         // A second one has to be as the first.

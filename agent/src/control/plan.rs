@@ -1,6 +1,7 @@
 //! [`Plan`]: how an interface is to be opened, from what it is at the moment.
 
 use anyhow::{Context as _, Result, bail};
+use datapath::packet::MAX_FRAGMENTS;
 use procfs::{Current as _, Meminfo};
 
 use crate::{
@@ -173,6 +174,13 @@ impl Plan {
             Some(finding) => Err(NicError::Quirk { finding }.into()),
             None => Ok(plan),
         }
+    }
+
+    /// How many frames the kernel takes for one packet to be sent: those of an skb, or in zero-copy mode what the driver
+    /// says (`xdp_zc_max_segs` of `struct net_device`), as far as the kernel tells.
+    pub(super) fn max_fragments(&self, bind: BindMode) -> usize {
+        let told = self.facts.zero_copy_segments.filter(|_| bind == BindMode::ZeroCopy);
+        told.map_or(MAX_FRAGMENTS, |most| (most as usize).clamp(1, MAX_FRAGMENTS))
     }
 
     /// What the table of quirks has to know of it.
@@ -437,6 +445,19 @@ mod tests {
         for (a, b) in [(&flat, &four), (&four, &flat)] {
             assert!(more_queues(a, b).contains("ethtool -K eth0 rxhash on"));
         }
+    }
+
+    /// ice takes 8 without a copy; one more would be refused, and on older kernels its frames lost.
+    #[test]
+    fn a_packet_may_have_as_many_frames_as_the_driver_takes() {
+        let mut ice = Plan { facts: Facts { zero_copy_segments: Some(8), ..Facts::default() }, ..plan() };
+        let fragments =
+            |plan: &Plan| [BindMode::ZeroCopy, BindMode::Copy].map(|bind| plan.max_fragments(bind));
+        assert_eq!(fragments(&ice), [8, MAX_FRAGMENTS]);
+        ice.facts.zero_copy_segments = None;
+        assert_eq!(fragments(&ice), [MAX_FRAGMENTS; 2]);
+        ice.facts.zero_copy_segments = Some(64);
+        assert_eq!(fragments(&ice), [MAX_FRAGMENTS; 2], "more than a worker puts together");
     }
 
     #[test]

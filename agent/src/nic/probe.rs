@@ -20,6 +20,8 @@ pub struct Facts {
     pub runs_programs: Option<bool>,
     /// Whether its driver says that it has zero-copy; `None` if unknown.
     pub zero_copy: Option<bool>,
+    /// Frames that its packets may take without a copy; `None` if unknown.
+    pub zero_copy_segments: Option<u64>,
     /// Receive descriptors of a queue of its; `None` if unknown.
     pub ring: Option<u32>,
     /// Whether it has channels that only receive; `None` if unknown.
@@ -57,6 +59,7 @@ impl Facts {
             mtu: link.mtu,
             runs_programs: features.map(|features| features.native),
             zero_copy: features.map(|features| features.zero_copy),
+            zero_copy_segments: features.and_then(|features| features.zero_copy_segments),
             ring: ethtool::rings(&link.name).ok().map(|rings| rings.rx.now),
             separate_channels: channels.map(|channels| channels.rx > 0),
             channels: channels.zip(most).map(|(now, most)| (now.combined, most.combined)),

@@ -55,6 +55,8 @@ pub struct Request<'a> {
     pub bind: BindMode,
     /// Whether packets may take several frames (`XDP_USE_SG`).
     pub multi_buffer: bool,
+    /// Frames that the kernel takes for one packet to be sent, if they may be several.
+    pub max_fragments: usize,
 }
 
 /// Why a socket could not be opened. Facts in fields, the cause in `source()`.
@@ -282,7 +284,7 @@ pub fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
 ///
 /// All that are left. [`OpenError::Busy`] may pass: see [`patiently`].
 pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> {
-    let Request { interface, queue, frames, rings, bind, multi_buffer } = request;
+    let Request { interface, queue, frames, rings, bind, multi_buffer, max_fragments } = request;
     let failed = |source| OpenError::Bind { interface: interface.to_owned(), queue, source };
     let refused = |reason: &'static str| failed(io::Error::new(io::ErrorKind::InvalidInput, reason));
 
@@ -331,7 +333,9 @@ pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> 
         return Err(OpenError::WrongMode { interface: interface.into(), queue, asked: bind });
     }
     let fd = duplicate()?;
-    let rings = Rings { fill, rx, tx, completion, fd, sizes: rings, bind, wakeups, multi_buffer };
+    // Without XDP_USE_SG the kernel takes no packet in several frames.
+    let max_fragments = if multi_buffer { max_fragments } else { 1 };
+    let rings = Rings { fill, rx, tx, completion, fd, sizes: rings, bind, wakeups, max_fragments };
     Ok((XskPort::new(Arc::clone(frames), rings), handle))
 }
 

@@ -9,8 +9,7 @@ use std::{cell::Cell, mem, ops::Range, sync::Arc};
 
 use datapath::{
     Arrivals, Assembly, Descriptor, FrameBytes, Glance, Kick, Occupancy, Packet, PacketSink, Passed,
-    PortPlaces, QueuePort, Right, Verdict, WORTH_PASSING,
-    packet::{MAX_FRAGMENTS, whole},
+    PortPlaces, QueuePort, Right, Verdict, WORTH_PASSING, packet::whole,
 };
 use frame_pool::{Frame, FrameAddr, FramePool, FrameRef, Ledger, Lent, RefusedCounts};
 use rustix::{
@@ -59,8 +58,8 @@ pub(super) struct Rings {
     pub(super) sizes: RingSizes,
     pub(super) bind: BindMode,
     pub(super) wakeups: Arc<FillWakeups>,
-    /// Bound with `XDP_USE_SG`: without, the kernel takes no packet in several frames.
-    pub(super) multi_buffer: bool,
+    /// Frames that the kernel takes for one packet.
+    pub(super) max_fragments: usize,
 }
 
 impl Rings {
@@ -265,10 +264,7 @@ impl QueuePort for XskPort {
     }
 
     fn max_fragments(&self) -> usize {
-        self.rings.as_ref().map_or(0, |rings| {
-            let most = if rings.multi_buffer { MAX_FRAGMENTS } else { 1 };
-            most.min(rings.sizes.tx as usize)
-        })
+        self.rings.as_ref().map_or(0, |rings| rings.max_fragments.min(rings.sizes.tx as usize))
     }
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {
