@@ -7,7 +7,7 @@ use datapath::{
     handlers::{Drop, Forward, Generate, Pace, Reflect},
 };
 use frame_pool::FramePool;
-use rustix::fd::BorrowedFd;
+use rustix::{fd::BorrowedFd, net::xdp::XdpStatistics};
 
 use crate::{
     config::{self, Handler, Mac},
@@ -28,6 +28,8 @@ pub(super) trait Crew: Send {
     fn is_done(&self) -> bool;
     /// The ports, in the order of the sides.
     fn ports(&self) -> (&XskPort, Option<&XskPort>);
+    /// The statistics of each side's socket, if the kernel tells.
+    fn statistics(&self) -> Vec<Option<XdpStatistics>>;
     /// Where the snapshots of each side are read.
     fn published(&self) -> Vec<Published>;
     /// See [`Worker::finish`]; one report per side.
@@ -197,6 +199,10 @@ where
         (self.worker.port(), None)
     }
 
+    fn statistics(&self) -> Vec<Option<XdpStatistics>> {
+        vec![self.worker.port().statistics()]
+    }
+
     fn published(&self) -> Vec<Published> {
         vec![self.worker.published()]
     }
@@ -236,6 +242,10 @@ where
     fn ports(&self) -> (&XskPort, Option<&XskPort>) {
         let [a, b] = Pair::ports(self);
         (a, Some(b))
+    }
+
+    fn statistics(&self) -> Vec<Option<XdpStatistics>> {
+        Pair::ports(self).map(XskPort::statistics).into()
     }
 
     fn published(&self) -> Vec<Published> {

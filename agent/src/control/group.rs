@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::Result;
+use tokio::sync::Notify;
 use umemd_common::Decision;
 
 use super::{
@@ -43,11 +44,19 @@ pub(super) struct Common {
     pub(super) capture: RefCell<Option<Writer>>,
     /// Time zero of all turns.
     pub(super) epoch: Instant,
+    /// Rung by a worker that panicked.
+    pub(super) alarm: Arc<Notify>,
 }
 
 impl Common {
     pub(super) fn new(config: RunConfig, hire: Hire, capture: Option<Writer>, epoch: Instant) -> Self {
-        Self { config: RefCell::new(Rc::new(config)), hire, capture: RefCell::new(capture), epoch }
+        Self {
+            config: RefCell::new(Rc::new(config)),
+            hire,
+            capture: RefCell::new(capture),
+            epoch,
+            alarm: Arc::default(),
+        }
     }
 
     /// The configuration at the moment; its rules are those in force.

@@ -287,6 +287,11 @@ impl Agent {
                         break;
                     }
                 }
+                () = self.common.alarm.notified() => {
+                    if self.watch() {
+                        break;
+                    }
+                }
                 // What it closes waits for workers. One that hangs must keep nobody from hearing a signal, and us from
                 // looking after the others.
                 _ = reconcile.tick(), if reconciling.is_none() => {

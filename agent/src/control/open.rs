@@ -41,6 +41,11 @@ enum Employed {
 }
 
 impl Employed {
+    /// Whether its handler panicked, and its thread is there still.
+    fn has_panicked(&self) -> bool {
+        matches!(self, Self::Running(running) if running.has_panicked())
+    }
+
     /// Takes out the thread, if it ended by itself since.
     fn take_gone(&mut self) -> Option<Running> {
         match mem::replace(self, Self::Gone(Vec::new())) {
@@ -218,6 +223,7 @@ impl Open {
                 cpu,
                 wait: queue.wait(),
                 epoch: common.epoch,
+                alarm: Arc::clone(&common.alarm),
             };
             let running = worker::spawn(post, crew, Arc::clone(&queue.bell))
                 .with_context(|| format!("cannot start the thread of {}", who(device, queue)))?;
@@ -292,10 +298,14 @@ impl Open {
         views
     }
 
-    /// Takes note of workers that ended by themselves.
+    /// Takes note of workers that ended by themselves, and of those that are about to because their handler panicked.
     pub(super) fn bury(&mut self) -> Buried {
         let mut any_failed = false;
         for index in 0..self.workers.len() {
+            if self.workers[index].has_panicked() {
+                self.give_up(index);
+                any_failed = true;
+            }
             let Some(gone) = self.workers[index].take_gone() else { continue };
             let end = gone.end_of_gone();
             let failed = end.as_ref().is_none_or(|end| end.why == Why::Panicked);
@@ -309,21 +319,34 @@ impl Open {
                     pools.push(report.pool);
                 }
                 if failed {
-                    // A socket that is closed leaves the program's map by itself; one that nobody closed does not.
-                    let _ = device.clear_socket(queue);
-                    queue.fail();
-                    log::error!(
-                        "{}: its handler panicked; frames lost with it: {}; its traffic goes to \
-                         the stack, other queues go on",
-                        who(device, queue),
-                        queue.snapshot().places.user,
-                    );
+                    let lost = queue.snapshot().places.user;
+                    log::error!("{}: frames lost with its handler: {lost}", who(device, queue));
                 }
+            }
+            if failed {
+                // It may have panicked only while it ended.
+                self.give_up(index);
             }
             self.workers[index] = Employed::Gone(pools);
         }
         let all = self.workers.iter().all(|employed| matches!(employed, Employed::Gone(_)));
         Buried { failed: any_failed, all }
+    }
+
+    /// The traffic of a worker that panicked is the stack's from here on.
+    fn give_up(&self, index: usize) {
+        for device in &self.devices {
+            let queue = &device.queues[index];
+            if !queue.has_failed() {
+                // A socket that is closed leaves the program's map by itself; one that nobody closed does not.
+                let _ = device.clear_socket(queue);
+                queue.fail();
+                log::error!(
+                    "{}: its handler panicked; its traffic goes to the stack, other queues go on",
+                    who(device, queue)
+                );
+            }
+        }
     }
 
     /// Closes everything:

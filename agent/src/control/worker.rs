@@ -3,7 +3,11 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -17,13 +21,13 @@ use rustix::{
     process::Pid,
     thread::{CpuSet, gettid},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     bell::Bell,
     crew::{self, Crew},
 };
-use crate::{config::Wait, xsk::XskPort};
+use crate::config::Wait;
 
 /// How long a worker sleeps at most while frames are being sent: nothing wakes it when a completion arrives.
 const SENDING: Duration = Duration::from_millis(1);
@@ -55,6 +59,7 @@ pub(super) struct End {
 pub(super) struct Running {
     thread: JoinHandle<()>,
     id: Pid,
+    has_panicked: Arc<AtomicBool>,
     end: oneshot::Receiver<End>,
 }
 
@@ -62,6 +67,11 @@ impl Running {
     /// The kernel's number of the thread.
     pub(super) fn thread_id(&self) -> Pid {
         self.id
+    }
+
+    /// Whether its handler panicked: it takes in nothing any more, and may still wait for what was sent.
+    pub(super) fn has_panicked(&self) -> bool {
+        self.has_panicked.load(Ordering::Relaxed)
     }
 
     /// Whether the thread is gone.
@@ -91,21 +101,25 @@ pub(super) struct Post {
     pub(super) wait: Wait,
     /// Time zero of its turns.
     pub(super) epoch: Instant,
+    /// Heard by the control plane: a worker panicked.
+    pub(super) alarm: Arc<Notify>,
 }
 
 /// Starts the thread, in the network namespace of the caller. It sleeps until frames arrive or `bell` rings.
 pub(super) fn spawn(post: Post, crew: Box<dyn Crew>, bell: Arc<Bell>) -> io::Result<Running> {
     let (sender, end) = oneshot::channel();
     let (ids, id) = mpsc::channel();
+    let has_panicked = Arc::<AtomicBool>::default();
+    let panicked = Arc::clone(&has_panicked);
     let thread = thread::Builder::new().name(post.name.clone()).spawn(move || {
         // Before it is pinned: the control plane waits for this, and whoever has that CPU may never let it run there.
         let _ = ids.send(gettid());
         pin(&post);
         // The control plane may have given up on us; then nobody wants to know.
-        let _ = sender.send(run(crew, &bell, &post));
+        let _ = sender.send(run(crew, &bell, &post, &panicked));
     })?;
     let id = id.recv().map_err(io::Error::other)?;
-    Ok(Running { thread, id, end })
+    Ok(Running { thread, id, has_panicked, end })
 }
 
 fn pin(post: &Post) {
@@ -116,22 +130,24 @@ fn pin(post: &Post) {
     }
 }
 
-fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post) -> End {
+fn run(mut crew: Box<dyn Crew>, bell: &Bell, post: &Post, panicked: &AtomicBool) -> End {
     let now = || post.epoch.elapsed();
     // A handler that panics was in the middle of a turn. If its packet had just come off the ring, Rust drops the frame,
     // so that this one is lost: it stays where the pool last saw it, with the user, and the law says so. All else of
     // the worker is where it was, and the kernel's frames can be taken home.
     let worked = catch_unwind(AssertUnwindSafe(|| work(&mut *crew, bell, post)));
     let why = worked.unwrap_or(Why::Panicked);
+    if why == Why::Panicked {
+        // At once: the program steers on to a socket that nobody reads.
+        panicked.store(true, Ordering::Relaxed);
+        post.alarm.notify_one();
+    }
     // Nothing is taken in any more, and no handler asked. What was sent is waited for.
     let deadline = Instant::now() + DRAIN;
     while crew.drain_once(now()).left > 0 && Instant::now() < deadline {
         thread::sleep(SENDING);
     }
-    let statistics: Vec<_> = {
-        let (first, second) = crew.ports();
-        [Some(first), second].into_iter().flatten().map(XskPort::statistics).collect()
-    };
+    let statistics = crew.statistics();
     End { why, sides: crew.finish(now()).into_iter().zip(statistics).collect() }
 }
 
@@ -262,7 +278,78 @@ fn sleep(crew: Option<&dyn Crew>, bell: &Bell, longest: Option<Duration>) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
+    use datapath::{Drain, Published};
+
     use super::*;
+    use crate::xsk::XskPort;
+
+    /// A crew whose handler panics in its first turn, while so many frames are being sent.
+    struct Panics {
+        left: u32,
+        alarm: Arc<Notify>,
+    }
+
+    impl Crew for Panics {
+        fn poll_once(&mut self, _: Duration) -> Turn {
+            panic!("by intent")
+        }
+
+        fn take_in_once(&mut self, _: Duration) -> Turn {
+            unreachable!("nothing is taken in after a panic")
+        }
+
+        fn drain_once(&mut self, _: Duration) -> Drain {
+            let heard = pin!(self.alarm.notified()).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(heard.is_ready() || self.left < 3, "told before anything is waited for");
+            self.left -= 1;
+            Drain { left: self.left, turn: Turn::default() }
+        }
+
+        fn is_sending(&self) -> bool {
+            self.left > 0
+        }
+
+        fn is_done(&self) -> bool {
+            false
+        }
+
+        fn ports(&self) -> (&XskPort, Option<&XskPort>) {
+            unreachable!("it does not live to sleep")
+        }
+
+        fn statistics(&self) -> Vec<Option<XdpStatistics>> {
+            Vec::new()
+        }
+
+        fn published(&self) -> Vec<Published> {
+            Vec::new()
+        }
+
+        fn finish(self: Box<Self>, _: Duration) -> Vec<FinalReport> {
+            assert_eq!(self.left, 0, "what was sent is waited for");
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_handler_that_panics_is_told_of_before_what_was_sent_is_waited_for() {
+        let alarm = Arc::<Notify>::default();
+        let post = Post {
+            name: "near0/0".into(),
+            cpu: 0,
+            wait: Wait::Spin,
+            epoch: Instant::now(),
+            alarm: Arc::clone(&alarm),
+        };
+        let (bell, panicked) = (Bell::new().unwrap(), AtomicBool::new(false));
+        let end = run(Box::new(Panics { left: 3, alarm }), &bell, &post, &panicked);
+        assert_eq!((end.why, panicked.into_inner()), (Why::Panicked, true));
+    }
 
     #[test]
     fn a_worker_sleeps_no_longer_than_what_it_has_left_to_do_allows() {
