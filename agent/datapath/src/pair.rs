@@ -138,11 +138,23 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
             filled: a.filled + b.filled,
             received: a.received + b.received,
             transmitted: a.transmitted + b.transmitted,
-            kick: more_urgent(a.kick, b.kick),
+            kick: self.more_urgent([a.kick, b.kick]),
             more,
             next: None,
             published,
         }
+    }
+
+    /// What a caller has to heed: that the kernel is to be woken again, now or later; then that an interface is down,
+    /// but not while there is something to wait for at the other one.
+    fn more_urgent(&self, kicks: [Kick; 2]) -> Kick {
+        let sends = |(side, kick): (&Side<P>, &Kick)| *kick != Kick::Down && side.port.lent(Lent::Tx) > 0;
+        let sends = self.sides.iter().zip(&kicks).any(sends);
+        [Kick::Again, Kick::Busy, Kick::Failed, Kick::Down, Kick::Done]
+            .into_iter()
+            .filter(|kick| *kick != Kick::Down || !sends)
+            .find(|kick| kicks.contains(kick))
+            .unwrap_or_default()
     }
 
     /// Everything about both sides as it is now.
@@ -172,12 +184,4 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Pair<P, H, O> {
         }
         snapshots
     }
-}
-
-/// What a caller has to heed: that the kernel is to be woken again, now or later, before that an interface is down.
-fn more_urgent(a: Kick, b: Kick) -> Kick {
-    [Kick::Again, Kick::Busy, Kick::Failed, Kick::Down, Kick::Done]
-        .into_iter()
-        .find(|kick| a == *kick || b == *kick)
-        .unwrap_or_default()
 }
