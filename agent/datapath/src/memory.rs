@@ -203,6 +203,10 @@ impl QueuePort for MemoryPort {
         self.rings.ledger.lent(lent)
     }
 
+    fn unsent(&mut self) -> u32 {
+        self.rings.tx.len()
+    }
+
     fn places(&mut self) -> PortPlaces {
         self.rings.places()
     }

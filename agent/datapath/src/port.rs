@@ -265,6 +265,9 @@ pub trait QueuePort {
     /// what the ledger says, without a look at a ring.
     fn lent(&self, lent: Lent) -> u32;
 
+    /// Frames on the TX ring that the kernel has not taken yet; none once closed.
+    fn unsent(&mut self) -> u32;
+
     /// Where the frames lent to the kernel are now. See [`Occupancy`] for how to find out.
     fn places(&mut self) -> PortPlaces;
 

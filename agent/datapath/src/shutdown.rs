@@ -112,6 +112,7 @@ impl Homecomers {
 fn let_go<P: QueuePort, R: Right>(side: &mut Side<P>, out: &mut Outbox<R>) -> (u32, Homecomers) {
     out.cut(0, &mut side.pool);
     side.drop_unfinished();
+    side.traffic.tx_unsent += u64::from(side.port.unsent());
     side.port.close();
     let mut left = Homecomers::default();
     let reclaimed = side.port.reclaim(&mut left.frames, &mut left.references);

@@ -192,6 +192,10 @@ impl QueuePort for SimPort {
         self.rings.ledger.lent(lent)
     }
 
+    fn unsent(&mut self) -> u32 {
+        self.rings.tx.len()
+    }
+
     fn places(&mut self) -> PortPlaces {
         self.rings.places()
     }

@@ -96,6 +96,9 @@ pub struct Traffic {
     /// without bytes, or more parts than a packet may have. Linux up to 6.12 takes such descriptors and
     /// never gives their frames back.
     pub tx_invalid: u64,
+    /// Frames that were still on the TX ring when the socket was closed: their packets count as sent, and the kernel
+    /// never took them.
+    pub tx_unsent: u64,
     /// Refills that wanted more frames than the pool had. No packet of ours was dropped by that; the
     /// kernel drops when its fill ring runs empty.
     pub alloc_fail: u64,

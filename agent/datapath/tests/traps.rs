@@ -483,6 +483,22 @@ fn a_drain_ends_with_nothing_lent_to_tx() {
     assert_eq!(snapshot.traffic.rx_packets, 64, "nothing new");
 }
 
+/// A queue that the interface does not send on keeps what it was given: that is no packet sent.
+#[test]
+fn what_the_kernel_never_took_is_told_at_the_end() {
+    let mut worker = worker(64, SimConfig::default(), Echo, WorkerConfig::default());
+    turn(&mut worker);
+    arrive(&mut worker, 5);
+    turn(&mut worker);
+    worker.port_mut().set_mute(true);
+    arrive(&mut worker, 3);
+    turn(&mut worker);
+    assert_eq!(worker.snapshot().traffic.tx_unsent, 0, "it may yet be sent");
+    let report = worker.finish(Duration::ZERO);
+    let traffic = report.snapshot.traffic;
+    assert_eq!((traffic.tx_packets, traffic.tx_unsent, report.conserved), (8, 3, true));
+}
+
 /// Nothing is lent to a port that is closed, and nothing comes from it.
 #[test]
 fn a_closed_port_takes_and_gives_nothing() {

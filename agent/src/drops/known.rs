@@ -207,6 +207,8 @@ static KNOWN: &[Known] = known! {
         "more frames (--frames); or the worker is too slow, or a handler keeps them";
     Socket Note "rx_invalid_descs": "nothing: no kernel up to 7.3 moves it", "nothing";
     Socket Loss "tx_invalid_descs": "descriptors that the kernel refused to send", "a bug of umemd: please report it";
+    Socket Loss "tx_unsent": "still on the TX ring when its socket was closed, though counted as sent",
+        "the interface was down, or does not send on this queue";
     Socket Note "tx_ring_empty_descs": "the kernel looked for something to send and found nothing: normal", "nothing";
 
     Pool Note "alloc_failed": "the worker wanted frames and none was free",

@@ -120,6 +120,7 @@ fn of_queues(queues: &[QueueView]) -> Vec<Row> {
     let snapshots = || queues.iter().map(|queue| &queue.snapshot);
     // Nobody counts for a device that is away: that is not 0.
     if !queues.is_empty() {
+        add(Layer::Socket, Cow::Borrowed("tx_unsent"), snapshots().map(|s| s.traffic.tx_unsent).sum());
         add(Layer::Pool, Cow::Borrowed("alloc_failed"), snapshots().map(|s| s.pool.extras.alloc_fail).sum());
         add(
             Layer::Pool,

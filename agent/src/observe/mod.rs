@@ -230,6 +230,7 @@ impl QueueView {
             ("xsk_rx_dropped", xsk.map_or(0, |x| x.rx_dropped)),
             ("xsk_rx_ring_full", xsk.and_then(|x| x.rx_ring_full).unwrap_or(0)),
             ("xsk_tx_invalid_descs", xsk.map_or(0, |x| x.tx_invalid_descs)),
+            ("tx_unsent", self.snapshot.traffic.tx_unsent),
         ];
         self.snapshot.traffic.drops().chain(kernel)
     }

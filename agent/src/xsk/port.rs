@@ -318,6 +318,10 @@ impl QueuePort for XskPort {
         self.ledger.lent(lent)
     }
 
+    fn unsent(&mut self) -> u32 {
+        self.rings.as_mut().map_or(0, Rings::tx_pending)
+    }
+
     fn places(&mut self) -> PortPlaces {
         let mut seen = Occupancy::of(&self.ledger);
         if let Some(rings) = &mut self.rings {

@@ -203,6 +203,10 @@ impl<P: QueuePort + Tamper> QueuePort for Faulty<P> {
         self.inner.lent(lent)
     }
 
+    fn unsent(&mut self) -> u32 {
+        self.inner.unsent()
+    }
+
     fn places(&mut self) -> PortPlaces {
         self.inner.places()
     }

@@ -24,6 +24,8 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q| q.snapshot.traffic.tx_fragments;
     Counter "umemd_generated_packets" "Packets that began here and not on the RX ring."
         |q| q.snapshot.traffic.generated;
+    Counter "umemd_tx_unsent" "Frames that were still on the TX ring when its socket was closed: counted as sent, and not sent."
+        |q| q.snapshot.traffic.tx_unsent;
     Counter "umemd_capture_shown" "Packets that the worker showed to the capture."
         |q| q.snapshot.traffic.observed;
     Counter "umemd_capture_missed" "Packets that the worker could not show to the capture, because that was behind."
