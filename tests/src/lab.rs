@@ -8,6 +8,7 @@ use crate::{
     netns::NetNs,
     privilege,
     veth::{VethConfig, VethEnd, VethPair},
+    wire::Wire,
 };
 
 /// The UDP port whose traffic the agent is told to take.
@@ -125,6 +126,20 @@ impl Lab {
         let client = self.far.run(|| TcpStream::connect(address)).expect("a handshake");
         let (server, _) = listener.accept().expect("a connection");
         (client, (listener, server))
+    }
+
+    /// A socket at the far end of each of two pairs, in front of the agent and [beyond](Self::beyond) it, connected to
+    /// each other.
+    ///
+    /// # Panics
+    ///
+    /// If there is nothing beyond, or the kernel refuses.
+    #[track_caller]
+    pub fn ends(&self) -> (Wire, Wire) {
+        let [here, there] = self.pairs() else { panic!("there are not two pairs") };
+        let beyond = self.beyond.as_ref().expect("a third namespace");
+        let (a, b) = (here.far.port(PORT), there.far.port(PORT));
+        (Wire::between(&self.far, a, b), Wire::between(beyond, b, a))
     }
 
     /// `umemd run` on the near end of every pair, with these arguments more.

@@ -30,14 +30,6 @@ fn forward(lab: &Lab, args: &[&str]) -> Agent {
     lab.agent_on(&[&forward[..], args].concat()).start()
 }
 
-/// A socket on each side of the agent, connected to each other.
-fn ends(lab: &Lab) -> (Wire, Wire) {
-    let [here, there] = lab.pairs() else { panic!("two pairs") };
-    let beyond = lab.beyond.as_ref().expect("a third namespace");
-    let (a, b) = (here.far.port(PORT), there.far.port(PORT));
-    (Wire::between(&lab.far, a, b), Wire::between(beyond, b, a))
-}
-
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn forwarded_frames_cross_in_both_directions() {
@@ -45,7 +37,7 @@ fn forwarded_frames_cross_in_both_directions() {
     for mode in MODES {
         let Some(lab) = between(LabConfig::default()) else { return };
         let agent = forward(&lab, &["--mode", mode]);
-        let (here, there) = ends(&lab);
+        let (here, there) = lab.ends();
 
         here.send_to(&there, COUNT, any_size);
         there.send_to(&here, 2 * COUNT, any_size);
@@ -66,27 +58,6 @@ fn forwarded_frames_cross_in_both_directions() {
         for pair in lab.pairs() {
             assert_eq!(pair.near.xdp_program(), None, "{}", pair.near.name);
         }
-    }
-}
-
-/// 9000 bytes in frames of 2048: both sockets take packets of several frames, of one UMEM.
-#[test]
-#[ignore = "requires root; cargo xtask test e2e"]
-fn forwarded_packets_of_9000_bytes_cross_in_several_frames() {
-    const COUNT: u64 = 200;
-    for mode in MODES {
-        let Some(lab) = between(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
-        let agent = forward(&lab, &["--mode", mode]);
-        let (here, there) = ends(&lab);
-        let size = |number: u64| 8972 - number as usize * 37;
-
-        here.send_to(&there, COUNT, size);
-        there.send_to(&here, COUNT, size);
-
-        agent.terminate();
-        let exit = agent.wait();
-        assert_eq!(exit.summary()["tx_packets"], 2 * COUNT, "{mode}: {exit}");
-        assert_eq!(exit.summary()["frames"]["slab"], 2 * 4096, "{mode}: {exit}");
     }
 }
 
@@ -298,25 +269,6 @@ fn an_interface_that_is_opened_again_generates_what_is_left() {
     let exit = agent.wait();
     assert!(exit.stderr.contains("near0: served again"), "{exit}");
     assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
-}
-
-#[test]
-#[ignore = "requires root; cargo xtask test e2e"]
-fn packets_of_9000_bytes_are_generated_in_several_frames() {
-    const COUNT: u64 = 100;
-    for mode in MODES {
-        let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
-        let wire = Wire::listen(&lab.far, lab.pair().far.port(PORT));
-        let agent = generate_to_far(&lab, mode, COUNT, 1000, 9014);
-        for number in 0..COUNT {
-            let packet =
-                wire.receive(PATIENCE).unwrap_or_else(|| panic!("{mode}: packet {number} did not come"));
-            assert!(packet == [0; 9014 - 42], "{mode}: packet {number} has {} bytes", packet.len());
-        }
-        let exit = agent.wait();
-        assert_eq!(exit.summary()["tx_packets"], COUNT, "{mode}: {exit}");
-        assert_eq!(exit.summary()["tx_bytes"], COUNT * 9014, "{mode}: {exit}");
-    }
 }
 
 #[test]
