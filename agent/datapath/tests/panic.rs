@@ -176,3 +176,38 @@ fn it_loses_nothing_of_what_it_was_about_to_send() {
     assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.rx_bytes), (0, 0, 0), "{traffic:?}");
     assert_eq!((traffic.rx_torn, traffic.generated, traffic.tx_packets), (0, 0, 0), "{traffic:?}");
 }
+
+/// Breaks when it is asked what it wants to send, behind packets that it sent back.
+struct BreaksWhenAsked;
+
+impl PacketHandler for BreaksWhenAsked {
+    fn handle(&mut self, _: &mut [u8]) -> Verdict {
+        Verdict::Transmit
+    }
+
+    fn due(&mut self, now: Duration) -> Due {
+        assert!(now.is_zero(), "it breaks here");
+        Due::default()
+    }
+}
+
+#[test]
+fn it_loses_nothing_of_what_it_had_handled() {
+    for packets in [0, 1, 16] {
+        let mut worker = worker(64, SimConfig::default(), BreaksWhenAsked, WorkerConfig::default());
+        turn(&mut worker);
+        (0..packets).for_each(|n| worker.port_mut().offer(numbered(n)));
+        worker.port_mut().napi_poll(packets);
+        let turn = AssertUnwindSafe(|| worker.poll_once(Duration::from_millis(1)));
+        assert!(catch_unwind(turn).is_err());
+        lawful(&worker.snapshot());
+        worker.drain_once(Duration::ZERO);
+        worker.port_mut().complete_sent(packets);
+        worker.drain_once(Duration::ZERO);
+        assert_eq!(worker.port().sent().len(), packets, "what it wanted sent is sent");
+        let report = worker.finish(Duration::ZERO);
+        let traffic = report.snapshot.traffic;
+        assert_eq!((traffic.rx_packets as usize, traffic.tx_packets as usize), (packets, packets));
+        assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
+    }
+}
