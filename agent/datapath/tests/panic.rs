@@ -144,37 +144,59 @@ fn it_loses_no_frame_of_the_other_side_either() {
     assert_eq!((first.places.user, second.places.user, first.places.slab), (0, 0, 128));
 }
 
-/// Wants to send packets of so many bytes, and breaks when it is to write behind their beginning.
-struct BreaksOff(usize);
+/// From the second turn on it wants to send packets in three frames; breaks when it is to write the second frame of the
+/// one after so many.
+struct BreaksOff {
+    whole: usize,
+}
 
 impl PacketHandler for BreaksOff {
     fn handle(&mut self, _: &mut [u8]) -> Verdict {
         Verdict::Drop
     }
 
-    fn due(&mut self, _: Duration) -> Due {
-        Due { packets: 1, size: self.0, next: None }
+    fn due(&mut self, now: Duration) -> Due {
+        Due { packets: if now.is_zero() { 0 } else { 3 }, size: 3 * LONGEST, next: None }
     }
 
     fn write(&mut self, start: usize, _: &mut [u8]) {
-        assert!(start < LONGEST, "it breaks here");
+        if start == LONGEST {
+            self.whole = self.whole.checked_sub(1).expect("it breaks here");
+        }
     }
 }
 
-/// What was half written was neither received nor sent.
+/// What was half written was neither received nor sent. Whole packets before it are sent, and a packet of which only the
+/// first frame has come is no part of it.
 #[test]
 fn it_loses_nothing_of_what_it_was_about_to_send() {
     let sim = SimConfig { multi_buffer: true, ..SimConfig::default() };
-    let config = WorkerConfig { fill_target: 32, ..WorkerConfig::default() };
-    let mut worker = worker(64, sim, BreaksOff(3 * LONGEST), config);
-    let turn = AssertUnwindSafe(|| worker.poll_once(Duration::ZERO));
-    assert!(catch_unwind(turn).is_err());
-    assert_eq!(worker.snapshot().traffic.rx_packets, 0);
-    let report = worker.finish(Duration::ZERO);
-    assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64));
-    let traffic = report.snapshot.traffic;
-    assert_eq!((traffic.rx_packets, traffic.rx_fragments, traffic.rx_bytes), (0, 0, 0), "{traffic:?}");
-    assert_eq!((traffic.rx_torn, traffic.generated, traffic.tx_packets), (0, 0, 0), "{traffic:?}");
+    let config = WorkerConfig { batch: 10, fill_target: 32, ..WorkerConfig::default() };
+    for whole in 0..3 {
+        let mut worker = worker(64, sim, BreaksOff { whole }, config);
+        turn(&mut worker);
+        for _ in 0..4 {
+            worker.port_mut().offer(vec![1; 3 * LONGEST]);
+        }
+        worker.port_mut().napi_poll(4);
+        let turn = AssertUnwindSafe(|| worker.poll_once(Duration::from_millis(1)));
+        assert!(catch_unwind(turn).is_err(), "behind {whole}");
+        let snapshot = worker.snapshot();
+        lawful(&snapshot);
+        assert_eq!((snapshot.traffic.rx_packets, snapshot.traffic.generated), (3, whole as u64));
+
+        worker.drain_once(Duration::ZERO);
+        worker.port_mut().complete_sent(64);
+        worker.drain_once(Duration::ZERO);
+        let report = worker.finish(Duration::ZERO);
+        assert_eq!((report.snapshot.places.user, report.snapshot.places.slab), (0, 64), "behind {whole}");
+        let traffic = report.snapshot.traffic;
+        let sent = (traffic.tx_packets as usize, traffic.tx_fragments as usize, traffic.completions as usize);
+        assert_eq!(sent, (whole, 2 * whole, 3 * whole), "{traffic:?}");
+        assert_eq!((traffic.rx_packets, traffic.rx_fragments), (4, 6), "{traffic:?}");
+        assert_eq!((traffic.handler_dropped, traffic.rx_unhandled), (3, 1), "{traffic:?}");
+        assert_eq!((traffic.rx_torn, traffic.rx_too_long), (0, 0), "{traffic:?}");
+    }
 }
 
 /// Breaks when it is asked what it wants to send, behind packets that it sent back.
