@@ -105,7 +105,8 @@ fn write_row(text: &mut String, row: &DropStatus) {
         thousands(row.count),
         match known.map(|known| known.kind) {
             Some(Kind::Loss) | None => "",
-            Some(Kind::Open) => "  (or on their way)",
+            // One space, so that it ends where a terminal does.
+            Some(Kind::Open) => " (or on their way)",
             Some(Kind::Note) => "  (not lost)",
         },
     );
@@ -175,9 +176,16 @@ mod tests {
     #[test]
     fn all_rows_are_there_if_asked_for() {
         let text = text(&Status::of(&fixture_with_kernel()), true);
-        for name in ["rx_discards_phy", "rx_ring_full", "tx_full"] {
+        for name in ["rx_discards_phy", "rx_ring_full", "tx_full", "unaccounted"] {
             assert!(text.contains(name), "{text}");
         }
+    }
+
+    #[test]
+    fn all_rows_fit_a_terminal() {
+        let text = text(&Status::of(&fixture_with_kernel()), true);
+        let wide: Vec<_> = text.lines().filter(|line| line.len() > WIDTH).collect();
+        assert_eq!(wide, [""; 0]);
     }
 
     #[test]
