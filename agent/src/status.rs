@@ -363,7 +363,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::observe::{fixture, fixture_with_kernel};
+    use crate::observe::{fixture, fixture_busy, fixture_with_kernel};
 
     #[test]
     fn it_can_be_read_again() {
@@ -415,6 +415,12 @@ mod tests {
         let kernels = pools[0].counters.as_ref().unwrap();
         assert_eq!(ours, kernels.iter().map(|(name, _)| name).collect::<Vec<_>>());
         assert_eq!((kernels.recycle_ratio(), recycle_ratio(&device.counters())), (Some(0.95), None));
+        // Cached and ring, of fast, refill and slow; of both queues.
+        let [first, second] =
+            [[1007.0, 1009.0, 1001.0, 1005.0, 1002.0], [4007.0, 4009.0, 4001.0, 4005.0, 4002.0]];
+        let [cached, ring, fast, refill, slow] = std::array::from_fn(|n| first[n] + second[n]);
+        let busy = Status::of(&fixture_busy()).devices[0].counters();
+        assert_eq!(recycle_ratio(&busy), Some((cached + ring) / (fast + refill + slow)));
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! `fixture.txt`: the page of an agent that has all that a page may have, which few machines do: pools of the kernel, times
 //! in their buckets, and a rule whose words have to be escaped. Prometheus' own parser reads it in the end-to-end tests.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
 
 use super::openmetrics::render;
-use crate::observe::fixture_with_kernel;
+use crate::observe::fixture_busy;
 
 /// Words with each character that a label's value does not have as it is.
 const WORDS: &str = "udp port 53\nor \"arp\" \\ rarp";
@@ -32,8 +37,8 @@ fn anywhere(line: &str) -> String {
 
 #[test]
 fn the_page_with_all_that_there_can_be_is_known() {
-    let mut observation = fixture_with_kernel();
-    observation.leaving.push(observation.devices[0].queues[1].clone());
+    let mut observation = fixture_busy();
+    assert!(observation.conserved());
     let rules = Arc::make_mut(&mut observation.rules);
     rules.reword_first(WORDS);
     let page: String = render(observation).unwrap().lines().map(|line| anywhere(line) + "\n").collect();
@@ -43,4 +48,38 @@ fn the_page_with_all_that_there_can_be_is_known() {
     }
     let known = fs::read_to_string(&path).unwrap_or_default();
     assert!(page == known, "fixture.txt is not what it was; `UPDATE=1 cargo test -p umemd golden` writes it");
+}
+
+/// Else one could stand for another, and the page would be the same.
+#[test]
+fn no_two_numbers_of_the_page_are_the_same() {
+    /// Yes or no.
+    const FLAGS: [&str; 7] = [
+        "umemd_device_up",
+        "umemd_pool_conserved",
+        "umemd_worker_failed",
+        "umemd_worker_steered",
+        "umemd_config_last_reload_successful",
+        "umemd_scrape_collector_success",
+        "umemd_capabilities_effective",
+    ];
+    let page = render(fixture_busy()).unwrap();
+    let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut same = Vec::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.split('{').next().unwrap();
+        // The last bucket has all that were counted; the words of an info are its labels.
+        let others = name.ends_with("_info") || name == "umemd_frame_hold_seconds_count";
+        if others || FLAGS.contains(&name) || ELSEWHERE.iter().any(|name| line.starts_with(name)) {
+            continue;
+        }
+        let with = seen.entry(value).or_default();
+        // Rows of drops are numbers that others tell, too; of two rows they are different.
+        let told_twice =
+            |other: &&&str| name.starts_with("umemd_drops_") == other.starts_with("umemd_drops_");
+        same.extend(with.iter().filter(told_twice).map(|other| format!("{other} and {series}: {value}")));
+        with.insert(series);
+    }
+    assert_eq!(same, [""; 0]);
 }

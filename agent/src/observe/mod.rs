@@ -3,6 +3,8 @@
 //! Table, JSON and metrics all read this and nothing else. Taking one costs the workers nothing: their
 //! snapshots are read from a block that they publish once in a millisecond, the rest is asked of the kernel.
 
+#[cfg(test)]
+mod busy;
 mod holds;
 mod kernel;
 pub(crate) mod process;
@@ -13,6 +15,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(test)]
+pub(crate) use busy::fixture_busy;
 use datapath::snapshot::{Places, Snapshot};
 pub use holds::{HolderView, HoldsView};
 pub use kernel::{Asked, Collector, KernelView, ask};
