@@ -16,8 +16,8 @@ use crate::{
 /// Version of this object; raised when a field changes its meaning or goes.
 const SCHEMA: u32 = 1;
 
-/// A running agent at one moment. Counts only grow: a queue's from when it was opened, which may be again; those of the
-/// NIC and of the kernel's pools began before us.
+/// A running agent at one moment. Counts only grow, but for [`drops::UNACCOUNTED`]: a queue's from when it was opened, which
+/// may be again; those of the NIC and of the kernel's pools began before us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of this object.
@@ -396,9 +396,16 @@ mod tests {
         let mut away = fixture().devices.remove(0);
         away.away = Some("eth0 was removed".into());
         observation.devices.push(away);
+        // Of pools that some of the sources do not tell of.
+        let failed = page_pool::Reason::Failed("no buffers".into());
+        for source in [page_pool::Source::None(failed.clone()), page_pool::Source::Ethtool(Some(failed))] {
+            let mut device = observation.devices[0].clone();
+            device.kernel.as_mut().unwrap().page_pool.source = source;
+            observation.devices.push(device);
+        }
         observation.leaving.push(observation.devices[0].queues[0].clone());
         observation.orphans = observation.devices[0].kernel.as_ref().unwrap().page_pool.pools.clone();
-        let mut names = BTreeSet::from(["reason".to_owned()]);
+        let mut names = BTreeSet::new();
         fields(&serde_json::from_str(&Status::of(&observation).json()).unwrap(), &mut names);
         let page = include_str!("protocol/PROTOCOL.md");
         let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();

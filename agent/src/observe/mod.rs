@@ -1,7 +1,13 @@
 //! [`Observation`]: everything that can be said about a running agent at one moment, as plain data.
 //!
-//! Table, JSON and metrics all read this and nothing else. Taking one costs the workers nothing: their
+//! Table, JSON and metrics all read this and nothing else. Taking one takes no lock of ours that a worker takes: their
 //! snapshots are read from a block that they publish once in a millisecond, the rest is asked of the kernel.
+//!
+//! There it takes one. The kernel reads a socket's `XDP_STATISTICS` under the mutex of that socket, for as long as six
+//! numbers take, if it is not preempted there (net/xdp/xsk.c: `xsk_getsockopt`). In copy mode it sends under the same one,
+//! in `sendto()` and, of a socket that has a TX ring, in `poll()` (`__xsk_generic_xmit`): a worker in one of these calls may
+//! wait for those six numbers, and whoever asks for them, for what one call sends. Packets are received without it, and in
+//! zero-copy mode neither call takes it. What a worker notices of being watched is measured by `cargo xtask bench scrape`.
 
 #[cfg(test)]
 mod busy;

@@ -5,8 +5,9 @@
 //! answer for ten seconds is not waited for. Of too many connections one that dawdles is closed, so that those who are
 //! slow on purpose keep nobody else out; and who asks again and again, on one connection as Prometheus and browsers do,
 //! gives way after an answer. Pages are
-//! made on this one thread, at once but for the wait for workers, and take no lock that a worker takes; those that
-//! cost something one after the other, and once for all who ask meanwhile.
+//! made on this one thread, at once but for the wait for workers, and take no lock of ours that a worker takes (of the
+//! kernel's one: see [`observe`](crate::observe)); those that cost something one after the other, and once for all who ask
+//! meanwhile.
 
 mod hearing;
 mod host;
