@@ -15,6 +15,7 @@ pub const SHOWN: &str = "(() => {
         what: document.getElementById('what').textContent,
         trouble: texts(document.getElementById('trouble').children),
         tiles: texts(document.querySelectorAll('#tiles b')),
+        tile_names: texts(document.querySelectorAll('#tiles div'), e => e.lastChild.textContent),
         values: Object.fromEntries(
             texts(document.querySelectorAll('[data-value]'), e => [e.dataset.value, e.textContent])),
         drops: rows('drops'), queues: rows('queues'), pools: rows('pools'),
@@ -27,8 +28,20 @@ pub const SHOWN: &str = "(() => {
         }),
         top: document.querySelector('#places i').textContent,
         most: document.querySelector('#recycled i').textContent,
+        lines: Object.fromEntries(['recycled', 'lost'].flatMap(id =>
+            texts(document.querySelectorAll(`#${id}-now li`), li => {
+                // The line of the colour that the legend says, at its newest moment.
+                const stroke = `stroke:${li.style.getPropertyValue('--c')};`;
+                const line = [...document.querySelectorAll(`#${id} path`)].find(path =>
+                    path.getAttribute('style').includes(stroke));
+                const top = document.querySelector(`#${id} i`).textContent;
+                return [li.lastChild.dataset.value, { top, height: 100 - line.getAttribute('d').split(' ').pop() }];
+            }))),
     };
 })()";
+
+/// The chart's height between its lower edge and its uppermost line, in its own units.
+const HEIGHT: f64 = 98.0;
 
 /// What reaches beyond the right edge, but for tables, which are scrolled.
 const BEYOND: &str = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.wide > *, svg') &&
@@ -49,9 +62,12 @@ pub fn assert_fits_a_phone(browser: &mut Browser, picture: &str) {
     browser.screen(1100, 1400);
 }
 
-/// 1234567 as the page writes it.
+/// 1234567 as the page writes it; a dash for what nobody tells.
 fn thousands(count: &Value) -> String {
-    let digits = count.as_u64().expect("a count").to_string();
+    if count.is_null() {
+        return "–".into();
+    }
+    let digits = count.as_f64().expect("a count").round().to_string();
     let groups: Vec<&[u8]> = digits.as_bytes().rchunks(3).rev().collect();
     String::from_utf8(groups.join(&b',')).expect("digits")
 }
@@ -75,7 +91,7 @@ fn queue_row(device: &Value, queue: &Value) -> Value {
     let sum = |names: &[&str]| names.iter().map(|name| counter(name)).sum::<u64>();
     let recycled =
         percent(sum(&["recycle_cached", "recycle_ring"]), sum(&["alloc_fast", "alloc_refill", "alloc_slow"]));
-    let kept: u64 = list(&queue["holders"]).iter().filter_map(|holder| holder["frames"].as_u64()).sum();
+    let kept = list(&queue["holders"]).iter().map(|holder| holder["frames"].as_u64().expect("a count"));
     let text = |value: &Value| json!(thousands(value));
     let (traffic, steered) = (&queue["traffic"], if queue["steered"] == true { "yes" } else { "NO" });
     json!([
@@ -86,7 +102,7 @@ fn queue_row(device: &Value, queue: &Value) -> Value {
         text(&traffic["tx_packets"]),
         recycled,
         text(&queue["total"]),
-        kept.to_string(),
+        thousands(&json!(kept.sum::<u64>())),
         steered
     ])
 }
@@ -106,14 +122,141 @@ fn drop_row(device: &Value, row: &Value) -> Option<Value> {
 fn pool_row(device: &Value, pool: &Value) -> Value {
     let recycled =
         pool["recycle_ratio"].as_f64().map_or("–".into(), |ratio| format!("{:.1} %", ratio * 100.0));
-    let inflight =
-        if pool["inflight_pages"].is_null() { "–".into() } else { thousands(&pool["inflight_pages"]) };
+    let inflight = thousands(&pool["inflight_pages"]);
     let stalled = if pool["stalled"] == true { ", STALLED" } else { "" };
     let detached = match &pool["detached_s"] {
         Value::Null => String::new(),
         seconds => format!("{} s ago{stalled}", thousands(seconds)),
     };
     json!([device["device"], pool["pool"], recycled, inflight, detached])
+}
+
+/// What the page should say is wrong, in its order.
+fn trouble(status: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().expect("a name").to_owned();
+    let kept = |queue: &Value, device: &str, all: bool| {
+        let number = &queue["queue"];
+        let told = |holder: &Value| {
+            let (name, frames) = (text(&holder["holder"]), thousands(&holder["frames"]));
+            let oldest = match &holder["oldest_s"] {
+                Value::Null => String::new(),
+                seconds => format!(", the oldest for {} s", thousands(seconds)),
+            };
+            let leaked = match holder["leaked"].as_u64() {
+                Some(0) => String::new(),
+                _ => format!(": {} LEAKED", thousands(&holder["leaked"])),
+            };
+            format!("the {name} keeps {frames} frames of {device} queue {number}{oldest}{leaked}")
+        };
+        let is_told = |holder: &&Value| holder["leaked"] != 0 || all && holder["frames"] != 0;
+        list(&queue["holders"]).iter().filter(is_told).map(told).collect::<Vec<_>>()
+    };
+    let mut trouble = Vec::new();
+    for device in list(&status["devices"]) {
+        let name = text(&device["device"]);
+        trouble.extend(device["away"].as_str().map(|why| format!("{name} is away: {why}")));
+        for queue in list(&device["queues"]) {
+            if queue["failed"] == true {
+                trouble.push(format!(
+                    "{name} queue {} is served by nobody: its handler panicked",
+                    queue["queue"]
+                ));
+            }
+            trouble.extend(kept(queue, &name, false));
+        }
+    }
+    for queue in status["leaving"].as_array().into_iter().flatten() {
+        trouble.extend(kept(queue, &format!("{}'s closed", text(&queue["device"])), true));
+    }
+    for pool in status["orphans"].as_array().into_iter().flatten() {
+        let (id, pages, stalled) =
+            (text(&pool["pool"]), thousands(&pool["inflight_pages"]), &pool["stalled"]);
+        let detached = match &pool["detached_s"] {
+            Value::Null => String::new(),
+            seconds => format!(", detached {} s ago", thousands(seconds)),
+        };
+        let stalled = if *stalled == true { ", STALLED" } else { "" };
+        trouble.push(format!(
+            "page_pool {id} of an interface that is gone: {pages} pages in flight{detached}{stalled}"
+        ));
+    }
+    trouble
+}
+
+/// 1234567 as the page writes it in short.
+fn short(mut number: f64) -> String {
+    let mut units = ["k", "M", "G", "T"].iter();
+    let mut unit = None;
+    while number >= 1000.0 {
+        (number, unit) = (number / 1000.0, units.next());
+    }
+    unit.map_or_else(|| format!("{number:.0} "), |unit| format!("{number:.2} {unit}"))
+}
+
+/// What [`short`] says; a chart's is a round number.
+fn long(short: &str) -> f64 {
+    let (number, unit) = short.split_once(' ').expect("a number and its unit");
+    let power = ["", "k", "M", "G", "T"].iter().position(|of| *of == unit).expect("a unit");
+    number.parse::<f64>().expect("a number") * 1000_f64.powi(power as i32)
+}
+
+/// Compares what is told per second with what was counted from one status to the one that is shown: numbers, and lines of
+/// charts. Nothing may have begun anew between them, come or gone.
+///
+/// # Panics
+///
+/// If something differs.
+#[track_caller]
+pub fn assert_shows_its_rates(shown: &Value, then: &Value) {
+    let now = &shown["status"];
+    let seconds = now["at_s"].as_f64().expect("a time") - then["at_s"].as_f64().expect("a time");
+    let devices = |status: &Value| list(&status["devices"]).to_vec();
+    let number = |value: &Value| value.as_u64().expect("a count");
+    let rate = |of: &dyn Fn(&Value) -> u64| (of(now) - of(then)) as f64 / seconds;
+    let recycled = |counters: &Value| number(&counters["recycle_cached"]) + number(&counters["recycle_ring"]);
+    let queues = |status: &Value, of: &dyn Fn(&Value) -> u64| {
+        devices(status).iter().flat_map(|device| list(&device["queues"])).map(of).sum::<u64>()
+    };
+    let traffic = |name: &str| rate(&|status| queues(status, &|queue| number(&queue["traffic"][name])));
+    let pools = |status: &Value| {
+        let pools = |device: &Value| list(&device["page_pool"]["pools"]).to_vec();
+        devices(status).iter().flat_map(pools).map(|pool| recycled(&pool["counters"])).sum::<u64>()
+    };
+    let mut rates = vec![
+        ("ours", rate(&|status| queues(status, &|queue| recycled(&queue["counters"])))),
+        ("kernels", rate(&pools)),
+    ];
+    let lost = |layer: &str| {
+        // The rows of the NIC may count the same packets; those of all others add up.
+        let of = |now: &Value, then: &Value| {
+            let rows = list(&now["drops"]).iter().zip(list(&then["drops"]));
+            let rows = rows.filter(|(row, _)| row["layer"] == layer && row["lost"] == true);
+            let more = rows.map(|(now, then)| number(&now["count"]) - number(&then["count"]));
+            if layer == "nic" { more.max().unwrap_or(0) } else { more.sum() }
+        };
+        devices(now).iter().zip(&devices(then)).map(|(now, then)| of(now, then)).sum::<u64>() as f64 / seconds
+    };
+    let layers = ["nic", "xdp", "redirect", "socket", "pool", "handler"];
+    rates.extend(layers.map(|layer| (layer, lost(layer))));
+    for (name, rate) in &rates {
+        assert_eq!(shown["values"][name], thousands(&json!(rate)), "{name}: {shown}");
+        let line = &shown["lines"][name];
+        let (top, height) = (long(line["top"].as_str().expect("a scale")), line["height"].as_f64());
+        let expected = HEIGHT * rate / top;
+        assert!(height.is_some_and(|height| (height - expected).abs() < 1e-6), "{name}: {expected}, {shown}");
+    }
+    let (nic, gone) = (rates[2].1, rates[3..].iter().map(|(_, rate)| rate).sum::<f64>());
+    let told = |tile: usize| {
+        let told = [&shown["tiles"][tile], &shown["tile_names"][tile]];
+        told.map(|words| words.as_str().expect("words").to_owned())
+    };
+    for (tile, name, way) in [(0, "received", "rx"), (1, "sent", "tx")] {
+        let [packets, bytes] = ["packets", "bytes"].map(|what| traffic(&format!("{way}_{what}")));
+        let expected = [short(packets) + "pps", format!("{name}, {}bit/s", short(8.0 * bytes))];
+        assert_eq!(told(tile), expected);
+    }
+    let per_second = |rate: f64| format!("{}/s", short(rate).trim());
+    assert_eq!(told(4), [per_second(gone), format!("lost, and by the NIC {}", per_second(nic))]);
 }
 
 /// Compares everything that does not depend on when it was looked at with the status that it is of.
@@ -152,6 +295,7 @@ pub fn assert_shows_its_status(shown: &Value) {
         assert_eq!(list(&shown[table]).get(1..).unwrap_or_default(), rows, "{table}");
     }
     assert_eq!(shown["why"], why.join("; "));
+    assert_eq!(shown["trouble"], json!(trouble(&shown["status"])));
     assert_stacks(shown, &frames);
 }
 
@@ -159,9 +303,8 @@ pub fn assert_shows_its_status(shown: &Value) {
 /// as the chart has room for.
 #[track_caller]
 fn assert_stacks(shown: &Value, frames: &serde_json::Map<String, Value>) {
-    // The chart's lower edge, and what is between that and its uppermost line.
+    // The chart's lower edge.
     const FLOOR: f64 = 100.0;
-    const HEIGHT: f64 = 98.0;
     let top: f64 = shown["top"].as_str().unwrap().replace(',', "").parse().unwrap();
     let height = |frames: u64| HEIGHT * frames as f64 / top;
     let is_near = |a: f64, b: f64| (a - b).abs() < 1e-6;

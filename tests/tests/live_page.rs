@@ -10,7 +10,10 @@ use e2e::{
     full,
     lab::{Lab, LabConfig, PORT, STEER},
     page::Puppet,
-    shown::{SHOWN, assert_fits_a_phone, assert_shows_its_status, device, list, pictured, queue, status},
+    shown::{
+        SHOWN, assert_fits_a_phone, assert_shows_its_rates, assert_shows_its_status, device, list, pictured,
+        queue, status,
+    },
     wait::wait_for,
     wire::{WINDOW, Wire, any_size},
 };
@@ -138,6 +141,95 @@ fn the_live_page_draws_no_peak_where_counters_begin_anew() {
     assert_shows_its_status(&shown);
     let tiles = &list(&shown["tiles"])[2..4];
     assert_eq!(tiles, ["100.0 %", "–"], "of allocations: {shown}");
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_tells_and_draws_what_happens_per_second() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    // Each number grows by another one, and from another one.
+    let moment = |times: u64| {
+        let busy = |number: u32, n: u64| {
+            let mut queue = queue(number, 10_000 * n);
+            queue["counters"]["recycle_cached"] = json!(1000 * n + 31 * n * times);
+            queue["counters"]["recycle_ring"] = json!(2000 * n + 310 * n * times);
+            queue["traffic"] = json!({
+                "rx_packets": 700 * times * n, "rx_bytes": 90_000 + 170_000 * times * n,
+                "tx_packets": 5000 + 60_000 * times * n, "tx_bytes": 31_000_000 * times * n,
+            });
+            queue
+        };
+        let mut devices = [
+            device("eth0", &[busy(0, 1), busy(1, 2)], &[(17, 5000 + 140 * times), (18, 40 * times)]),
+            device("eth1", &[busy(0, 3)], &[(20, 9 * times)]),
+        ];
+        for (device, n) in devices.iter_mut().zip(1..) {
+            let row = |layer: &str, cause: &str, count: u64, lost: bool| json!({"layer": layer, "cause": cause, "count": 100 * n + n * times * count, "lost": lost});
+            device["drops"] = json!([
+                row("nic", "rx_missed_errors", 44, true),
+                row("nic", "rx_over_errors", 40, true),
+                row("xdp", "unmatched_dropped", 6, true),
+                row("redirect", "ENXIO", 10, true),
+                row("redirect", "unaccounted", 1, false),
+                row("socket", "rx_dropped", 14, true),
+                row("socket", "rx_ring_full", 2, true),
+                row("pool", "alloc_failed", 24, true),
+                row("handler", "tx_full", 34, true),
+            ]);
+        }
+        status(10.0 + 2.0 * times as f64, &devices)
+    };
+    let puppet = Puppet::start(moment(0));
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 10.0);
+    for times in 1..3 {
+        puppet.say(Some(moment(times)));
+        let at = 10.0 + 2.0 * times as f64;
+        let shown = browser.value_when("the next", SHOWN, |shown| shown["status"]["at_s"] == at);
+        assert_shows_its_status(&shown);
+        assert_shows_its_rates(&shown, &moment(times - 1));
+    }
+}
+
+#[test]
+#[ignore = "requires root and Chromium; cargo xtask test full"]
+fn the_live_page_names_who_keeps_frames_and_what_is_away() {
+    if !full::permits("chromium", "chromium") {
+        return;
+    }
+    let holder = |name: &str, frames: u64, oldest: Value, leaked: u64| json!({"holder": name, "frames": frames, "oldest_s": oldest, "leaked": leaked});
+    let mut kept = queue(3, 1000);
+    kept["holders"] = json!([
+        holder("handler", 1999, json!(7.4), 0),
+        holder("capture", 1500, json!(86_400.4), 1234),
+        holder("kernel", 5, Value::Null, 5),
+    ]);
+    let mut away = device("eth1", &[], &[]);
+    away["away"] = json!("eth1 was removed");
+    let mut all = status(10.0, &[device("eth0", &[queue(0, 1000), kept], &[]), away]);
+    all["leaving"] = json!([{"device": "eth2", "queue": 4, "holders": [
+        holder("handler", 0, Value::Null, 0), holder("capture", 17, json!(3.0), 0),
+    ]}]);
+    let puppet = Puppet::start(all);
+    let mut browser = Browser::open(&puppet.url());
+    browser.value_when("an answer", "last && last.at_s", |at| *at == 10.0);
+    let shown = browser.value(SHOWN);
+    assert_shows_its_status(&shown);
+    let expected = [
+        "the capture keeps 1,500 frames of eth0 queue 3, the oldest for 86,400 s: 1,234 LEAKED",
+        "the kernel keeps 5 frames of eth0 queue 3: 5 LEAKED",
+        "eth1 is away: eth1 was removed",
+        "the capture keeps 17 frames of eth2's closed queue 4, the oldest for 3 s",
+    ];
+    assert_eq!(shown["trouble"], json!(expected));
+    assert_eq!(shown["queues"][2][7], "3,504");
+    // As soon as all of that is mended.
+    puppet.say(Some(status(11.0, &[device("eth0", &[queue(0, 1000)], &[])])));
+    let shown = browser.value_when("the next", SHOWN, |shown| shown["status"]["at_s"] == 11.0);
+    assert_shows_its_status(&shown);
+    assert_eq!(shown["trouble"], json!([]));
 }
 
 #[test]
@@ -347,6 +439,7 @@ fn the_live_page_has_all_that_its_picture_shows() {
     browser.value(&format!("{}.forEach(see); draw(last)", json!(all)));
     let shown = browser.value(SHOWN);
     assert_shows_its_status(&shown);
+    assert_shows_its_rates(&shown, &pictured(60 * MINUTES - 1));
     let drawn = "['--cache', '--fill'].map(c => [...document.querySelectorAll('#recycled path')].find(p => \
                  p.getAttribute('style').includes(c)).getAttribute('d').split('L').length)";
     let lines = browser.value(drawn);
