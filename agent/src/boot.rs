@@ -7,7 +7,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Seconds since then, sleep included (`CLOCK_BOOTTIME`).
+/// [`uptime`] in seconds.
 pub fn boottime() -> u64 {
     uptime().as_secs()
 }
@@ -27,7 +27,8 @@ fn settled(last: f64, new: f64) -> f64 {
     if (new - last).abs() < 0.5 { last } else { new }
 }
 
-fn uptime() -> Duration {
+/// The time since then, sleep included (`CLOCK_BOOTTIME`).
+pub fn uptime() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -363,30 +363,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::observe::{fixture, fixture_busy, fixture_with_kernel};
+    use crate::{
+        observe::{fixture, fixture_busy, fixture_with_kernel},
+        protocol::documented::fields,
+    };
 
     #[test]
     fn it_can_be_read_again() {
         for observation in [fixture(), fixture_with_kernel()] {
             let status = Status::of(&observation);
             assert_eq!(serde_json::from_str::<Status>(&status.json()).unwrap(), status);
-        }
-    }
-
-    /// Names in objects; those of counts are told elsewhere.
-    fn fields(value: &serde_json::Value, into: &mut BTreeSet<String>) {
-        const COUNTS: [&str; 4] = ["decisions", "frames", "counters", "traffic"];
-        match value {
-            serde_json::Value::Object(object) => {
-                for (name, value) in object {
-                    into.insert(name.clone());
-                    if !COUNTS.contains(&name.as_str()) {
-                        fields(value, into);
-                    }
-                }
-            }
-            serde_json::Value::Array(all) => all.iter().for_each(|value| fields(value, into)),
-            _ => {}
         }
     }
 

@@ -18,8 +18,11 @@ use e2e::{
     lab::{Lab, PORT, STEER},
     wire::{WINDOW, Wire},
 };
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    time::{ClockId, clock_gettime},
+};
+use serde_json::{Value, json};
 
 /// Killed, then waited for, when dropped.
 struct Running(Child);
@@ -34,8 +37,12 @@ impl Drop for Running {
 /// What `umemd pagepool` says of the near end.
 fn asked(lab: &Lab) -> Value {
     let near = &lab.pair().near.name;
+    let uptime = || clock_gettime(ClockId::Boottime).tv_sec as f64;
+    let before = uptime();
     let said = umemd(&["pagepool", "--netns", lab.near.name(), "--iface", near, "--json"]).json();
     assert_eq!(said["devices"].as_array().map(Vec::len), Some(1), "{said}");
+    let at = said["at_s"].as_f64().unwrap_or_else(|| panic!("no time: {said}"));
+    assert!((before..uptime() + 1.0).contains(&at), "{said}");
     said["devices"][0].clone()
 }
 
@@ -49,6 +56,29 @@ fn ethtool(lab: &Lab) -> BTreeMap<String, u64> {
         Some((name.to_owned(), count.parse().ok()?))
     };
     text.lines().filter_map(counter).collect()
+}
+
+/// The same counters as ethtool has, or why there are none.
+#[track_caller]
+fn assert_says_as_ethtool(told: &Value, theirs: &BTreeMap<String, u64>) {
+    if theirs.is_empty() {
+        let reason = told["reason"].as_str().unwrap_or_else(|| panic!("no reason: {told}"));
+        assert_eq!(told["source"], "none");
+        // Without CONFIG_PAGE_POOL_STATS, or of a time before veths had pools.
+        assert!(["CONFIG_PAGE_POOL_STATS", "6.8"].iter().any(|word| reason.contains(word)), "{reason}");
+        assert_eq!(told["pools"], json!([]), "and no zeros");
+        return;
+    }
+    assert_eq!((&told["source"], &told["pools"][0]["pool"]), (&"ethtool".into(), &"all".into()));
+    let counters = &told["pools"][0]["counters"];
+    for (counter, abbreviated) in [
+        ("alloc_fast", "alloc_fast"),
+        ("alloc_slow_high_order", "alloc_slow_ho"),
+        ("recycle_ring", "recycle_ring"),
+        ("recycle_released_refcnt", "recycle_released_ref"),
+    ] {
+        assert_eq!(counters[counter], theirs[abbreviated], "{counter}: {told} {theirs:?}");
+    }
 }
 
 /// Pages allocated.
@@ -72,26 +102,42 @@ fn the_kernels_pools_say_what_ethtool_says_or_why_not() {
     let sources = agent.metrics().label_values("umemd_device_info", "page_pool_source");
     assert_eq!(sources, [after["source"].as_str().unwrap()], "the agent sees the same");
 
-    if theirs.is_empty() {
-        let reason = after["reason"].as_str().unwrap_or_else(|| panic!("no reason: {after}"));
-        assert_eq!(after["source"], "none");
-        // Without CONFIG_PAGE_POOL_STATS, or of a time before veths had pools.
-        assert!(["CONFIG_PAGE_POOL_STATS", "6.8"].iter().any(|word| reason.contains(word)), "{reason}");
-        assert_eq!(after["pools"], serde_json::json!([]), "and no zeros");
-        return;
+    assert_says_as_ethtool(&after, &theirs);
+    if !theirs.is_empty() {
+        let (before, after) = (&before["pools"][0]["counters"], &after["pools"][0]["counters"]);
+        // Several small frames share a page, and since Linux 6.13 they count once.
+        assert!(allocated(after) > allocated(before), "{before} {after}");
     }
-    assert_eq!((&after["source"], &after["pools"][0]["pool"]), (&"ethtool".into(), &"all".into()));
-    let (before, after) = (&before["pools"][0]["counters"], &after["pools"][0]["counters"]);
-    // Several small frames share a page, and since Linux 6.13 they count once.
-    assert!(allocated(after) > allocated(before), "{before} {after}");
-    for (counter, abbreviated) in [
-        ("alloc_fast", "alloc_fast"),
-        ("alloc_slow_high_order", "alloc_slow_ho"),
-        ("recycle_ring", "recycle_ring"),
-        ("recycle_released_refcnt", "recycle_released_ref"),
-    ] {
-        assert_eq!(after[counter], theirs[abbreviated], "{counter}: {after} {theirs:?}");
-    }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn no_agent_is_needed_and_nothing_is_changed() {
+    let Some(lab) = Lab::new() else { return };
+    let inside = |words: &[&str]| {
+        let mut command = Command::new("ip");
+        run(command.args(["netns", "exec", lab.near.name()]).args(words), "").unwrap()
+    };
+    // Without a program a veth has pools where it has NAPI, which GRO wants.
+    inside(&["ethtool", "-K", "near0", "gro", "on"]);
+    let links = || inside(&["ip", "-details", "link"]);
+    let before = links();
+    let told = asked(&lab);
+    assert_eq!((&told["device"], &told["driver"]), (&"near0".into(), &"veth".into()));
+    assert_says_as_ethtool(&told, &ethtool(&lab));
+
+    // All there are, and in words.
+    let all = ["pagepool", "--netns", lab.near.name()];
+    let named = umemd(&[&all[..], &["--json"]].concat()).json();
+    let names: Vec<_> = named["devices"].as_array().unwrap().iter().map(|device| &device["device"]).collect();
+    assert!(names.contains(&&json!("lo")) && names.contains(&&json!("near0")), "{named}");
+    assert!(named["devices"].as_array().unwrap().contains(&told), "{named}");
+    let words = umemd(&all).ok();
+    let reason = told["reason"].as_str().unwrap_or("near0 (veth): counters by ethtool\n");
+    // Words are broken to the width of a terminal.
+    let even = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("near0 (veth)") && even(&words).contains(&even(reason)), "{words}");
+    assert_eq!(links(), before);
 }
 
 #[test]
@@ -151,22 +197,24 @@ fn a_watch_as_json_is_an_object_a_second_until_ctrl_c() {
         let told: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert_eq!((&told["type"], &told["schema"]), (&"pagepool".into(), &1.into()), "{line}");
         assert_eq!(told["devices"], Value::from(vec![now.clone()]), "{line}");
+        told["at_s"].as_f64().unwrap_or_else(|| panic!("no time: {line}"))
     };
 
-    let mut came = Vec::new();
+    let (mut came, mut at) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
         came.push(Instant::now());
-        assert_is_told(&line);
+        at.push(assert_is_told(&line));
     }
+    assert!(at[2] - at[1] > 0.5 && at[1] > at[0], "each has its time: {at:?}");
     assert!(came[2] - came[1] > Duration::from_millis(500), "it is no flood: {came:?}");
 
     kill_process(Pid::from_child(&watch.0), Signal::INT).unwrap();
     let (mut rest, mut said) = (String::new(), String::new());
     reader.read_to_string(&mut rest).unwrap();
     watch.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    rest.split_inclusive('\n').for_each(assert_is_told);
+    rest.split_inclusive('\n').for_each(|line| assert!(assert_is_told(line) > at[2], "{line}"));
     // By the signal itself, as whoever runs it in a loop of a shell wants to know.
     let status = watch.0.wait().unwrap();
     assert_eq!((status.signal(), said.as_str()), (Some(Signal::INT.as_raw()), ""), "{status}");

@@ -1,17 +1,12 @@
 //! `umemd pagepool`: what the kernel's pools say, for people and scripts.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt::Write as _, io, time::Duration};
 
 use serde::Serialize;
 
 use super::{DevicePools, Pool, Reason, Since, Source, json::DeviceJson, netlink::LOOPBACK};
 use crate::{
-    boot::boottime,
+    boot::uptime,
     nic::{self, NicError},
     report::numbers::{binary, known, percent, thousands, wrap},
     sys::ethtool,
@@ -25,8 +20,8 @@ const LINES_PER_HEADING: u32 = 20;
 /// The pools of some interfaces at one moment.
 #[derive(Clone, Debug)]
 pub struct Report {
-    at: Instant,
-    boottime: u64,
+    /// Since the machine started.
+    at: Duration,
     devices: Vec<Device>,
 }
 
@@ -61,7 +56,7 @@ impl Report {
             Some(Device { index: link.index, name: link.name.clone(), driver, pools })
         };
         let devices = asked.iter().filter_map(device).collect();
-        Ok(Self { at: Instant::now(), boottime: boottime(), devices })
+        Ok(Self { at: uptime(), devices })
     }
 
     /// One JSON object, and a newline.
@@ -70,6 +65,7 @@ impl Report {
         struct All<'a> {
             r#type: &'static str,
             schema: u32,
+            at_s: f64,
             devices: Vec<One<'a>>,
         }
         #[derive(Serialize)]
@@ -79,15 +75,15 @@ impl Report {
             #[serde(flatten)]
             pools: DeviceJson,
         }
-        let one = |device: &'_ Device| DeviceJson::new(&device.pools, self.boottime);
+        let one = |device: &'_ Device| DeviceJson::new(&device.pools, self.at.as_secs());
         let devices = self
             .devices
             .iter()
             .map(|device| One { device: &device.name, driver: &device.driver, pools: one(device) })
             .collect();
         // Strings, numbers and maps with string keys: this cannot fail, and an empty line would say that it did.
-        let mut line =
-            serde_json::to_string(&All { r#type: "pagepool", schema: SCHEMA, devices }).unwrap_or_default();
+        let all = All { r#type: "pagepool", schema: SCHEMA, at_s: self.at.as_millis() as f64 / 1e3, devices };
+        let mut line = serde_json::to_string(&all).unwrap_or_default();
         line.push('\n');
         line
     }
@@ -134,7 +130,7 @@ impl Report {
             format!("{} pages in flight{}", thousands(pages), bytes.unwrap_or_default())
         }));
         let _ = writeln!(text, "  {}", facts.join(", "));
-        write_detached(text, pool, "", self.boottime);
+        write_detached(text, pool, "", self.at.as_secs());
         let Some(counters) = &pool.counters else { return };
         for half in ["alloc", "recycle"] {
             let named = counters
@@ -206,7 +202,7 @@ impl Watch {
     /// What happened since the last report, and what is in flight. A pool that was not there then, or has no
     /// counters, has no rates; why an interface has none is told once, and anew if the reason changes.
     pub fn rates(&mut self, now: Report) -> String {
-        let seconds = now.at.saturating_duration_since(self.last.at).as_secs_f64();
+        let seconds = now.at.saturating_sub(self.last.at).as_secs_f64();
         let mut text = self.reasons(&now);
         for device in &now.devices {
             let before = self.last.devices.iter().find(|before| before.name == device.name);
@@ -221,7 +217,7 @@ impl Watch {
                 }
                 self.lines += 1;
                 line(&mut text, &device.name, pool, since, seconds);
-                write_detached(&mut text, pool, gone, now.boottime);
+                write_detached(&mut text, pool, gone, now.at.as_secs());
             }
         }
         self.last = now;
@@ -305,10 +301,15 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::page_pool::{
-        Counters,
-        fixture::{counters, two_pools, zeros},
+    use crate::{
+        page_pool::{
+            Counters,
+            fixture::{counters, two_pools, zeros},
+        },
+        protocol::documented::fields,
     };
 
     fn report() -> Report {
@@ -326,7 +327,7 @@ mod tests {
             device(3, "eth1", "mvneta", DevicePools { source: Source::Ethtool(None), pools: vec![all] }),
             device(4, "eth2", "mvpp2", none(Reason::Unlisted)),
         ];
-        Report { at: Instant::now(), boottime: 4120, devices }
+        Report { at: Duration::from_millis(4_120_250), devices }
     }
 
     #[test]
@@ -383,10 +384,29 @@ eth2 (mvpp2): not available: netlink lists no pool of it, and this kernel was bu
     fn json_is_one_object_per_report() {
         let json: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
         assert_eq!((&json["type"], &json["schema"]), (&"pagepool".into(), &1.into()));
+        assert_eq!(json["at_s"], 4120.25);
         let device = &json["devices"][1];
         assert_eq!((&device["device"], &device["driver"]), (&"eth0".into(), &"mlx5_core".into()));
         assert_eq!(device["pools"][1]["stalled"], true);
         assert_eq!(json["devices"][3]["source"], "none");
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let mut report = report();
+        report.devices[2].pools.source = Source::Ethtool(Some(Reason::Failed("no buffers".into())));
+        let page = include_str!("../protocol/PROTOCOL.md");
+        let (_, own) = page.split_once("`umemd pagepool --json`").unwrap();
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        let mut names = BTreeSet::new();
+        fields(&json, &mut names);
+        let of_all = ["type", "schema", "at_s", "devices", "device", "driver"];
+        assert!(of_all.iter().all(|name| names.contains(*name)), "{names:?}");
+        // The pools are told of with those of the status.
+        let missing = |name: &&String| {
+            !if of_all.contains(&name.as_str()) { own } else { page }.contains(&format!("`{name}`"))
+        };
+        assert_eq!(names.iter().filter(missing).collect::<Vec<_>>(), [""; 0]);
     }
 
     #[test]
@@ -404,7 +424,7 @@ eth2 (mvpp2): not available: netlink lists no pool of it, and this kernel was bu
         let [used, idle, detached, anew] = &lines[heading + 1..] else { panic!("{text}") };
         assert_eq!(*used, ["eth0", "17", "1,000", "0", "995", "0", "0", "99.5", "%", "256"]);
         assert_eq!(*idle, ["eth0", "9", "0", "0", "0", "0", "0", "-", "6"]);
-        assert_eq!(detached[..5], ["detached", "3,120", "s", "ago;", "STALLED:"]);
+        assert_eq!(detached[..5], ["detached", "3,122", "s", "ago;", "STALLED:"]);
         assert_eq!(anew[..10], ["eth1", "all", "2", "2", "0", "0", "0", "0.0", "%", "-"]);
         assert!(text.lines().last().unwrap().ends_with("counters began anew"));
     }

@@ -201,6 +201,30 @@ fn line(value: &impl Serialize) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod documented {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    /// Names in objects; those of counts are told elsewhere.
+    pub(crate) fn fields(value: &Value, into: &mut BTreeSet<String>) {
+        const COUNTS: [&str; 4] = ["decisions", "frames", "counters", "traffic"];
+        match value {
+            Value::Object(object) => {
+                for (name, value) in object {
+                    into.insert(name.clone());
+                    if !COUNTS.contains(&name.as_str()) {
+                        fields(value, into);
+                    }
+                }
+            }
+            Value::Array(all) => all.iter().for_each(|value| fields(value, into)),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
