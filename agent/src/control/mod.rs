@@ -282,12 +282,8 @@ impl Agent {
                 biased;
                 () = signals.next() => break,
                 () = tokio::time::sleep_until(end.unwrap_or_else(far_future)), if end.is_some() => break,
+                () = self.common.alarm.notified() => watch.reset_immediately(),
                 _ = watch.tick() => {
-                    if self.watch() {
-                        break;
-                    }
-                }
-                () = self.common.alarm.notified() => {
                     if self.watch() {
                         break;
                     }
