@@ -41,6 +41,32 @@ pub fn turn<P: QueuePort, H: PacketHandler>(worker: &mut Worker<P, H>) -> Turn {
     turn
 }
 
+/// Rings of so many slots.
+pub fn small_rings(fill: u32, rx: u32, tx: u32, completion: u32) -> SimConfig {
+    SimConfig {
+        fill_ring: fill,
+        rx_ring: rx,
+        tx_ring: tx,
+        completion_ring: completion,
+        ..SimConfig::default()
+    }
+}
+
+/// Lets `count` packets arrive and be polled by NAPI.
+pub fn arrive<H: PacketHandler>(worker: &mut Worker<SimPort, H>, count: usize) {
+    for n in 0..count {
+        worker.port_mut().offer(numbered(n));
+    }
+    worker.port_mut().napi_poll(count);
+}
+
+/// A turn that receives, and one that refills.
+#[track_caller]
+pub fn two_turns<H: PacketHandler>(worker: &mut Worker<SimPort, H>) {
+    turn(worker);
+    turn(worker);
+}
+
 /// Each frame is in exactly one place.
 #[track_caller]
 pub fn lawful(snapshot: &Snapshot) {
