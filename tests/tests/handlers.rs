@@ -279,6 +279,16 @@ fn packets_that_do_not_fit_the_interface_are_not_generated() {
     let exit = lab.agent(&args).run();
     assert_eq!(exit.code, Some(1), "{exit}");
     assert!(exit.stderr.contains("MTU is 1500: at most 1514 bytes do"), "{exit}");
+    // Nor those that do not fit the frames that they may have.
+    let sizes = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--size", "1514"];
+    for (args, most) in [
+        (["--headroom", "600", "--multi-buffer", "off"], "a packet may have 1 on near0"),
+        (["--headroom", "1344", "--tx-ring", "2"], "a packet may have 2 on near0"),
+    ] {
+        let exit = lab.agent(&[&sizes[..], &args].concat()).run();
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(exit.stderr.contains(most), "expected {most:?}: {exit}");
+    }
     assert_eq!(lab.pair().near.xdp_program(), None, "{exit}");
 }
 

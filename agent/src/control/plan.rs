@@ -169,6 +169,9 @@ impl Plan {
             headroom,
             switch_tag,
         };
+        if let Handler::Generate(generate) = &config.handler {
+            plan.refuse_too_many_frames(generate.size as u32, capacity, config)?;
+        }
         let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
         match plan.facts.findings(&plan.link.name, plan.purpose(config)).into_iter().find(refusal) {
             Some(finding) => Err(NicError::Quirk { finding }.into()),
@@ -181,6 +184,23 @@ impl Plan {
     pub(super) fn max_fragments(&self, bind: BindMode) -> usize {
         let told = self.facts.zero_copy_segments.filter(|_| bind == BindMode::ZeroCopy);
         told.map_or(MAX_FRAGMENTS, |most| (most as usize).clamp(1, MAX_FRAGMENTS))
+    }
+
+    /// Refuses to send packets of more frames, with room for `capacity` bytes each, than a packet may have here.
+    fn refuse_too_many_frames(&self, size: u32, capacity: u32, config: &RunConfig) -> Result<()> {
+        let ring = RingSizes::new(config.layout, 1, config.rings).tx;
+        let most = if self.multi_buffer { ring.min(self.max_fragments(self.bind.0) as u32) } else { 1 };
+        let wanted = size.div_ceil(capacity);
+        if wanted > most {
+            bail!(
+                "--size {size} takes {wanted} frames with room for {capacity} bytes, and a packet may have {most} on \
+                 {}: larger frames (--frame-size), {}or at most {} bytes do",
+                self.link.name,
+                if self.multi_buffer { "a larger --tx-ring, " } else { "--multi-buffer on, " },
+                most * capacity
+            );
+        }
+        Ok(())
     }
 
     /// What the table of quirks has to know of it.
