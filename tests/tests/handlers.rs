@@ -8,10 +8,11 @@ use std::{
 };
 
 use e2e::{
-    agent::{Agent, example},
+    agent::{Agent, AgentCommand, example},
     command::ip,
     lab::{Lab, LabConfig, MODES, PORT, STEER},
     ping::Ping,
+    scratch::Folder,
     thread::StoppedThread,
     wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire, any_size},
@@ -186,7 +187,7 @@ fn forwarding_between_unequal_queue_counts_is_refused() {
 }
 
 /// An agent that sends so many datagrams of this size to the far end, at this rate.
-fn generate_to_far(lab: &Lab, mode: &str, count: u64, rate: u64, size: usize) -> Agent {
+fn generate_to_far(lab: &Lab, mode: &str, count: u64, rate: u64, size: usize) -> AgentCommand {
     let pair = lab.pair();
     let args = [
         ["--mode", mode],
@@ -199,7 +200,7 @@ fn generate_to_far(lab: &Lab, mode: &str, count: u64, rate: u64, size: usize) ->
         ["--rate", &rate.to_string()],
         ["--size", &size.to_string()],
     ];
-    lab.agent(args.as_flattened()).start_unready()
+    lab.agent(args.as_flattened())
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn as_many_packets_are_generated_as_were_asked_for() {
     for mode in MODES {
         let Some(lab) = Lab::new() else { return };
         let wire = Wire::listen(&lab.far, lab.pair().far.port(PORT));
-        let agent = generate_to_far(&lab, mode, COUNT, 5000, SIZE);
+        let agent = generate_to_far(&lab, mode, COUNT, 5000, SIZE).start_unready();
         for number in 0..COUNT {
             let packet =
                 wire.receive(PATIENCE).unwrap_or_else(|| panic!("{mode}: packet {number} did not come"));
@@ -430,5 +431,32 @@ fn a_handler_that_panics_takes_its_own_queue_with_it() {
         assert_eq!(summary["conserved"], false, "{summary}");
         assert_eq!(frames["slab"].as_u64(), Some(2 * 4096 - lost), "{summary}");
         assert!(summary["tx_packets"].as_u64() >= Some(99 + 500), "{summary}");
+    }
+}
+
+/// What came before it was told to end is still handled. With a capture no frame is lost, so that the law says nothing.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_handler_that_panics_while_its_worker_ends_is_told_of() {
+    for mode in MODES {
+        let Some(lab) = Lab::new() else { return };
+        let near = &lab.pair().near;
+        let folder = Folder::of(&lab);
+        let args = ["--steer", STEER, "--mode", mode, "--capture", &folder.file("all.pcapng")];
+        let agent = lab.agent(&args).example("panicking_handler").start();
+        let wire = Wire::connect(&lab.far, near.port(PORT));
+        wire.reflect(99, any_size);
+        let worker = StoppedThread::stop(agent.pid(), "near0/0");
+        wire.send(99..100, any_size);
+        agent.metrics_when("it is steered", |m| m.verdicts("steered") == 100);
+        agent.terminate();
+        wait_until("nothing more is steered", PATIENCE, || near.xdp_program().is_none());
+        worker.resume();
+
+        let exit = agent.wait();
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(exit.stderr.contains("near0 queue 0: its handler panicked while it ended"), "{exit}");
+        let summary = exit.summary.as_ref().expect("a summary");
+        assert_eq!((&summary["conserved"], &summary["drops"]["rx_unhandled"]), (&true.into(), &1.into()));
     }
 }

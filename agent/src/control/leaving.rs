@@ -12,6 +12,8 @@ const LOOKS: u32 = 4;
 /// A group that was closed, until all of its frames are home.
 pub(super) struct Leaving {
     pub(super) workers: Vec<Past>,
+    /// Whether the handler of one of them panicked, and nobody had noticed before.
+    pub(super) failed: bool,
 }
 
 /// A worker that ended: the last look at its queues, and their pools.

@@ -355,9 +355,17 @@ impl Agent {
                 return;
             }
             let closed = group.reconcile(&self.common).await;
-            self.leaving.borrow_mut().extend(closed);
+            self.take_leave(closed);
         }
         self.look_for_late_frames(self.common.epoch.elapsed());
+    }
+
+    /// Notes a group that was closed, if one was.
+    fn take_leave(&self, closed: Option<Leaving>) {
+        if closed.as_ref().is_some_and(|leaving| leaving.failed) {
+            self.worker_failed.set(true);
+        }
+        self.leaving.borrow_mut().extend(closed);
     }
 
     fn look_for_late_frames(&self, now: Duration) {
@@ -383,7 +391,7 @@ impl Agent {
         self.detach();
         for group in &self.groups {
             let closed = group.close("stopped", false).await;
-            self.leaving.borrow_mut().extend(closed);
+            self.take_leave(closed);
         }
         let at = self.started.elapsed();
         self.write_out().await;

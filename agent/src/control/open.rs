@@ -58,10 +58,6 @@ impl Employed {
     }
 }
 
-fn who(device: &Device, queue: &Queue) -> String {
-    format!("{} queue {}", device.info().name, queue.number())
-}
-
 impl Open {
     /// Program, UMEMs, sockets, workers; the threads come later.
     ///
@@ -226,7 +222,7 @@ impl Open {
                 alarm: Arc::clone(&common.alarm),
             };
             let running = worker::spawn(post, crew, Arc::clone(&queue.bell))
-                .with_context(|| format!("cannot start the thread of {}", who(device, queue)))?;
+                .with_context(|| format!("cannot start the thread of {queue}"))?;
             queue.thread.set(Some(running.thread_id()));
             *employed = Employed::Running(running);
         }
@@ -320,7 +316,7 @@ impl Open {
                 }
                 if failed {
                     let lost = queue.snapshot().places.user;
-                    log::error!("{}: frames lost with its handler: {lost}", who(device, queue));
+                    log::error!("{queue}: frames lost with its handler: {lost}");
                 }
             }
             if failed {
@@ -342,8 +338,7 @@ impl Open {
                 let _ = device.clear_socket(queue);
                 queue.fail();
                 log::error!(
-                    "{}: its handler panicked; its traffic goes to the stack, other queues go on",
-                    who(device, queue)
+                    "{queue}: its handler panicked; its traffic goes to the stack, other queues go on"
                 );
             }
         }
@@ -377,7 +372,7 @@ impl Ending {
     /// Waits for its workers, as long as they take.
     pub(super) async fn end(self) -> Leaving {
         let Self { queues: devices, workers } = self;
-        let mut leaving = Leaving { workers: Vec::new() };
+        let mut leaving = Leaving { workers: Vec::new(), failed: false };
         for (index, employed) in workers.into_iter().enumerate() {
             let queues = devices.iter().map(|queues| &queues[index]);
             let end = match employed {
@@ -390,6 +385,9 @@ impl Ending {
                 Employed::Running(running) => running.end().await,
             };
             let mut past = Past { queues: Vec::new(), pools: Vec::new() };
+            // Also while it ends a handler is given what has come by then.
+            let failed = end.as_ref().is_none_or(|end| end.why == Why::Panicked);
+            leaving.failed |= failed;
             match end {
                 None => {
                     log::error!("the worker of queue {index} did not live to say where its frames are");
@@ -398,6 +396,10 @@ impl Ending {
                 Some(end) => {
                     for (queue, (report, statistics)) in queues.zip(end.sides) {
                         queue.ended(&report, statistics);
+                        if failed && !queue.has_failed() {
+                            queue.fail();
+                            log::error!("{queue}: its handler panicked while it ended");
+                        }
                         past.queues.push(queue.observe());
                         past.pools.push(report.pool);
                     }

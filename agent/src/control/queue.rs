@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -88,6 +89,13 @@ impl Unshown {
             self.bell.ring();
         }
         has_come
+    }
+}
+
+/// What it is called in a message.
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} queue {}", self.device, self.fixed.number)
     }
 }
 
