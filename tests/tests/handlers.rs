@@ -11,6 +11,7 @@ use e2e::{
     agent::{Agent, AgentCommand, example},
     command::ip,
     lab::{Lab, LabConfig, MODES, PORT, STEER},
+    metrics::Metrics,
     ping::Ping,
     scratch::Folder,
     thread::StoppedThread,
@@ -270,6 +271,48 @@ fn an_interface_that_is_opened_again_generates_what_is_left() {
     let exit = agent.wait();
     assert!(exit.stderr.contains("near0: served again"), "{exit}");
     assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
+}
+
+/// What was written while nothing could be sent counts for nothing: it waits for the link, and is made up for if its
+/// socket does not live to see that.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn as_many_packets_are_generated_although_the_link_was_down() {
+    const COUNT: u64 = 600;
+    // What the kernel takes while the link goes down it may drop.
+    const DROPPED: u64 = 20;
+    // Longer than a worker that ends waits for what it sent.
+    const DOWN: Duration = Duration::from_millis(1500);
+    for reopened in [false, true] {
+        let Some(lab) = Lab::with(LabConfig { queues: 3, ..LabConfig::default() }) else { return };
+        let (near, far) = (&lab.pair().near, &lab.pair().far);
+        far.ethtool("-L", &["tx", "1"]);
+        near.ethtool("-L", &["rx", "1"]);
+        let wire = Wire::listen(&lab.far, far.port(PORT));
+        let agent = generate_to_far(&lab, "native", COUNT, 500, 60).start();
+        for number in 0..10 {
+            wire.receive(PATIENCE).unwrap_or_else(|| panic!("packet {number} did not come"));
+        }
+        near.set(&["down"]);
+        let written = |m: &Metrics| m.total("umemd_generated_packets_total") == COUNT;
+        agent.metrics_when("all that are left were written", written);
+        if reopened {
+            near.ethtool("-L", &["rx", "3"]);
+            wait_until("its queues are closed", PATIENCE, || {
+                agent.stderr().contains("its queues are closed")
+            });
+        }
+        std::thread::sleep(DOWN);
+        near.set(&["up"]);
+        let exit = agent.wait();
+        assert_eq!(exit.code, Some(0), "{exit}");
+        let came = 10 + wire.drain();
+        assert!((COUNT - DROPPED..=COUNT).contains(&came), "{came} came: {exit}");
+        let summary = exit.summary();
+        let unsent = summary["drops"]["tx_unsent"].as_u64().expect("a count");
+        assert_eq!(unsent > 0, reopened, "{exit}");
+        assert_eq!(summary["tx_packets"], COUNT + unsent, "{exit}");
+    }
 }
 
 #[test]

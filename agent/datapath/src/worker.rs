@@ -121,6 +121,11 @@ impl<P: QueuePort, H: PacketHandler, O: Observer> Worker<P, H, O> {
         self.left() > 0
     }
 
+    /// Whether packets wait to be sent that the kernel has not taken yet.
+    pub fn has_unsent(&mut self) -> bool {
+        !self.outbox.backlog.is_empty() || self.side.port.unsent() > 0
+    }
+
     fn left(&self) -> u32 {
         self.side.port.lent(Lent::Tx) + self.outbox.backlog.len() as u32
     }

@@ -25,7 +25,7 @@ pub(super) trait Crew: Send {
     /// See [`Worker::is_sending`].
     fn is_sending(&self) -> bool;
     /// Whether there is nothing more to do, ever.
-    fn is_done(&self) -> bool;
+    fn is_done(&mut self) -> bool;
     /// The ports, in the order of the sides.
     fn ports(&self) -> (&XskPort, Option<&XskPort>);
     /// The statistics of each side's socket, if the kernel tells.
@@ -191,8 +191,9 @@ where
         self.worker.is_sending()
     }
 
-    fn is_done(&self) -> bool {
-        (self.is_done)(self.worker.handler())
+    fn is_done(&mut self) -> bool {
+        // What the kernel has not taken of what it wrote may wait for a link.
+        (self.is_done)(self.worker.handler()) && !self.worker.has_unsent()
     }
 
     fn ports(&self) -> (&XskPort, Option<&XskPort>) {
@@ -235,7 +236,7 @@ where
         Pair::is_sending(self)
     }
 
-    fn is_done(&self) -> bool {
+    fn is_done(&mut self) -> bool {
         false
     }
 

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::Result;
+use datapath::Traffic;
 use tokio::sync::Notify;
 use umemd_common::Decision;
 
@@ -234,7 +235,7 @@ impl Group {
             *kept = programs;
         }
         let leaving = ending.end().await;
-        let sent: u64 = leaving.queues().map(|queue| queue.snapshot.traffic.generated).sum();
+        let sent: u64 = leaving.queues().map(|queue| generated(&queue.snapshot.traffic)).sum();
         let part = self.part.get();
         self.part.set(Part { left: part.left.map(|left| left.saturating_sub(sent)), ..part });
         Some(leaving)
@@ -301,5 +302,26 @@ impl Group {
             (Err(_), State::Open(_)) => unreachable!("it was closed"),
         }
         leaving
+    }
+}
+
+/// Packets that began at a queue which was closed, without those that the kernel never took.
+fn generated(traffic: &Traffic) -> u64 {
+    // All are of one size, so each has as many frames.
+    let frames = (traffic.tx_packets + traffic.tx_fragments).div_ceil(traffic.tx_packets.max(1));
+    traffic.generated.saturating_sub(traffic.tx_full + traffic.tx_unsent.div_ceil(frames.max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_sent_is_to_be_sent_still() {
+        let traffic =
+            Traffic { generated: 100, tx_packets: 90, tx_full: 10, tx_unsent: 30, ..Traffic::default() };
+        assert_eq!(generated(&traffic), 60);
+        assert_eq!(generated(&Traffic { tx_fragments: 4 * 90, ..traffic }), 84, "of five frames each");
+        assert_eq!(generated(&Traffic::default()), 0);
     }
 }

@@ -314,7 +314,7 @@ mod tests {
             self.left > 0
         }
 
-        fn is_done(&self) -> bool {
+        fn is_done(&mut self) -> bool {
             false
         }
 
