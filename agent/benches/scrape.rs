@@ -15,6 +15,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use umemd::{
+    RingSizes,
     config::Wait,
     ebpf::RuleCount,
     metrics,
@@ -27,7 +28,6 @@ use umemd::{
     page_pool::{Counters, DevicePools, Pool, Source},
     status::Status,
     steer::compile,
-    xsk::RingSizes,
 };
 use umemd_common::{Decision, maps::Count};
 

@@ -10,7 +10,7 @@
 //! | [`steer`] | rules in tcpdump's words, compiled; the guard against locking oneself out |
 //! | [`ebpf`] | load the XDP program, attach it, reach its maps |
 //! | [`nic`] | what an interface is and can do |
-//! | [`xsk`] | the AF_XDP socket of one queue, as a [`datapath::QueuePort`] |
+//! | `xsk` | the AF_XDP socket of one queue, as a [`datapath::QueuePort`] |
 //! | [`capture`] | the thread that writes pcapng |
 //! | [`control`] | order of start, worker threads, watchdog, signals, order of shutdown |
 //! | [`page_pool`] | the kernel's own page_pools: the other recycler |
@@ -48,4 +48,6 @@ pub mod steer;
 pub mod sys;
 #[cfg(feature = "tui")]
 pub mod top;
-pub mod xsk;
+mod xsk;
+
+pub use xsk::{RingRequest, RingSizes};

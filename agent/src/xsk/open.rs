@@ -25,7 +25,7 @@ const KEPT: u32 = 256 + 128 + 320;
 
 /// Which memory is to be registered.
 #[derive(Clone, Copy, Debug)]
-pub struct UmemRequest<'a> {
+pub(crate) struct UmemRequest<'a> {
     /// The interface that it is for, to be named where it is refused.
     pub interface: &'a str,
     /// The queue that it is for.
@@ -42,7 +42,7 @@ pub struct UmemRequest<'a> {
 
 /// Which socket is to be bound.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// The interface, in this thread's network namespace.
     pub interface: &'a str,
     /// The receive queue; the program finds the socket under this number.
@@ -61,7 +61,7 @@ pub struct Request<'a> {
 
 /// Why a socket could not be opened. Facts in fields, the cause in `source()`.
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The kernel was built without `CONFIG_XDP_SOCKETS`.
     #[error("this kernel has no AF_XDP sockets; it needs CONFIG_XDP_SOCKETS=y (Linux 4.18)")]
     NoAfXdp,
@@ -191,24 +191,24 @@ pub enum OpenError {
 ///
 /// It keeps the socket alive, and with it the queue busy: drop it before the worker closes.
 #[derive(Debug)]
-pub struct SocketHandle {
+pub(crate) struct SocketHandle {
     fd: OwnedFd,
     wakeups: Arc<FillWakeups>,
 }
 
 impl SocketHandle {
     /// `XDP_STATISTICS` (kernel.md 3.7).
-    pub fn statistics(&self) -> io::Result<xdp::XdpStatistics> {
+    pub(crate) fn statistics(&self) -> io::Result<xdp::XdpStatistics> {
         Ok(sockopt::xdp_statistics(&self.fd)?)
     }
 
     /// How often the worker has woken the kernel for the fill ring: counts that outlive the socket.
-    pub fn wakeups(&self) -> &Arc<FillWakeups> {
+    pub(crate) fn wakeups(&self) -> &Arc<FillWakeups> {
         &self.wakeups
     }
 
     /// `XDP_OPTIONS`: whether the kernel bound the socket in zero-copy mode.
-    pub fn zero_copy(&self) -> io::Result<bool> {
+    pub(crate) fn zero_copy(&self) -> io::Result<bool> {
         Ok(sockopt::xdp_options(&self.fd)?.contains(xdp::XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
     }
 }
@@ -220,7 +220,7 @@ impl AsFd for SocketHandle {
 }
 
 /// Whether this kernel has AF_XDP and lets this process use it. Opens a socket and closes it again.
-pub fn probe() -> Result<(), OpenError> {
+pub(crate) fn probe() -> Result<(), OpenError> {
     match rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None) {
         Ok(_) => Ok(()),
         Err(rustix::io::Errno::PERM) => Err(OpenError::NotPermitted),
@@ -234,7 +234,7 @@ pub fn probe() -> Result<(), OpenError> {
 /// # Errors
 ///
 /// Those of the last attempt.
-pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
     const TRIES: u32 = 20;
     for _ in 1..TRIES {
         match attempt() {
@@ -250,7 +250,7 @@ pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result
 /// # Errors
 ///
 /// [`OpenError::Umem`], [`OpenError::Headroom`], [`OpenError::Memlock`], [`OpenError::NotPermitted`] or [`OpenError::NoHugePages`].
-pub fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
+pub(crate) fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
     let UmemRequest { interface, queue, layout, headroom, huge_pages, rings } = request;
     let (frames, frame_size) = (layout.chunk_count(), layout.chunk_size());
     let failed = |source| OpenError::Umem { frames, frame_size, headroom, source };
@@ -283,7 +283,7 @@ pub fn umem(request: UmemRequest<'_>) -> Result<Arc<UmemFrames>, OpenError> {
 /// # Errors
 ///
 /// All that are left. [`OpenError::Busy`] may pass: see [`patiently`].
-pub fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> {
+pub(crate) fn open(request: Request<'_>) -> Result<(XskPort, SocketHandle), OpenError> {
     let Request { interface, queue, frames, rings, bind, multi_buffer, max_fragments } = request;
     let failed = |source| OpenError::Bind { interface: interface.to_owned(), queue, source };
     let refused = |reason: &'static str| failed(io::Error::new(io::ErrorKind::InvalidInput, reason));

@@ -34,7 +34,7 @@ const XDP_PKT_CONTD: u32 = 1;
 ///
 /// A descriptor is on a ring of the kernel's only while `ledger` has its frame lent there. So whoever holds the
 /// [`Frame`] is the only one, in user space or in the kernel, who touches that chunk.
-pub struct XskPort {
+pub(crate) struct XskPort {
     /// What one call hands to, or takes from, a ring. xsk-rs moves slices.
     scratch: [FrameDesc; SCRATCH],
     /// Which of them a short way took off a ring and left to the long one, that comes next. Empty between turns.
@@ -84,23 +84,23 @@ impl XskPort {
     }
 
     /// The frames that this port moves, for a second port on them, or for who reads those that are held.
-    pub fn frames(&self) -> &Arc<UmemFrames> {
+    pub(crate) fn frames(&self) -> &Arc<UmemFrames> {
         &self.frames.0
     }
 
     /// The socket, to poll it together with others; `None` once the port is closed.
-    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         Some(self.rings.as_ref()?.fd.as_fd())
     }
 
     /// `XDP_STATISTICS`; `None` once the port is closed, or if the kernel does not answer.
-    pub fn statistics(&self) -> Option<xdp::XdpStatistics> {
+    pub(crate) fn statistics(&self) -> Option<xdp::XdpStatistics> {
         sockopt::xdp_statistics(&self.rings.as_ref()?.fd).ok()
     }
 }
 
 /// The bytes of a port's frames.
-pub struct PortFrames(Arc<UmemFrames>);
+pub(crate) struct PortFrames(Arc<UmemFrames>);
 
 impl FrameBytes for PortFrames {
     #[inline]

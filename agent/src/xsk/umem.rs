@@ -18,7 +18,7 @@ use xsk_rs::{FrameDesc, Umem};
 /// - `descriptors[i]` describes frame `i` of `umem`: its address lies in chunk `i`, its length inside the chunk.
 /// - Entry and bytes of a frame are written only by who holds the [`Frame`], which is the sole right to it, and
 ///   read only by who holds that or, while there is none, one of the references that it was shared into.
-pub struct UmemFrames {
+pub(crate) struct UmemFrames {
     descriptors: Box<[UnsafeCell<FrameDesc>]>,
     layout: FrameLayout,
     /// The first byte of frame 0; `umem` keeps it mapped, and all that come behind it.
@@ -41,7 +41,7 @@ impl UmemFrames {
     /// # Errors
     ///
     /// `InvalidInput` if it is something else.
-    pub fn new(umem: Umem, descriptors: Vec<FrameDesc>, layout: FrameLayout) -> io::Result<Self> {
+    pub(crate) fn new(umem: Umem, descriptors: Vec<FrameDesc>, layout: FrameLayout) -> io::Result<Self> {
         let shift = layout.chunk_size().trailing_zeros();
         let in_order = descriptors.iter().enumerate().all(|(index, d)| d.addr() >> shift == index);
         if descriptors.len() != layout.chunk_count() as usize || !in_order {
@@ -64,17 +64,17 @@ impl UmemFrames {
     }
 
     /// How the UMEM is cut into frames.
-    pub fn layout(&self) -> FrameLayout {
+    pub(crate) fn layout(&self) -> FrameLayout {
         self.layout
     }
 
     /// Where its first frame lies.
-    pub fn address(&self) -> usize {
+    pub(crate) fn address(&self) -> usize {
         self.start.addr()
     }
 
     /// The UMEM, to bind sockets to.
-    pub fn umem(&self) -> &Umem {
+    pub(crate) fn umem(&self) -> &Umem {
         &self.umem
     }
 

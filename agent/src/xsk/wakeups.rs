@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Counts that a port writes, and whoever shows them reads. A driver in zero-copy mode that has run out of frames asks
 /// for such a call; in copy mode nobody does.
 #[derive(Debug, Default)]
-pub struct FillWakeups {
+pub(crate) struct FillWakeups {
     done: AtomicU64,
     failed: AtomicU64,
 }
@@ -18,7 +18,7 @@ impl FillWakeups {
     }
 
     /// Those that the kernel took, and those that it refused.
-    pub fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         (self.done.load(Relaxed), self.failed.load(Relaxed))
     }
 }
