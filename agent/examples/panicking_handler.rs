@@ -1,6 +1,6 @@
 //! A handler that panics at the 100th packet of the first interface, to see that nobody else has to suffer for it:
 //! its queue's traffic goes to the stack, the other interfaces are served on, and the count at the end says which
-//! frames are lost. The end-to-end tests run it.
+//! frames are lost. And no handler can be made for any queue but the first. The end-to-end tests run it.
 
 use std::process::ExitCode;
 
@@ -39,6 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let config = RunConfig::try_from(Args::parse().run)?;
     let first = config.ifaces[0].clone();
     let outcome = control::run_with(config, Outlet::new("report", std::io::stdout())?, move |queue| {
+        assert_eq!(queue.queue, 0, "there is one for queue 0 only");
         Panicking { left: (queue.interface == first).then_some(100) }
     })?;
     Ok(if outcome == Outcome::Conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE })

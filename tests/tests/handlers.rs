@@ -503,3 +503,33 @@ fn a_handler_that_panics_while_its_worker_ends_is_told_of() {
         assert_eq!((&summary["conserved"], &summary["drops"]["rx_unhandled"]), (&true.into(), &1.into()));
     }
 }
+
+/// It is as with any other reason why an interface cannot be opened.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_handler_that_cannot_be_made_is_asked_for_again() {
+    let Some(lab) = Lab::with(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let (near, far) = (&lab.pair().near, &lab.pair().far);
+    let refused = "cannot serve near0 queue 1: making its handler panicked";
+    let exit = lab.agent(&["--steer", STEER]).example("panicking_handler").run();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    assert!(exit.stderr.contains(refused), "{exit}");
+    assert_eq!(near.xdp_program(), None, "{exit}");
+
+    far.ethtool("-L", &["tx", "1"]);
+    near.ethtool("-L", &["rx", "1"]);
+    let agent = lab.agent(&["--steer", STEER]).example("panicking_handler").start();
+    let wire = Wire::connect(&lab.far, near.port(PORT));
+    wire.reflect(50, any_size);
+    near.ethtool("-L", &["rx", "2"]);
+    wait_until("it says why not", PATIENCE, || {
+        agent.stderr().contains(&format!("not opened again: {refused}"))
+    });
+    near.ethtool("-L", &["rx", "1"]);
+    wait_until("it is served again", PATIENCE, || agent.stderr().contains("near0: served again"));
+    wire.reflect(50, any_size);
+    agent.terminate();
+    let exit = agent.wait();
+    assert_eq!(exit.code, Some(0), "{exit}");
+    assert_eq!(exit.summary()["conserved"], true, "{exit}");
+}

@@ -104,9 +104,11 @@ pub fn run(config: RunConfig, out: Outlet) -> Result<Outcome> {
 
 /// The same with a handler of one's own on every queue; that of the configuration is not looked at.
 ///
+/// `handler` makes one for each queue, and anew whenever its interface is opened again.
+///
 /// # Errors
 ///
-/// As [`run`].
+/// As [`run`]; and a `handler` that panics at the start. If it panics later, it is asked again each second.
 pub fn run_with<H>(
     mut config: RunConfig,
     out: Outlet,

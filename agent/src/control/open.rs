@@ -1,8 +1,12 @@
 //! [`Open`]: a group that is served: programs, sockets, pools, workers; how they begin, fail and end.
 
-use std::{mem, sync::Arc};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use datapath::{CaptureReader, WorkerConfig, capture, handlers::Pace};
 use frame_pool::{FramePool, PoolConfig, Recycler, UmemProvider};
 
@@ -123,7 +127,7 @@ impl Open {
             let bound = bind(config, plans, &numbers, first)?;
             let Bound { sockets, huge_pages, nodes, multi_buffer, rings } = bound;
             let (ports, handles): (Vec<XskPort>, Vec<SocketHandle>) = sockets.into_iter().unzip();
-            let (crew, pools) = Self::hire(common, plans, index, part, pace, ports, rings);
+            let (crew, pools) = Self::hire(common, plans, index, part, pace, ports, rings)?;
             let bell = Arc::new(Bell::new().context("cannot make an eventfd to wake a worker by")?);
             let sides = handles.into_iter().zip(crew.published()).zip(pools).enumerate();
             for (side, ((socket, published), pool)) in sides {
@@ -157,7 +161,7 @@ impl Open {
         pace: Pace,
         ports: Vec<XskPort>,
         rings: RingSizes,
-    ) -> (Box<dyn Crew>, Vec<Recycler>) {
+    ) -> Result<(Box<dyn Crew>, Vec<Recycler>)> {
         let frames = Arc::clone(ports[0].frames());
         // A return ring with room for every frame never turns one away (kernel.md 3.8).
         let pool_config = PoolConfig { ring_size: frames.layout().chunk_count(), ..PoolConfig::default() };
@@ -191,11 +195,19 @@ impl Open {
                     index: part.before + index,
                     of: part.of(plan.queues.len()),
                 };
-                (common.hire)(place, Parts { pool, port, capture, config, pace })
+                let hire = || (common.hire)(place, Parts { pool, port, capture, config, pace });
+                // Who makes handlers may be the user's own.
+                catch_unwind(AssertUnwindSafe(hire)).map_err(|_| {
+                    anyhow!(
+                        "cannot serve {} queue {}: making its handler panicked",
+                        place.interface,
+                        place.queue
+                    )
+                })?
             }
             (None, _) => unreachable!("a queue was bound"),
         };
-        (crew, recyclers)
+        Ok((crew, recyclers))
     }
 
     /// How many workers it has.
