@@ -47,7 +47,8 @@ pub(super) fn bind(
                 drop(frames);
                 (frames, huge_pages) = umem(config, plans, queues, rings)?;
             }
-            sockets(plans, queues, &frames, rings, BindMode::Copy, may_wait)
+            // What of it was bound was closed this moment: its queue is free soon, and only this once to be waited for.
+            sockets(plans, queues, &frames, rings, BindMode::Copy, true)
         }
         result => result,
     };
