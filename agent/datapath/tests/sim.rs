@@ -193,6 +193,8 @@ fn a_kernel_that_lies_is_counted_and_harms_no_other_frame() {
         let mut random = Random::new(!seed);
         let mut worker = on_faulty(seed, &mut random, Rates { delay: 16, lie: 128, drop: 0 });
         steps(&mut worker, &mut random, sim_of, |_, snapshot| lawful(&snapshot));
+        let bad = sim_of(&mut worker).statistics().tx_invalid_descs;
+        assert_eq!(bad, 0, "and is told none itself: what it says of a frame goes on no TX ring unlooked at");
         let report = worker.finish(Duration::ZERO);
         let Snapshot { places, total, .. } = report.snapshot;
         assert!(report.conserved, "{report:?}");
