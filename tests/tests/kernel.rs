@@ -225,7 +225,7 @@ fn xdp_drop_half() {
     }
 }
 
-/// XDP_PROG_CLEANUP and TEARDOWN: made and taken down ten times, with traffic.
+/// TEARDOWN: made and taken down ten times, with traffic.
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
 fn teardown() {
@@ -241,6 +241,26 @@ fn teardown() {
         wire.send(0..WINDOW, any_size);
         agent.wait().summary();
         assert_eq!(lab.pair().near.xdp_program(), None);
+    }
+}
+
+/// The worse half of TOO_MANY_FRAGS: the kernel would wait for ever for room that the completion ring can never have.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn more_fragments_than_the_completion_ring_holds() {
+    for mode in MODES {
+        let Some(lab) = Lab::with(LabConfig { mtu: 9000, ..LabConfig::default() }) else { return };
+        let agent = reflecting(&lab, &["--mode", mode, "--completion-ring", "4"]);
+        let wire = wire(&lab);
+        // 1792 bytes in each frame: four, and six.
+        wire.reflect(WINDOW, |_| 7000);
+        wire.send(0..4, |_| 8972);
+        wire.reflect(WINDOW, |_| 7000);
+        let metrics = agent.metrics();
+        let cut = metrics.sum("umemd_packets_dropped_total", &[("reason", "tx_invalid")]);
+        assert_eq!(cut, 4, "{mode}: {metrics}");
+        agent.terminate();
+        assert_eq!(agent.wait().summary()["tx_packets"], 2 * WINDOW, "{mode}");
     }
 }
 

@@ -175,7 +175,8 @@ impl Rings {
     }
 
     pub(crate) fn max_fragments(&self) -> usize {
-        MAX_FRAGMENTS.min(self.tx.size() as usize)
+        // The kernel keeps room on the completion ring for all of them before it sends one (xsk_cq_reserve_locked()).
+        MAX_FRAGMENTS.min(self.tx.size().min(self.completion.size()) as usize)
     }
 
     pub(crate) fn places(&self) -> PortPlaces {

@@ -308,6 +308,7 @@ impl<P: QueuePort> Side<P> {
         if due.packets > 0 {
             let parts = due.size.div_ceil(self.port.blank_len().max(1));
             if parts == 0 || parts > out.max_fragments {
+                self.traffic.generated += 1;
                 out.invalid += 1;
             } else {
                 let room = out.limit.max(self.batch).saturating_sub(out.backlog.len());

@@ -431,7 +431,17 @@ fn capture_shows_what_is_dropped_and_what_is_sent() {
             writer.read_all();
             assert_eq!(writer.shown.len() as u64, traffic.observed);
             assert_eq!(traffic.observed + traffic.observe_missed, traffic.rx_packets);
-            assert!(in_order(&writer.shown, worker.handler().decided.iter().cloned()), "{traffic:?}");
+            // What was to be sent and cannot be is dropped, and shown so.
+            let mut cut = 0;
+            let mut decided = worker.handler().decided.iter();
+            let all_shown = writer.shown.iter().all(|(verdict, packet)| {
+                let found = decided.find(|(wanted, decided)| {
+                    packet == decided && (wanted == verdict || *wanted == Verdict::Transmit)
+                });
+                cut += u64::from(found.is_some_and(|(wanted, _)| wanted != verdict));
+                found.is_some()
+            });
+            assert!(all_shown && cut <= traffic.tx_invalid, "{cut} of {traffic:?}");
             writer.held.clear();
             world.writer = Some(writer);
         }
@@ -478,7 +488,9 @@ fn generate_sends_what_is_due_and_no_more() {
         let mut worker = Worker::new(pool, port, generate, world.config);
         world.run(&mut worker);
         let left = worker.handler().left().unwrap();
-        assert_eq!(worker.snapshot().traffic.generated, count - left);
+        // Of more frames than a packet may have none is begun, however often one is due.
+        let traffic = worker.snapshot().traffic;
+        assert_eq!(traffic.generated - traffic.tx_invalid, count - left);
         if seed % 4 == 0 {
             world.settle(&mut worker);
             packets_balance(&[worker.snapshot()]);

@@ -29,6 +29,27 @@ fn a_packet_of_too_many_frames_is_not_put_on_the_tx_ring() {
     assert_eq!(worker.snapshot().places.user, 0);
 }
 
+/// The kernel keeps room on the completion ring for all frames of a packet before it sends one: where there can never be
+/// as much, it would wait for good, and all that comes behind with it.
+#[test]
+fn a_packet_of_more_frames_than_the_completion_ring_has_entries_stops_nobody() {
+    let sim = SimConfig { multi_buffer: true, ..small_rings(64, 64, 64, 4) };
+    let config = WorkerConfig { fill_target: 64, ..WorkerConfig::default() };
+    let mut worker = worker(128, sim, Echo, config);
+    turn(&mut worker);
+    for frames in [4, 5, 1] {
+        worker.port_mut().offer(vec![7; frames * LONGEST]);
+        worker.port_mut().napi_poll(1);
+        for _ in 0..3 {
+            turn(&mut worker);
+            worker.port_mut().complete_sent(64);
+        }
+    }
+    let traffic = worker.snapshot().traffic;
+    assert_eq!((traffic.tx_packets, traffic.tx_invalid, worker.port().sent().len()), (2, 1, 2));
+    assert_eq!(worker.snapshot().places.user, 0);
+}
+
 /// A sender's 64 kB that nobody segmented are 37 frames. All of them are one packet, which is dropped; none of its parts
 /// is another one.
 #[test]

@@ -188,19 +188,27 @@ impl Plan {
 
     /// Refuses to send packets of more frames, with room for `capacity` bytes each, than a packet may have here.
     fn refuse_too_many_frames(&self, size: u32, capacity: u32, config: &RunConfig) -> Result<()> {
-        let ring = RingSizes::new(config.layout, 1, config.rings).tx;
-        let most = if self.multi_buffer { ring.min(self.max_fragments(self.bind.0) as u32) } else { 1 };
+        let rings = RingSizes::new(config.layout, 1, config.rings);
+        let (ring, kernels) = (rings.most_fragments(), self.max_fragments(self.bind.0) as u32);
+        let most = if self.multi_buffer { ring.min(kernels) } else { 1 };
         let wanted = size.div_ceil(capacity);
-        if wanted > most {
-            bail!(
-                "--size {size} takes {wanted} frames with room for {capacity} bytes, and a packet may have {most} on \
-                 {}: larger frames (--frame-size), {}or at most {} bytes do",
-                self.link.name,
-                if self.multi_buffer { "a larger --tx-ring, " } else { "--multi-buffer on, " },
-                most * capacity
-            );
+        if wanted <= most {
+            return Ok(());
         }
-        Ok(())
+        let ways = [
+            (config.layout.chunk_size() < 4096, "larger frames (--frame-size 4096)"),
+            (!self.multi_buffer && self.facts.bears_fragments(), "several frames (--multi-buffer auto)"),
+            (self.multi_buffer && rings.tx < wanted.min(kernels), "a larger --tx-ring"),
+            (self.multi_buffer && rings.completion < wanted.min(kernels), "a larger --completion-ring"),
+        ];
+        let ways: String =
+            ways.iter().filter(|(helps, _)| *helps).map(|(_, way)| format!("{way}, ")).collect();
+        bail!(
+            "--size {size} takes {wanted} frames with room for {capacity} bytes, and a packet may have {most} on {}: \
+             {ways}or at most {} bytes do",
+            self.link.name,
+            most * capacity
+        );
     }
 
     /// What the table of quirks has to know of it.

@@ -264,7 +264,7 @@ impl QueuePort for XskPort {
     }
 
     fn max_fragments(&self) -> usize {
-        self.rings.as_ref().map_or(0, |rings| rings.max_fragments.min(rings.sizes.tx as usize))
+        self.rings.as_ref().map_or(0, |rings| rings.max_fragments.min(rings.sizes.most_fragments() as usize))
     }
 
     fn blank(&mut self, frame: Frame, len: usize) -> Packet {

@@ -50,6 +50,12 @@ impl RingSizes {
         let completion = asked.completion.unwrap_or(queues * frames);
         Self { fill, fill_target: (frames / 2).min(rx).min(fill), rx, tx, completion }
     }
+
+    /// Frames of one packet that can be sent. The kernel takes none before it has kept room for all of them on the
+    /// completion ring (`xsk_cq_reserve_locked()`), and holds on to that room while it waits for more.
+    pub fn most_fragments(&self) -> u32 {
+        self.tx.min(self.completion)
+    }
 }
 
 #[cfg(test)]

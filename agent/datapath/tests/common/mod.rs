@@ -178,7 +178,7 @@ impl Drop for PrintOnPanic {
 
 /// A queue of random sizes, small enough for every ring to be empty and full now and then.
 pub fn random_sizes(random: &mut Random, seed: u64) -> (u32, SimConfig, WorkerConfig) {
-    let mut ring = || 1 << (3 + random.below(6));
+    let mut ring = || 1 << (1 + random.below(8));
     let sim = SimConfig {
         seed,
         fill_ring: ring(),
