@@ -11,9 +11,11 @@ use crate::{
     xsk::{self, OpenError, Request, RingSizes, SocketHandle, UmemFrames, UmemRequest, XskPort},
 };
 
+type Sockets = Vec<(XskPort, SocketHandle)>;
+
 /// The sockets of one worker, all on one UMEM.
 pub(super) struct Bound {
-    pub(super) sockets: Vec<(XskPort, SocketHandle)>,
+    pub(super) sockets: Sockets,
     pub(super) huge_pages: bool,
     /// Where that UMEM lies.
     pub(super) nodes: Nodes,
@@ -36,49 +38,53 @@ pub(super) fn bind(
     let rings = RingSizes::new(config.layout, plans.len() as u32, config.rings);
     let (mut frames, mut huge_pages) = umem(config, plans, queues, rings)?;
     let (planned, asked) = plans[0].bind;
-    let bound = match sockets(plans, queues, &frames, rings, planned, may_wait) {
-        Err(error) if planned == BindMode::ZeroCopy && !asked && !matches!(error, OpenError::Busy { .. }) => {
+    let bound = match sockets(plans, queues, &frames, rings, planned, |_| may_wait) {
+        Err((refused, error))
+            if planned == BindMode::ZeroCopy && !asked && !matches!(error, OpenError::Busy { .. }) =>
+        {
             log::warn!(
                 "{error}: {} should have zero-copy and gets copy mode; --zerocopy makes this an error, --copy no \
                  warning",
-                plans[0].facts.driver
+                plans[refused].facts.driver
             );
             if plans.len() > 1 || matches!(error, OpenError::WrongMode { .. }) {
                 drop(frames);
                 (frames, huge_pages) = umem(config, plans, queues, rings)?;
             }
-            // What of it was bound was closed this moment: its queue is free soon, and only this once to be waited for.
-            sockets(plans, queues, &frames, rings, BindMode::Copy, true)
+            // What was bound is closed since this moment: those queues are free soon.
+            sockets(plans, queues, &frames, rings, BindMode::Copy, |index| may_wait || index <= refused)
         }
         result => result,
     };
-    let (sockets, multi_buffer) = bound?;
+    let (sockets, multi_buffer) = bound.map_err(|(_, error)| error)?;
     Ok(Bound { sockets, huge_pages, nodes: Nodes::of(frames.address()), multi_buffer, rings })
 }
 
-/// Sockets on these frames, one for a queue of each interface, and whether their packets may take several frames.
+/// Sockets on these frames, one for a queue of each interface, and whether their packets may take several frames; or which
+/// of them was refused, and why. `waits` says for which a queue that is not free yet is waited for.
 fn sockets(
     plans: &[Plan],
     queues: &[u32],
     frames: &Arc<UmemFrames>,
     rings: RingSizes,
     bind: BindMode,
-    may_wait: bool,
-) -> Result<(Vec<(XskPort, SocketHandle)>, bool), OpenError> {
+    waits: impl Fn(usize) -> bool,
+) -> Result<(Sockets, bool), (usize, OpenError)> {
     // Planned for all of them alike.
     let mut multi_buffer = plans[0].multi_buffer;
-    let mut sockets: Vec<(XskPort, SocketHandle)> = Vec::new();
-    for (plan, queue) in plans.iter().zip(queues) {
+    let mut sockets = Sockets::new();
+    for (index, (plan, queue)) in plans.iter().zip(queues).enumerate() {
         let open = |multi_buffer| {
             let interface = &plan.link.name;
             let max_fragments = plan.max_fragments(bind);
             let request =
                 Request { interface, queue: *queue, frames, rings, bind, multi_buffer, max_fragments };
-            if may_wait { xsk::patiently(|| xsk::open(request)) } else { xsk::open(request) }
+            if waits(index) { xsk::patiently(|| xsk::open(request)) } else { xsk::open(request) }
         };
         // A second one has to be as the first.
         let does_without = sockets.is_empty() && plan.does_without_multi_buffer;
-        let (socket, several) = several_frames_or_one(multi_buffer, does_without, open)?;
+        let (socket, several) =
+            several_frames_or_one(multi_buffer, does_without, open).map_err(|error| (index, error))?;
         multi_buffer = several;
         sockets.push(socket);
     }
