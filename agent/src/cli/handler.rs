@@ -57,7 +57,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "PPS")]
     pub rate: Option<u64>,
 
-    /// End when so many are sent, of all queues together.
+    /// End when so many are sent, of all queues together. While a link is down
+    /// its share waits.
     #[arg(long, value_name = "COUNT")]
     pub count: Option<u64>,
 

@@ -52,8 +52,9 @@ pub(super) struct Part {
     /// Queues of the groups before it, and of those after, when the agent started.
     pub(super) before: usize,
     pub(super) after: usize,
-    /// Packets that it has still to send by itself, if they are counted and it was open before.
-    pub(super) left: Option<u64>,
+    /// What it sends by itself, of what is left to send, if it was open before: as much a second, however many queues
+    /// it has by now.
+    pub(super) own: Option<Pace>,
 }
 
 impl Part {
@@ -113,18 +114,16 @@ pub(super) fn paces(handler: &Handler, part: Part, queues: usize) -> Vec<Pace> {
     }
 }
 
-/// Each queue's share of what all are to send; of the count, of what its group has left.
+/// Each queue's share of what all are to send, or of its group's own part.
 fn shares(rate: Option<u64>, count: Option<u64>, part: Part, queues: usize) -> Vec<Pace> {
     let of_all = |queue| share(rate, count, (part.before + queue) as u64, part.of(queues) as u64);
-    let mut paces: Vec<Pace> = (0..queues).map(of_all).collect();
-    if let Some(left) = part.left {
-        let sends = |pace: &&mut Pace| pace.rate != Some(0);
-        let of = paces.iter_mut().filter(sends).count() as u64;
-        for (index, pace) in (0..).zip(paces.iter_mut().filter(sends)) {
-            pace.count = share(None, Some(left), index, of).count;
-        }
-    }
-    paces
+    let of_own = |own: Pace, queue| share(own.rate, own.count, queue as u64, queues as u64);
+    (0..queues).map(|queue| part.own.map_or_else(|| of_all(queue), |own| of_own(own, queue))).collect()
+}
+
+/// What a group sends whose queues send so.
+pub(super) fn sum(paces: &[Pace]) -> Pace {
+    Pace { rate: paces.iter().map(|pace| pace.rate).sum(), count: paces.iter().map(|pace| pace.count).sum() }
 }
 
 /// What the queue at `index` of so many sends. Fewer packets a second than there are queues are sent by as many of
@@ -293,13 +292,13 @@ mod tests {
             let mut all = Vec::new();
             for group in 0..queues.len() {
                 let [before, after] = [&queues[..group], &queues[group + 1..]].map(|of| of.iter().sum());
-                let part = Part { before, after, left: None };
+                let part = Part { before, after, own: None };
                 let first = shares(rate, Some(1001), part, queues[group]);
                 // With fewer queues, or more, it sends what was left.
-                let left = count(&first) / 3;
+                let own = Pace { count: Some(count(&first) / 3), ..sum(&first) };
                 for now in 1..5 {
-                    let again = shares(rate, Some(1001), Part { left: Some(left), ..part }, now);
-                    assert_eq!(count(&again), left, "{rate:?}, {now} queues of group {group}");
+                    let again = shares(rate, Some(1001), Part { own: Some(own), ..part }, now);
+                    assert_eq!(sum(&again), own, "{rate:?}, {now} queues of group {group}");
                     assert!(again.iter().all(|pace| pace.rate != Some(0) || pace.count == Some(0)));
                 }
                 all.extend(first);

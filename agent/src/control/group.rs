@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::Result;
-use datapath::Traffic;
+use datapath::{Traffic, handlers::Pace};
 use tokio::sync::Notify;
 use umemd_common::Decision;
 
@@ -114,9 +114,9 @@ impl Group {
             cpus = interrupts::spread(&cpus, &interrupted, &taken);
         }
         let (before, own) = (taken.len(), plans[0].queues.len());
-        let mut part = Part { before, after: queues.saturating_sub(before + own), left: None };
+        let mut part = Part { before, after: queues.saturating_sub(before + own), own: None };
         let open = Open::new(common, plans, &cpus, part, None)?;
-        part.left = crew::paces(&common.config().handler, part, own).iter().map(|pace| pace.count).sum();
+        part.own = Some(crew::sum(&crew::paces(&common.config().handler, part, own)));
         Ok(Self { names, cpus, part: Cell::new(part), state: RefCell::new(State::Open(open)) })
     }
 
@@ -235,10 +235,23 @@ impl Group {
             *kept = programs;
         }
         let leaving = ending.end().await;
-        let sent: u64 = leaving.queues().map(|queue| generated(&queue.snapshot.traffic)).sum();
-        let part = self.part.get();
-        self.part.set(Part { left: part.left.map(|left| left.saturating_sub(sent)), ..part });
+        self.count_sent(&leaving);
         Some(leaving)
+    }
+
+    /// Takes what its workers sent off what is left to send.
+    fn count_sent(&self, leaving: &Leaving) {
+        let sent: u64 = leaving.queues().map(|queue| generated(&queue.snapshot.traffic)).sum();
+        let mut part = self.part.get();
+        if let Some(Pace { count: Some(left), .. }) = &mut part.own {
+            *left = left.saturating_sub(sent);
+        }
+        self.part.set(part);
+    }
+
+    /// Whether it has sent all that it is to send by itself, as far as it is counted.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.part.get().own.is_some_and(|own| own.count == Some(0))
     }
 
     /// Detaches the programs: no further frame is steered.
@@ -280,7 +293,9 @@ impl Group {
                 Err(error) => {
                     let (ending, programs) = open.close(true);
                     kept.extend(programs);
-                    leaving = Some(ending.end().await);
+                    let left = ending.end().await;
+                    self.count_sent(&left);
+                    leaving = Some(left);
                     Err(error)
                 }
             },
@@ -309,7 +324,8 @@ impl Group {
 fn generated(traffic: &Traffic) -> u64 {
     // All are of one size, so each has as many frames.
     let frames = (traffic.tx_packets + traffic.tx_fragments).div_ceil(traffic.tx_packets.max(1));
-    traffic.generated.saturating_sub(traffic.tx_full + traffic.tx_unsent.div_ceil(frames.max(1)))
+    let unsent = traffic.tx_invalid + traffic.tx_full + traffic.tx_unsent.div_ceil(frames.max(1));
+    traffic.generated.saturating_sub(unsent)
 }
 
 #[cfg(test)]
@@ -318,8 +334,14 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_is_to_be_sent_still() {
-        let traffic =
-            Traffic { generated: 100, tx_packets: 90, tx_full: 10, tx_unsent: 30, ..Traffic::default() };
+        let traffic = Traffic {
+            generated: 102,
+            tx_packets: 90,
+            tx_invalid: 2,
+            tx_full: 10,
+            tx_unsent: 30,
+            ..Traffic::default()
+        };
         assert_eq!(generated(&traffic), 60);
         assert_eq!(generated(&Traffic { tx_fragments: 4 * 90, ..traffic }), 84, "of five frames each");
         assert_eq!(generated(&Traffic::default()), 0);

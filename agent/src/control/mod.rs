@@ -339,8 +339,8 @@ impl Agent {
                 self.worker_failed.set(self.worker_failed.get() || failed);
                 left |= !all;
             } else {
-                // An interface that is away may come back.
-                left = true;
+                // An interface that is away may come back, and has then what is left to send.
+                left |= !group.has_sent_all();
             }
             group.with(|open| open.devices.iter().for_each(|device| watchdog::check(device, Instant::now())));
         }
