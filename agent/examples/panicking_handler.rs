@@ -16,6 +16,13 @@ use umemd::{
 struct Panicking {
     /// Packets until then; `None`: it never panics.
     left: Option<u32>,
+    twice: bool,
+}
+
+impl Drop for Panicking {
+    fn drop(&mut self) {
+        assert!(!self.twice || self.left != Some(0), "and when it is dropped");
+    }
 }
 
 impl PacketHandler for Panicking {
@@ -32,15 +39,19 @@ impl PacketHandler for Panicking {
 struct Args {
     #[command(flatten)]
     run: RunArgs,
+    /// Panic again when the handler is dropped.
+    #[arg(long)]
+    twice: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("UMEMD_LOG", "info")).init();
-    let config = RunConfig::try_from(Args::parse().run)?;
+    let Args { run, twice } = Args::parse();
+    let config = RunConfig::try_from(run)?;
     let first = config.ifaces[0].clone();
     let outcome = control::run_with(config, Outlet::new("report", std::io::stdout())?, move |queue| {
         assert_eq!(queue.queue, 0, "there is one for queue 0 only");
-        Panicking { left: (queue.interface == first).then_some(100) }
+        Panicking { left: (queue.interface == first).then_some(100), twice }
     })?;
     Ok(if outcome == Outcome::Conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -273,6 +273,32 @@ fn an_interface_that_is_opened_again_generates_what_is_left() {
     assert_eq!(exit.summary()["tx_packets"], COUNT, "{exit}");
 }
 
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn an_interface_that_went_away_after_its_last_packet_is_not_waited_for() {
+    const COUNT: u64 = 400;
+    let Some(lab) = Lab::with(LabConfig { pairs: 2, ..LabConfig::default() }) else { return };
+    let there = &lab.pairs()[1].near;
+    let count = COUNT.to_string();
+    let args =
+        ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--rate", "400", "--count", &count];
+    let agent = lab.agent(&args).start();
+    there.set(&["down"]);
+    let steered = |m: &Metrics, device| m.sum("umemd_worker_steered", &[("device", device)]);
+    agent.metrics_when("one is through, and the other is not", |m| {
+        m.total("umemd_generated_packets_total") == COUNT
+            && steered(m, "near0") == 0
+            && steered(m, "near1") == 1
+    });
+    lab.pair().remove();
+    wait_until("it is closed", PATIENCE, || agent.stderr().contains("near0 was removed"));
+    there.set(&["up"]);
+    let exit = agent.wait();
+    assert!(exit.stderr.contains("no worker is left"), "{exit}");
+    let summary = exit.summary.as_ref().expect("a summary");
+    assert_eq!((&summary["tx_packets"], &summary["conserved"]), (&COUNT.into(), &true.into()), "{exit}");
+}
+
 /// What was written while nothing could be sent counts for nothing: it waits for the link, and is made up for if its
 /// socket does not live to see that.
 #[test]
@@ -326,8 +352,18 @@ fn packets_that_do_not_fit_the_interface_are_not_generated() {
     // Nor those that do not fit the frames that they may have.
     let sizes = ["--handler", "generate", "--dst-mac", &lab.pair().far.mac, "--size", "1514"];
     for (args, most) in [
-        (["--headroom", "600", "--multi-buffer", "off"], "a packet may have 1 on near0"),
-        (["--headroom", "1344", "--tx-ring", "2"], "a packet may have 2 on near0"),
+        (
+            ["--headroom", "600", "--multi-buffer", "off"],
+            "a packet may have 1 on near0: larger frames (--frame-size 4096), several frames (--multi-buffer auto), or at",
+        ),
+        (
+            ["--headroom", "1344", "--tx-ring", "2"],
+            "a packet may have 2 on near0: larger frames (--frame-size 4096), a larger --tx-ring, or at most 896 bytes do",
+        ),
+        (
+            ["--headroom", "1344", "--completion-ring", "2"],
+            "a larger --completion-ring, or at most 896 bytes do",
+        ),
     ] {
         let exit = lab.agent(&[&sizes[..], &args].concat()).run();
         assert_eq!(exit.code, Some(1), "{exit}");
@@ -498,7 +534,7 @@ fn a_handler_that_panics_while_its_worker_ends_is_told_of() {
 
         let exit = agent.wait();
         assert_eq!(exit.code, Some(1), "{exit}");
-        assert!(exit.stderr.contains("near0 queue 0: its handler panicked while it ended"), "{exit}");
+        assert!(exit.stderr.contains("near0 queue 0: its handler panicked"), "{exit}");
         let summary = exit.summary.as_ref().expect("a summary");
         assert_eq!((&summary["conserved"], &summary["drops"]["rx_unhandled"]), (&true.into(), &1.into()));
     }
@@ -532,4 +568,23 @@ fn a_handler_that_cannot_be_made_is_asked_for_again() {
     let exit = agent.wait();
     assert_eq!(exit.code, Some(0), "{exit}");
     assert_eq!(exit.summary()["conserved"], true, "{exit}");
+}
+
+/// Nobody knows then where its frames are: the law does not hold, and says so.
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn a_worker_that_does_not_live_to_tell_breaks_the_law() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).example("panicking_handler").args(["--twice"]).start();
+    let wire = Wire::connect(&lab.far, lab.pair().near.port(PORT));
+    wire.reflect(99, any_size);
+    wire.send(99..100, any_size);
+    // It was the only one.
+    let exit = agent.wait();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    assert!(
+        exit.stderr.contains("near0 queue 0: its worker did not live to say where its frames are"),
+        "{exit}"
+    );
+    assert_eq!(exit.summary.as_ref().expect("a summary")["conserved"], false, "{exit}");
 }

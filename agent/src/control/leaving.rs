@@ -12,7 +12,7 @@ const LOOKS: u32 = 4;
 /// A group that was closed, until all of its frames are home.
 pub(super) struct Leaving {
     pub(super) workers: Vec<Past>,
-    /// Whether the handler of one of them panicked, and nobody had noticed before.
+    /// Whether the handler of one of them panicked.
     pub(super) failed: bool,
 }
 
@@ -22,7 +22,6 @@ pub(super) struct Past {
     pub(super) pools: Vec<FramePool>,
 }
 
-/// How to name a queue in a message.
 impl Leaving {
     /// The last look at the queues.
     pub(super) fn queues(&self) -> impl Iterator<Item = &QueueView> {

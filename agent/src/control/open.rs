@@ -20,7 +20,7 @@ use super::{
     leaving::{Leaving, Past},
     plan::{self, Plan},
     queue::{Fixed, Queue},
-    worker::{self, Post, Running, Why},
+    worker::{self, End, Post, Running, Why},
 };
 use crate::{
     capture::Source,
@@ -318,24 +318,13 @@ impl Open {
             let end = gone.end_of_gone();
             let failed = end.as_ref().is_none_or(|end| end.why == Why::Panicked);
             any_failed |= failed;
-            let mut sides = end.map(|end| end.sides).unwrap_or_default().into_iter();
-            let mut pools = Vec::new();
-            for device in &self.devices {
-                let queue = &device.queues[index];
-                if let Some((report, statistics)) = sides.next() {
-                    queue.ended(&report, statistics);
-                    pools.push(report.pool);
-                }
-                if failed {
-                    let lost = queue.snapshot().places.user;
-                    log::error!("{queue}: frames lost with its handler: {lost}");
-                }
-            }
             if failed {
                 // It may have panicked only while it ended.
                 self.give_up(index);
             }
-            self.workers[index] = Employed::Gone(pools);
+            let queues = self.devices.iter().map(|device| &device.queues[index]);
+            queues.clone().for_each(Queue::is_through);
+            self.workers[index] = Employed::Gone(part_with(end, queues));
         }
         let all = self.workers.iter().all(|employed| matches!(employed, Employed::Gone(_)));
         Buried { failed: any_failed, all }
@@ -396,31 +385,35 @@ impl Ending {
                 }
                 Employed::Running(running) => running.end().await,
             };
-            let mut past = Past { queues: Vec::new(), pools: Vec::new() };
             // Also while it ends a handler is given what has come by then.
             let failed = end.as_ref().is_none_or(|end| end.why == Why::Panicked);
             leaving.failed |= failed;
-            match end {
-                None => {
-                    log::error!("the worker of queue {index} did not live to say where its frames are");
-                    past.queues.extend(queues.map(Queue::abandoned));
-                }
-                Some(end) => {
-                    for (queue, (report, statistics)) in queues.zip(end.sides) {
-                        queue.ended(&report, statistics);
-                        if failed && !queue.has_failed() {
-                            queue.fail();
-                            log::error!("{queue}: its handler panicked while it ended");
-                        }
-                        past.queues.push(queue.observe());
-                        past.pools.push(report.pool);
-                    }
-                }
+            for queue in queues.clone().filter(|queue| failed && !queue.has_failed()) {
+                queue.fail();
+                log::error!("{queue}: its handler panicked");
             }
-            leaving.workers.push(past);
+            let pools = part_with(end, queues.clone());
+            leaving.workers.push(Past { queues: queues.map(Queue::observe).collect(), pools });
         }
         leaving
     }
+}
+
+/// Notes of each of a worker's queues how it ended. Their pools, if it lived to hand them over.
+fn part_with<'a>(end: Option<End>, queues: impl Iterator<Item = &'a Queue>) -> Vec<FramePool> {
+    let Some(End { why, sides }) = end else {
+        queues.for_each(Queue::abandon);
+        return Vec::new();
+    };
+    let mut pools = Vec::new();
+    for (queue, (report, statistics)) in queues.zip(sides) {
+        queue.ended(&report, statistics);
+        pools.push(report.pool);
+        if why == Why::Panicked {
+            log::error!("{queue}: frames lost with its handler: {}", queue.snapshot().places.user);
+        }
+    }
+    pools
 }
 
 /// Why a group has to be closed.

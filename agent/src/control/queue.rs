@@ -55,6 +55,7 @@ pub(super) struct Queue {
     /// Of a socket that was closed.
     statistics: Cell<Option<XdpStatistics>>,
     failed: Cell<bool>,
+    abandoned: Cell<bool>,
     /// The worker's thread, while that runs; of two queues of one worker the first one has it.
     pub(super) thread: Cell<Option<Pid>>,
     pub(super) watch: Cell<Watch>,
@@ -126,6 +127,7 @@ impl Queue {
             bell,
             statistics: Cell::new(None),
             failed: Cell::new(false),
+            abandoned: Cell::new(false),
             thread: Cell::new(None),
             watch: Cell::new(Watch { turns: 0, since: Instant::now(), steered: false, failed_open: 0 }),
             standstill: Cell::new(Standstill::new(Instant::now())),
@@ -162,7 +164,8 @@ impl Queue {
         if let Some(snapshot) = (0..LOOKS).find_map(|_| self.published.try_read()) {
             self.last.set(snapshot);
         }
-        self.last.get()
+        let last = self.last.get();
+        if self.abandoned.get() { Snapshot { held: last.places.user + 1, ..last } } else { last }
     }
 
     /// What the worker has done and not shown yet, if it makes turns.
@@ -172,6 +175,11 @@ impl Queue {
         }
         let pending = self.published.pending()?;
         Some(Unshown { published: self.published.clone(), pending, bell: Arc::clone(&self.bell) })
+    }
+
+    /// Notes that the worker is through: its traffic is the stack's while others go on.
+    pub(super) fn is_through(&self) {
+        self.watch.set(Watch { steered: false, ..self.watch.get() });
     }
 
     /// Notes how the worker ended.
@@ -224,12 +232,11 @@ impl Queue {
         last
     }
 
-    /// The queue of a worker that did not live to say where its frames are: its last snapshot, with `held` such
-    /// that the law does not hold.
-    pub(super) fn abandoned(&self) -> QueueView {
-        let snapshot = self.snapshot();
-        let held = snapshot.places.user.wrapping_add(1);
-        self.view(Snapshot { held, ..snapshot }, self.statistics.get())
+    /// Notes that the worker did not live to say where its frames are: from here on the law does not hold.
+    pub(super) fn abandon(&self) {
+        self.abandoned.set(true);
+        self.fail();
+        log::error!("{self}: its worker did not live to say where its frames are");
     }
 
     fn view(&self, snapshot: Snapshot, xsk: Option<XdpStatistics>) -> QueueView {
