@@ -30,22 +30,39 @@ struct Way {
     mtu: u32,
     /// A label of the metrics that shows it in force.
     shown: (&'static str, &'static str, &'static str),
+    /// A number that does, of a metric with these labels.
+    told: (&'static str, &'static [(&'static str, &'static str)], u64),
 }
 
+/// What there is unasked. Headroom no metric tells of: that it is kept is in `modes`.
+const SMALL_FRAMES: (&str, &[(&str, &str)], u64) = ("umemd_umem_frame_size_bytes", &[], 2048);
+
 const WAYS: [Way; 5] = [
-    Way { args: &["--spin", "--headroom", "512"], mtu: 1200, shown: ("umemd_worker_info", "policy", "spin") },
+    Way {
+        args: &["--spin", "--headroom", "512"],
+        mtu: 1200,
+        shown: ("umemd_worker_info", "policy", "spin"),
+        told: SMALL_FRAMES,
+    },
     Way {
         args: &["--copy", "--frame-size", "4096"],
         mtu: 3500,
         shown: ("umemd_socket_info", "mode", "copy"),
+        told: ("umemd_umem_frame_size_bytes", &[], 4096),
     },
     Way {
         args: &["--rx-ring", "64", "--fill-ring", "64", "--tx-ring", "4", "--completion-ring", "2"],
         mtu: 1500,
         shown: ("umemd_socket_info", "multi_buffer", "false"),
+        told: ("umemd_ring_entries", &[], 64 + 64 + 4 + 2),
     },
-    Way { args: &["--huge-pages"], mtu: 1500, shown: ("umemd_umem_info", "backing", "hugetlb") },
-    Way { args: &[], mtu: 9000, shown: SEVERAL_FRAMES },
+    Way {
+        args: &["--huge-pages"],
+        mtu: 1500,
+        shown: ("umemd_umem_info", "backing", "hugetlb"),
+        told: SMALL_FRAMES,
+    },
+    Way { args: &[], mtu: 9000, shown: SEVERAL_FRAMES, told: SMALL_FRAMES },
 ];
 
 /// Packets take several frames.
@@ -77,6 +94,11 @@ impl Way {
         for (metric, label, value) in [self.shown, ("umemd_device_info", "xdp_mode", mode)] {
             let shown = metrics.label_values(metric, label);
             assert!(!shown.is_empty() && shown.iter().all(|shown| shown == value), "{metrics}");
+        }
+        let (name, labels, value) = self.told;
+        for queue in metrics.label_values(name, "device") {
+            let told = metrics.sum(name, &[&[("device", &*queue)], labels].concat());
+            assert_eq!(told, value, "{name}: {metrics}");
         }
         agent.terminate();
         agent.wait().summary().clone()
