@@ -121,7 +121,8 @@ static KNOWN: &[Known] = known! {
     Nic Loss "rx_crc_errors": "frames with a bad checksum on the wire", CABLE;
     Nic Loss "rx_frame_errors": "frames that do not end at a byte", CABLE;
     Nic Loss "rx_nohandler": "received on a device that passes nothing on", "is it the inactive port of a bond?";
-    Nic Loss "tx_dropped": "not sent, by stack or driver", "the send queue was full: send less, or raise txqueuelen";
+    Nic Loss "tx_dropped": "not sent, by stack or driver",
+        "is it up, with a carrier, and the other end fast enough? What a queue discipline drops tc -s qdisc tells";
     Nic Loss "tx_errors": "could not be sent", CABLE;
     Nic Loss "tx_carrier_errors": "not sent for want of a carrier", CABLE;
 
@@ -148,8 +149,8 @@ static KNOWN: &[Known] = known! {
     Nic Loss "rx_xdp_tx_errors": "XDP_TX failed", XDP_SEND;
     Nic Loss "tx_xdp_xmit_errors": "redirected here by XDP and not sent", XDP_SEND;
     // veth
-    Nic Loss "rx_queue_*_drops": "veth, virtio_net before Linux 6.10: a redirect failed, or there was no memory for a socket buffer",
-        "see layers redirect and socket";
+    Nic Loss "rx_queue_*_drops": "igb, igc: no receive descriptor was free; veth, virtio_net before Linux 6.10: a redirect failed, or there was no memory for a socket buffer",
+        "igb, igc: longer rings (ethtool -G), more queues, or another CPU for the interrupt; others: see layers redirect and socket";
     Nic Note "rx_queue_*_xdp_drops": "veth, virtio_net before Linux 6.10: dropped by an XDP program", DROPPED;
     Nic Loss "rx_queue_*_xdp_tx_errors": "veth: XDP_TX failed", XDP_SEND;
     Nic Loss "tx_queue_*_xdp_xmit_errors": "veth: redirected here by XDP and not sent", XDP_SEND;
@@ -165,6 +166,7 @@ static KNOWN: &[Known] = known! {
         "more frames: --frames; or the worker is too slow";
     // Intel
     Nic Loss "rx_no_dma_resources": "ixgbe: no receive descriptor was free", TOO_SLOW;
+    Nic Loss "rx_queue_*_alloc_failed": "igb, igc: no memory for a receive buffer", BUFFERS;
     Nic Loss "rx_no_buffer_count": "igb, igc: no receive buffer when the frame came", TOO_SLOW;
     Nic Loss "port.rx_dropped": "i40e: the port dropped for want of buffers", TOO_SLOW;
     Nic Loss "rx_dropped.nic": "ice: the port dropped for want of buffers", TOO_SLOW;
@@ -203,11 +205,11 @@ static KNOWN: &[Known] = known! {
     Socket Loss "rx_dropped": "too long for a frame, or no frame on the fill ring",
         "--frame-size 4096 for long packets; for the rest see rx_fill_ring_empty_descs";
     Socket Loss "rx_ring_full": "no room on the RX ring", "the worker is too slow: more queues, or a cheaper handler";
-    Socket Note "rx_fill_ring_empty_descs": "the kernel looked for a frame and found none: such packets are in rx_dropped",
+    Socket Note "rx_fill_ring_empty_descs": "the kernel looked for a frame and found none: in copy mode such packets are in rx_dropped, in zero-copy mode the NIC may have dropped some",
         "more frames (--frames); or the worker is too slow, or a handler keeps them";
     Socket Note "rx_invalid_descs": "nothing: no kernel up to 7.3 moves it", "nothing";
     Socket Loss "tx_invalid_descs": "descriptors that the kernel refused to send", "a bug of umemd: please report it";
-    Socket Loss "tx_unsent": "still on the TX ring when its socket was closed, though counted as sent",
+    Socket Loss "tx_unsent": "frames that were still on the TX ring when its socket was closed, though their packets count as sent",
         "the interface was down, or does not send on this queue";
     Socket Note "tx_ring_empty_descs": "the kernel looked for something to send and found nothing: normal", "nothing";
 

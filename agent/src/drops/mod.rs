@@ -1,8 +1,8 @@
 //! Where packets get lost, from the wire to the handler, in one table: each row with what it means and what to
 //! do about it.
 //!
-//! The layers overlap: what a NIC misses its driver may count again, and `rx_fill_ring_empty_descs` is part of
-//! `rx_dropped`. A column of them must not be added up. But from the program on, the rows that [are losses](Row::is_lost)
+//! The layers overlap: what a NIC misses its driver may count again, and in copy mode `rx_fill_ring_empty_descs` is
+//! part of `rx_dropped`. A column of them must not be added up. But from the program on, the rows that [are losses](Row::is_lost)
 //! count each packet once, as far as umemd knows the errno of a refused redirect: their sum is what is called lost
 //! everywhere. What the NIC lost has its place beside it: it may be the same packets again, or others' than ours, and has
 //! been counted since the driver was loaded. `lost.json` is an example that every surface is tested with.

@@ -236,7 +236,8 @@ impl QueueView {
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let xsk = self.xsk;
         let kernel = [
-            // Includes what found the fill ring empty (kernel.md 3.6), so that is no cause of its own.
+            // In copy mode it includes what found the fill ring empty. In zero-copy mode the NIC drops that, and counts it,
+            // if it has no buffer left: so it is no cause of its own.
             ("xsk_rx_dropped", xsk.map_or(0, |x| x.rx_dropped)),
             ("xsk_rx_ring_full", xsk.and_then(|x| x.rx_ring_full).unwrap_or(0)),
             ("xsk_tx_invalid_descs", xsk.map_or(0, |x| x.tx_invalid_descs)),
