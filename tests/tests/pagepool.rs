@@ -180,6 +180,21 @@ fn a_watch_has_rates_or_says_why_there_are_none() {
 
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]
+fn a_watch_goes_on_when_its_interface_goes() {
+    let Some(lab) = Lab::new() else { return };
+    let mut command = Command::new(binary());
+    command.args(["pagepool", "--netns", lab.near.name(), "--iface", "near0", "--watch"]);
+    let mut watch = Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(watch.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    lines.next().expect("what is known of it");
+    lab.pair().remove();
+    assert!(lines.any(|line| line == "near0: it is gone; what is left of its pools is shown at lo"));
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(watch.0.try_wait().unwrap(), None, "it goes on");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
 fn a_watch_as_json_is_an_object_a_second_until_ctrl_c() {
     let Some(lab) = Lab::new() else { return };
     let _agent = lab.agent(&["--steer", STEER]).start();

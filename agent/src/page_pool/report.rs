@@ -8,7 +8,7 @@ use super::{DevicePools, Pool, Reason, Since, Source, json::DeviceJson, netlink:
 use crate::{
     boot::uptime,
     nic::{self, NicError},
-    report::numbers::{binary, known, percent, thousands, wrap},
+    report::numbers::{binary, counted, known, percent, thousands, wrap},
     sys::ethtool,
 };
 
@@ -40,12 +40,34 @@ impl Report {
     ///
     /// If there is no interface of a name, or the kernel does not list its interfaces.
     pub fn take(names: &[String], netns: Option<&str>) -> Result<Self, NicError> {
-        let links = nic::links().map_err(|source| NicError::Kernel { what: "its interfaces", source })?;
+        let links = links()?;
         let asked: Vec<_> = if names.is_empty() {
             links.iter().collect()
         } else {
             names.iter().map(|name| nic::find(&links, name, netns)).collect::<Result<_, _>>()?
         };
+        Ok(Self::of(&asked))
+    }
+
+    /// The same once more, of those that are still there. In the place of one that is not comes what is left of pools whose
+    /// interface is gone.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not list its interfaces.
+    fn again(names: &[String]) -> Result<Self, NicError> {
+        let links = links()?;
+        let asked = |link: &&nic::Link| names.is_empty() || names.contains(&link.name);
+        let mut report = Self::of(&links.iter().filter(asked).collect::<Vec<_>>());
+        if report.devices.len() < names.len() {
+            let loopback = links.iter().filter(|link| u64::from(link.index) == LOOPBACK && !asked(link));
+            let left = Self::of(&loopback.collect::<Vec<_>>()).devices;
+            report.devices.extend(left.into_iter().filter(Device::has_orphans));
+        }
+        Ok(report)
+    }
+
+    fn of(asked: &[&nic::Link]) -> Self {
         let statistics: Vec<_> =
             asked.iter().map(|link| (link.index, ethtool::statistics(&link.name))).collect();
         let said = statistics.iter().map(|(index, statistics)| (*index, statistics.as_deref()));
@@ -56,7 +78,7 @@ impl Report {
             Some(Device { index: link.index, name: link.name.clone(), driver, pools })
         };
         let devices = asked.iter().filter_map(device).collect();
-        Ok(Self { at: uptime(), devices })
+        Self { at: uptime(), devices }
     }
 
     /// One JSON object, and a newline.
@@ -127,7 +149,7 @@ impl Report {
         facts.extend((pool.memory != super::Memory::Page).then(|| pool.memory.name().to_owned()));
         facts.extend(pool.inflight_pages.map(|pages| {
             let bytes = pool.inflight_bytes.map(|bytes| format!(" ({}B)", binary(bytes)));
-            format!("{} pages in flight{}", thousands(pages), bytes.unwrap_or_default())
+            format!("{} in flight{}", counted(pages, "page"), bytes.unwrap_or_default())
         }));
         let _ = writeln!(text, "  {}", facts.join(", "));
         write_detached(text, pool, "", self.at.as_secs());
@@ -140,9 +162,9 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "    recycled {} of {} allocations",
+            "    recycled {} of {}",
             percent(counters.recycle_ratio()),
-            known(counters.allocated()),
+            counters.allocated().map_or_else(|| "- allocations".into(), |all| counted(all, "allocation")),
         );
     }
 }
@@ -184,6 +206,10 @@ fn by_reason<'a>(devices: impl Iterator<Item = &'a Device>) -> Vec<(&'a Reason, 
     silent.into_iter().map(|(reason, titles)| (reason, titles.join(", "))).collect()
 }
 
+fn links() -> Result<Vec<nic::Link>, NicError> {
+    nic::links().map_err(|source| NicError::Kernel { what: "its interfaces", source })
+}
+
 /// `umemd pagepool --watch`: rates, a line per pool.
 #[derive(Debug)]
 pub struct Watch {
@@ -200,7 +226,7 @@ impl Watch {
     }
 
     /// What happened since the last report, and what is in flight. A pool that was not there then, or has no
-    /// counters, has no rates; why an interface has none is told once, and anew if the reason changes.
+    /// counters, has no rates; why an interface has none is told once, and anew if the reason changes, as is one that went.
     pub fn rates(&mut self, now: Report) -> String {
         let seconds = now.at.saturating_sub(self.last.at).as_secs_f64();
         let mut text = self.reasons(&now);
@@ -228,6 +254,11 @@ impl Watch {
     fn reasons(&mut self, now: &Report) -> String {
         let is_news = |device: &&Device| self.told.get(&device.name) != device.reason();
         let mut text = String::new();
+        for Device { name, .. } in &self.last.devices {
+            if now.devices.iter().all(|device| device.name != *name) {
+                let _ = writeln!(text, "{name}: it is gone; what is left of its pools is shown at lo");
+            }
+        }
         for (reason, titles) in by_reason(now.devices.iter().filter(is_news)) {
             let _ = writeln!(text, "{titles}: no rates: {reason}");
         }
@@ -238,7 +269,7 @@ impl Watch {
 }
 
 const HEADING: &str =
-    "device           pool   alloc/s    slow/s  cached/s    ring/s    lost/s recycled in flight";
+    "device           pool   alloc/s    slow/s  cached/s    ring/s   freed/s recycled in flight";
 
 fn line(text: &mut String, device: &str, pool: &Pool, since: Option<Since>, seconds: f64) {
     let now = since.map(|since| since.counters).unwrap_or_default();
@@ -293,7 +324,7 @@ pub fn run(
     let mut rates = Watch::new(first);
     while print(&text)? && watch {
         std::thread::sleep(Duration::from_secs(1));
-        let now = Report::take(names, netns)?;
+        let now = Report::again(names)?;
         text = if json { now.json() } else { rates.rates(now) };
     }
     Ok(())
@@ -364,6 +395,20 @@ eth2 (mvpp2): not available: netlink lists no pool of it, and this kernel was bu
         let expected = "eth1 (mvneta): counters by ethtool\n  pages in flight and detached pools are not known: the \
                         kernel did not answer: no buffers\n  all pools\n";
         assert!(report.text().starts_with(expected), "{}", report.text());
+    }
+
+    #[test]
+    fn an_interface_that_goes_is_told_of_once_and_the_others_go_on() {
+        let mut watch = Watch::new(report());
+        let without = || {
+            let mut now = report();
+            now.devices.retain(|device| device.name != "eth1");
+            now
+        };
+        let told = watch.rates(without());
+        assert!(told.contains("eth1: it is gone; what is left of its pools is shown at lo\n"), "{told}");
+        assert!(told.contains("eth0 ") && !watch.rates(without()).contains("gone;"), "{told}");
+        assert!(watch.rates(report()).contains("eth1 "), "until it is there again");
     }
 
     #[test]
