@@ -10,7 +10,7 @@ use crate::{
     drops,
     observe::{DeviceView, HolderView, Observation, QueueView, Swallowed},
     page_pool::{self, DeviceJson, PoolJson},
-    report::numbers::thousands,
+    report::numbers::{counted, thousands},
 };
 
 /// Version of this object; raised when a field changes its meaning or goes.
@@ -185,7 +185,7 @@ impl Status {
     pub fn orphans_told(&self) -> Option<String> {
         // Not told of one, it is not told of all together.
         let pages = self.orphans.iter().map(|pool| pool.inflight_pages).sum::<Option<u64>>();
-        let pages = pages.map_or_else(String::new, |pages| format!(", {} pages in flight", thousands(pages)));
+        let pages = pages.map_or_else(String::new, |pages| format!(", {} in flight", counted(pages, "page")));
         let oldest = self.orphans.iter().filter_map(|pool| pool.detached_s).max();
         let oldest = oldest.map_or_else(String::new, |s| format!(", the oldest for {} s", thousands(s)));
         let count = self.orphans.len();
@@ -320,9 +320,7 @@ impl HolderStatus {
     /// `capture keeps 3 frames of eth0 queue 0, the oldest for 75 s`, and whether some are leaked.
     pub fn told(&self, device: &str, queue: u32) -> String {
         let Self { holder, frames, oldest_s, leaked } = self;
-        let frames =
-            if *frames == 1 { "1 frame".to_owned() } else { format!("{} frames", thousands(*frames)) };
-        let mut text = format!("the {holder} keeps {frames} of {device} queue {queue}");
+        let mut text = format!("the {holder} keeps {} of {device} queue {queue}", counted(*frames, "frame"));
         if let Some(age) = oldest_s {
             let _ = write!(text, ", the oldest for {age:.1} s");
         }

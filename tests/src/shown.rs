@@ -62,6 +62,11 @@ pub fn assert_fits_a_phone(browser: &mut Browser, picture: &str) {
     browser.screen(1100, 1400);
 }
 
+/// `1 frame`, `1,234 frames`, as the page writes it.
+fn many(count: &Value, what: &str) -> String {
+    format!("{} {what}{}", thousands(count), if *count == 1 { "" } else { "s" })
+}
+
 /// 1234567 as the page writes it; a dash for what nobody tells.
 fn thousands(count: &Value) -> String {
     if count.is_null() {
@@ -137,7 +142,7 @@ fn trouble(status: &Value) -> Vec<String> {
     let kept = |queue: &Value, device: &str, all: bool| {
         let number = &queue["queue"];
         let told = |holder: &Value| {
-            let (name, frames) = (text(&holder["holder"]), thousands(&holder["frames"]));
+            let (name, frames) = (text(&holder["holder"]), many(&holder["frames"], "frame"));
             let oldest = match &holder["oldest_s"] {
                 Value::Null => String::new(),
                 seconds => format!(", the oldest for {} s", thousands(seconds)),
@@ -146,7 +151,7 @@ fn trouble(status: &Value) -> Vec<String> {
                 Some(0) => String::new(),
                 _ => format!(": {} LEAKED", thousands(&holder["leaked"])),
             };
-            format!("the {name} keeps {frames} frames of {device} queue {number}{oldest}{leaked}")
+            format!("the {name} keeps {frames} of {device} queue {number}{oldest}{leaked}")
         };
         let is_told = |holder: &&Value| holder["leaked"] != 0 || all && holder["frames"] != 0;
         list(&queue["holders"]).iter().filter(is_told).map(told).collect::<Vec<_>>()
@@ -161,6 +166,11 @@ fn trouble(status: &Value) -> Vec<String> {
                     "{name} queue {} is served by nobody: its handler panicked",
                     queue["queue"]
                 ));
+            } else if queue["steered"] == false {
+                trouble.push(format!(
+                    "{name} queue {} is not steered: its traffic goes to the stack",
+                    queue["queue"]
+                ));
             }
             trouble.extend(kept(queue, &name, false));
         }
@@ -170,14 +180,14 @@ fn trouble(status: &Value) -> Vec<String> {
     }
     for pool in status["orphans"].as_array().into_iter().flatten() {
         let (id, pages, stalled) =
-            (text(&pool["pool"]), thousands(&pool["inflight_pages"]), &pool["stalled"]);
+            (text(&pool["pool"]), many(&pool["inflight_pages"], "page"), &pool["stalled"]);
         let detached = match &pool["detached_s"] {
             Value::Null => String::new(),
             seconds => format!(", detached {} s ago", thousands(seconds)),
         };
         let stalled = if *stalled == true { ", STALLED" } else { "" };
         trouble.push(format!(
-            "page_pool {id} of an interface that is gone: {pages} pages in flight{detached}{stalled}"
+            "page_pool {id} of an interface that is gone: {pages} in flight{detached}{stalled}"
         ));
     }
     trouble

@@ -46,8 +46,8 @@ fn rejections(snapshot: &Snapshot) -> u64 {
 
 fn rejected_of(queue: &QueueView) -> String {
     format!(
-        "{} queue {}: {} returns of frames were refused so far, as those were not out, or elsewhere; {} frames are not \
-         used any more: a bug of umemd, of the driver or of the kernel, see umemd_pool_rejected; please report it",
+        "{} queue {}: returns of frames refused so far, as those were not out, or elsewhere: {}; frames that are not \
+         used any more: {}; a bug of umemd, of the driver or of the kernel, see umemd_pool_rejected; please report it",
         queue.device,
         queue.queue,
         rejections(&queue.snapshot),
@@ -124,7 +124,12 @@ mod tests {
         }
         assert_eq!(told_at, [1, 3, 5, 6]);
         let told = rejected_of(&now.devices[0].queues[1]);
-        assert!(told.starts_with("eth0 queue 1: 2 returns of frames were refused so far"), "{told}");
+        assert!(
+            told.starts_with(
+                "eth0 queue 1: returns of frames refused so far, as those were not out, or elsewhere: 2;"
+            ),
+            "{told}"
+        );
     }
 
     #[test]

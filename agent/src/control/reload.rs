@@ -25,7 +25,7 @@ impl Agent {
             Ok(changed) => {
                 reloads =
                     Reloads { applied: reloads.applied + 1, at: SystemTime::now(), good: true, ..reloads };
-                log::info!("reloaded: {} rules are in force", changed.rules);
+                log::info!("reloaded, rules in force: {}", changed.rules);
             }
             Err(refusal) => {
                 reloads = Reloads { rejected: reloads.rejected + 1, good: false, ..reloads };

@@ -138,7 +138,7 @@ impl Agent {
         self.common.set_config(RunConfig { rules: Arc::clone(&rules), forced, ..RunConfig::clone(&before) });
         // Counts by the names before.
         self.asked.take();
-        log::info!("{} rules are in force, the default is {}", rules.len(), rules.default.name());
+        log::info!("rules in force: {}, the default is {}", rules.len(), rules.default.name());
         for warning in self.warnings() {
             log::warn!("{warning}");
         }

@@ -35,6 +35,11 @@ pub(crate) fn known(value: impl Into<Option<u64>>) -> String {
     value.into().map_or_else(|| "-".into(), thousands)
 }
 
+/// `1 frame`, `1,234 frames`.
+pub(crate) fn counted(value: u64, what: &str) -> String {
+    format!("{} {what}{}", thousands(value), if value == 1 { "" } else { "s" })
+}
+
 /// 1234567 as `1,234,567`.
 pub(crate) fn thousands(value: u64) -> String {
     let digits = value.to_string();

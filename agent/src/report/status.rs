@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{
-    numbers::{WIDTH, binary, percent, thousands, wrap},
+    numbers::{WIDTH, binary, counted, percent, thousands, wrap},
     table::ranges,
 };
 use crate::{
@@ -128,7 +128,7 @@ fn add_device(text: &mut String, device: &DeviceStatus) {
     }
     let pools = device.page_pool.iter().flat_map(|pools| &pools.pools);
     for (pool, age) in pools.filter_map(|pool| Some((pool, pool.detached_s?))) {
-        let pages = pool.inflight_pages.map(|pages| format!(", {} pages in flight", thousands(pages)));
+        let pages = pool.inflight_pages.map(|pages| format!(", {} in flight", counted(pages, "page")));
         let (pages, age) = (pages.unwrap_or_default(), thousands(age));
         let how = if pool.stalled { "STALLED" } else { "detached" };
         let _ = writeln!(text, "  kernel page_pool {}: {how} for {age} s{pages} (umemd pagepool)", pool.pool);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Interval,
-    numbers::{binary, decimal, percent, thousands, wrap},
+    numbers::{binary, counted, decimal, percent, thousands, wrap},
 };
 use crate::{counts::Counts, observe::Observation};
 
@@ -99,8 +99,8 @@ pub(super) fn summary(summary: &Interval) -> String {
     );
     let _ = writeln!(
         text,
-        "  received {} packets ({}B), sent {} ({}B)",
-        thousands(summary.rx_packets),
+        "  received {} ({}B), sent {} ({}B)",
+        counted(summary.rx_packets, "packet"),
         binary(summary.rx_bytes),
         thousands(summary.tx_packets),
         binary(summary.tx_bytes),

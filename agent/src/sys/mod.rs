@@ -1,4 +1,4 @@
-//! The few system calls that no library has: small, audited, and the only unsafe code beside [`crate::xsk`].
+//! The few system calls that no library has: small, audited, and the only unsafe code beside `crate::xsk`.
 
 pub mod batch;
 mod bpf;

@@ -14,7 +14,7 @@ use ratatui::{
 use super::model::{Model, View};
 use crate::{
     counts::Counts,
-    report::numbers::{decimal, percent, thousands},
+    report::numbers::{counted, decimal, percent, thousands},
     status::{DeviceStatus, Status},
 };
 
@@ -248,10 +248,9 @@ fn stalled(view: &View, width: usize) -> Option<String> {
     let pools = view.stalled.len();
     // Not told of one, it is not told of all together.
     let pages = view.stalled.iter().map(|pool| pool.inflight_pages).sum::<Option<u64>>();
-    let pages = pages.map_or_else(String::new, |pages| format!(", {} pages", thousands(pages)));
+    let pages = pages.map_or_else(String::new, |pages| format!(", {}", counted(pages, "page")));
     let oldest = thousands(view.stalled.iter().filter_map(|pool| pool.detached_s).max()?);
-    let plural = if pools == 1 { "" } else { "s" };
-    let told = format!("{pools} kernel pool{plural} stalled for {oldest} s{pages}");
+    let told = format!("{} stalled for {oldest} s{pages}", counted(pools as u64, "kernel pool"));
     let short = format!("kernel: {pools} stalled, {oldest} s{pages}");
     let fits = |text: &String| text.chars().count() <= width;
     [format!("{told} (umemd pagepool)"), told].into_iter().find(fits).or(Some(short))
@@ -268,6 +267,8 @@ fn kernels_title(view: &View) -> String {
         "kernel, all queues".to_owned()
     } else if told < all {
         format!("kernel, {told} of {all}")
+    } else if view.kernel_unlisted {
+        "kernel, by ethtool only".to_owned()
     } else {
         "kernel".to_owned()
     }

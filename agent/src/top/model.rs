@@ -46,6 +46,8 @@ pub(super) struct View {
     pub(super) one_queue: bool,
     /// Why there are none.
     pub(super) kernel_silent: Option<String>,
+    /// Whether ethtool alone told of the kernel's pools, and nobody knows which are detached.
+    pub(super) kernel_unlisted: bool,
     /// Pools of the kernel that cannot end.
     pub(super) stalled: Vec<PoolJson>,
     pub(super) steered: bool,
@@ -339,6 +341,7 @@ fn add_kernel(view: &mut View, device: &DeviceStatus) {
     };
     view.stalled.extend(pools.pools.iter().filter(|pool| pool.stalled).cloned());
     view.kernel_silent = view.kernel_silent.take().or_else(|| pools.reason.clone());
+    view.kernel_unlisted |= pools.unlisted.is_some();
     if let Some(counters) = pools.sum() {
         view.kernel_of.0 += 1;
         let sum = view.kernel.get_or_insert_default();
