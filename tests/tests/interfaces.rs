@@ -256,7 +256,7 @@ fn a_forward_waits_until_both_interfaces_have_as_many_queues() {
     assert_eq!(exit.summary()["tx_packets"], 3 * WINDOW, "{exit}");
 }
 
-/// peers.md: "max queues is not active queues". A tun of several queues has room for 256, and one while nobody has it
+/// "Max queues is not active queues", as others learnt. A tun of several queues has room for 256, and one while nobody has it
 /// open; no channel either.
 #[test]
 #[ignore = "requires root; cargo xtask test e2e"]

@@ -163,7 +163,7 @@ impl Open {
         rings: RingSizes,
     ) -> Result<(Box<dyn Crew>, Vec<Recycler>)> {
         let frames = Arc::clone(ports[0].frames());
-        // A return ring with room for every frame never turns one away (kernel.md 3.8).
+        // A return ring with room for every frame never turns one away.
         let pool_config = PoolConfig { ring_size: frames.layout().chunk_count(), ..PoolConfig::default() };
         let provider = UmemProvider::with_memory(frames.layout(), Some(Arc::clone(&frames) as _));
         let epoch = common.epoch;

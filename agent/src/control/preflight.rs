@@ -16,7 +16,7 @@ pub(super) fn check(config: &RunConfig) -> Result<()> {
     Ok(())
 }
 
-/// What each step needs (dependencies.md 3.1); root has them all.
+/// What each step needs (capabilities(7)); root has them all.
 fn capabilities(netns: bool) -> Result<()> {
     let missing = missing(rustix::thread::capabilities(None)?.effective, netns);
     if missing.is_empty() {

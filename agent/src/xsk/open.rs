@@ -197,7 +197,7 @@ pub(crate) struct SocketHandle {
 }
 
 impl SocketHandle {
-    /// `XDP_STATISTICS` (kernel.md 3.7).
+    /// `XDP_STATISTICS` (`xsk_getsockopt()`, net/xdp/xsk.c).
     pub(crate) fn statistics(&self) -> io::Result<xdp::XdpStatistics> {
         Ok(sockopt::xdp_statistics(&self.fd)?)
     }

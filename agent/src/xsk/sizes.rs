@@ -4,7 +4,7 @@ use frame_pool::FrameLayout;
 
 /// Entries of each ring; powers of two.
 ///
-/// By default chosen so that what must not happen cannot happen (kernel.md 3.8): at most `fill_target` frames are with
+/// By default chosen so that what must not happen cannot happen: at most `fill_target` frames are with
 /// the kernel for receiving, so an RX ring of that size never overflows; and no more than there are frames can be with
 /// it for sending, of which those on the TX ring are only a part, so that the completion ring is as long. The fill ring is
 /// twice its target: with as many entries as frames lent, a refill that comes between the kernel's two indices would see
