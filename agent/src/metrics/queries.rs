@@ -178,6 +178,10 @@ fn rules_ask_for_what_there_is() {
         let expression = rule.split_once("expr:").unwrap().1;
         let expression = expression.split("\n        for:").next().unwrap();
         let expression = expression.split("\n        labels:").next().unwrap().split("\n\n").next().unwrap();
+        // Prometheus' own: whether there was an answer. The job is that of scrape.yml.
+        if expression.trim() == "up{job=\"umemd\"} == 0" {
+            continue;
+        }
         check(name, expression);
         for label in between(rule, "$labels.", " }}") {
             let all = metrics(expression).filter_map(|(metric, _)| labels(metric));
