@@ -10,7 +10,9 @@ use e2e::{
     agent::{umemd, umemd_of_nobody},
     command::ip,
     foreign::ForeignProgram,
+    huge::Pages,
     lab::{Lab, STEER},
+    privilege::kernel_makes,
 };
 use serde_json::Value;
 
@@ -172,6 +174,37 @@ fn programs_loaded_meanwhile(lab: &Lab, action: impl FnOnce()) -> u64 {
     let first = next();
     action();
     next().wrapping_sub(first)
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn members_of_a_bond_are_what_is_served() {
+    let Some(lab) = Lab::new() else { return };
+    if !kernel_makes(lab.near.name(), "bond7 type bond") {
+        return;
+    }
+    let near = &lab.pair().near;
+    near.set(&["down"]);
+    near.set(&["master", "bond7"]);
+    let (_, findings) = asked(&lab);
+    let (answer, text) = finding(&findings, "master");
+    assert_eq!(answer, "warning", "{text}");
+    assert!(text.contains("belongs to bond7") && text.contains("its other members"), "{text}");
+
+    let told = lab.near.run(|| umemd(&["run", "--iface", "bond7", "--steer", STEER, "--control", "none"]));
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.stderr.contains("the program would run on the members of bond7"), "{told:?}");
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn huge_pages_are_counted() {
+    let Some(lab) = Lab::new() else { return };
+    for (pages, text) in [(0, "none reserved; umemd does without"), (3, "3 of 3 free")] {
+        let _pages = Pages::set(pages);
+        let (_, findings) = asked(&lab);
+        assert_eq!(finding(&findings, "huge pages"), ("note", text));
+    }
 }
 
 #[test]

@@ -120,6 +120,7 @@ pub(crate) const E2E: Rig = Rig {
         "veth",
         "tun",
         "bridge",
+        "bonding",
         "8021q",
         "xsk_diag",
         "sch_tbf",
