@@ -170,7 +170,11 @@ impl Plan {
             switch_tag,
         };
         if let Handler::Generate(generate) = &config.handler {
-            plan.refuse_too_many_frames(generate.size as u32, capacity, config)?;
+            let rings = RingSizes::new(config.layout, 1, config.rings);
+            let frame = config.layout.chunk_size();
+            if let Some(why) = plan.too_many_frames(generate.size as u32, frame, capacity, rings) {
+                bail!(why);
+            }
         }
         let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
         match plan.facts.findings(&plan.link.name, plan.purpose(config)).into_iter().find(refusal) {
@@ -186,29 +190,38 @@ impl Plan {
         told.map_or(MAX_FRAGMENTS, |most| (most as usize).clamp(1, MAX_FRAGMENTS))
     }
 
-    /// Refuses to send packets of more frames, with room for `capacity` bytes each, than a packet may have here.
-    fn refuse_too_many_frames(&self, size: u32, capacity: u32, config: &RunConfig) -> Result<()> {
-        let rings = RingSizes::new(config.layout, 1, config.rings);
-        let (ring, kernels) = (rings.most_fragments(), self.max_fragments(self.bind.0) as u32);
-        let most = if self.multi_buffer { ring.min(kernels) } else { 1 };
+    /// Why packets of `size` bytes cannot be sent, and what would let them, if they take more frames than a packet may
+    /// have here; of frames of so many bytes, with room for `capacity`, on these rings.
+    fn too_many_frames(&self, size: u32, frame: u32, capacity: u32, rings: RingSizes) -> Option<String> {
+        let kernels = match self.max_fragments(self.bind.0) {
+            // A socket for several is refused then, and gets copy mode.
+            1 if !self.bind.1 => self.max_fragments(BindMode::Copy),
+            most => most,
+        } as u32;
+        let most = if self.multi_buffer { rings.most_fragments().min(kernels) } else { 1 };
         let wanted = size.div_ceil(capacity);
         if wanted <= most {
-            return Ok(());
+            return None;
         }
+        let fits_larger = frame < 4096 && size.div_ceil(capacity + 4096 - frame) <= most;
+        let several = !self.multi_buffer && self.facts.bears_fragments();
+        let longer = self.multi_buffer && wanted <= kernels;
         let ways = [
-            (config.layout.chunk_size() < 4096, "larger frames (--frame-size 4096)"),
-            (!self.multi_buffer && self.facts.bears_fragments(), "several frames (--multi-buffer auto)"),
-            (self.multi_buffer && rings.tx < wanted.min(kernels), "a larger --tx-ring"),
-            (self.multi_buffer && rings.completion < wanted.min(kernels), "a larger --completion-ring"),
+            (fits_larger, "larger frames (--frame-size 4096)"),
+            (several, "several frames (--multi-buffer auto)"),
+            (longer && rings.completion >= wanted, "a longer --tx-ring"),
+            (longer && rings.tx >= wanted, "a longer --completion-ring"),
+            (longer && rings.tx.max(rings.completion) < wanted, "a longer --tx-ring and --completion-ring"),
         ];
         let ways: String =
             ways.iter().filter(|(helps, _)| *helps).map(|(_, way)| format!("{way}, ")).collect();
-        bail!(
+        Some(format!(
             "--size {size} takes {wanted} frames with room for {capacity} bytes, and a packet may have {most} on {}: \
-             {ways}or at most {} bytes do",
+             {ways}{}at most {} bytes do",
             self.link.name,
+            if ways.is_empty() { "" } else { "or " },
             most * capacity
-        );
+        ))
     }
 
     /// What the table of quirks has to know of it.
@@ -436,6 +449,51 @@ mod tests {
         // More than is asked for is no reason.
         let several = Plan { multi_buffer: true, ..plan.clone() };
         assert_eq!(several.difference(&plan), None);
+    }
+
+    #[test]
+    fn who_sends_packets_of_too_many_frames_learns_what_would_do() {
+        let rings = RingSizes { fill: 64, fill_target: 32, rx: 64, tx: 64, completion: 64 };
+        let says = |plan: &Plan, size, rings, said: &str| {
+            let why = plan.too_many_frames(size, 2048, 1792, rings).unwrap_or_default();
+            assert!(why.contains(said) && why.is_empty() == said.is_empty(), "expected {said:?}: {why:?}");
+        };
+        says(&plan(), 1792, rings, "");
+        says(
+            &plan(),
+            1793,
+            rings,
+            "have 1 on eth0: larger frames (--frame-size 4096), several frames (--multi-",
+        );
+        says(
+            &plan(),
+            9000,
+            rings,
+            "have 1 on eth0: several frames (--multi-buffer auto), or at most 1792 bytes do",
+        );
+        let mixes_up = Facts { driver: "i40e".into(), ..Facts::default() };
+        says(&Plan { facts: mixes_up, ..plan() }, 9000, rings, "have 1 on eth0: at most 1792 bytes do");
+        let several = Plan { multi_buffer: true, ..plan() };
+        says(&several, 9000, rings, "");
+        says(
+            &several,
+            9000,
+            RingSizes { tx: 4, ..rings },
+            ": larger frames (--frame-size 4096), a longer --tx-ring, or",
+        );
+        says(
+            &several,
+            9000,
+            RingSizes { completion: 2, ..rings },
+            "have 2 on eth0: a longer --completion-ring, or",
+        );
+        let both = RingSizes { tx: 2, completion: 2, ..rings };
+        says(&several, 9000, both, "have 2 on eth0: a longer --tx-ring and --completion-ring, or");
+        // A zero-copy that takes one frame is not had for several, and copy mode is; unless it was asked for.
+        let one = Facts { zero_copy_segments: Some(1), ..Facts::default() };
+        let planned = Plan { facts: one, bind: (BindMode::ZeroCopy, false), ..several };
+        says(&planned, 9000, rings, "");
+        says(&Plan { bind: (BindMode::ZeroCopy, true), ..planned }, 9000, rings, "have 1 on eth0: at most");
     }
 
     /// A board of 512 MiB, half of which it has set aside.
