@@ -9,6 +9,8 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     os::unix::process::ExitStatusExt as _,
     process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,6 +18,7 @@ use e2e::{
     agent::{binary, umemd, umemd_of_nobody},
     command::run,
     lab::{Lab, PORT, STEER},
+    wait::{PATIENCE, wait_until},
     wire::{WINDOW, Wire},
 };
 use rustix::{
@@ -185,11 +188,14 @@ fn a_watch_goes_on_when_its_interface_goes() {
     let mut command = Command::new(binary());
     command.args(["pagepool", "--netns", lab.near.name(), "--iface", "near0", "--watch"]);
     let mut watch = Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
-    let mut lines = BufReader::new(watch.0.stdout.take().unwrap()).lines().map_while(Result::ok);
-    lines.next().expect("what is known of it");
+    let lines = BufReader::new(watch.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (sender, told) = mpsc::channel();
+    thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
+    told.recv_timeout(PATIENCE).expect("what is known of it");
     lab.pair().remove();
-    assert!(lines.any(|line| line == "near0: it is gone; what is left of its pools is shown at lo"));
-    std::thread::sleep(Duration::from_millis(1500));
+    let gone = "near0: not here any more; pools that outlive an interface are shown at lo";
+    wait_until("it says so", PATIENCE, || told.try_iter().any(|line| line == gone));
+    thread::sleep(Duration::from_millis(1500));
     assert_eq!(watch.0.try_wait().unwrap(), None, "it goes on");
 }
 

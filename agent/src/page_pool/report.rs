@@ -57,13 +57,17 @@ impl Report {
     /// If the kernel does not list its interfaces.
     fn again(names: &[String]) -> Result<Self, NicError> {
         let links = links()?;
-        let asked = |link: &&nic::Link| names.is_empty() || names.contains(&link.name);
-        let mut report = Self::of(&links.iter().filter(asked).collect::<Vec<_>>());
-        if report.devices.len() < names.len() {
-            let loopback = links.iter().filter(|link| u64::from(link.index) == LOOPBACK && !asked(link));
-            let left = Self::of(&loopback.collect::<Vec<_>>()).devices;
-            report.devices.extend(left.into_iter().filter(Device::has_orphans));
-        }
+        let find = |name: &String| links.iter().find(|link| link.name == *name);
+        let mut asked: Vec<_> =
+            if names.is_empty() { links.iter().collect() } else { names.iter().filter_map(find).collect() };
+        let loopback = links.iter().find(|link| u64::from(link.index) == LOOPBACK);
+        let one_is_gone = names.iter().any(|name| find(name).is_none());
+        let more = loopback.filter(|loopback| one_is_gone && !names.contains(&loopback.name));
+        asked.extend(more);
+        let mut report = Self::of(&asked);
+        report
+            .devices
+            .retain(|device| more.is_none_or(|more| device.index != more.index) || device.has_orphans());
         Ok(report)
     }
 
@@ -254,9 +258,14 @@ impl Watch {
     fn reasons(&mut self, now: &Report) -> String {
         let is_news = |device: &&Device| self.told.get(&device.name) != device.reason();
         let mut text = String::new();
-        for Device { name, .. } in &self.last.devices {
-            if now.devices.iter().all(|device| device.name != *name) {
-                let _ = writeln!(text, "{name}: it is gone; what is left of its pools is shown at lo");
+        for Device { name, index, .. } in &self.last.devices {
+            // What is left of others is shown there, and ends in time.
+            let is_loopback = u64::from(*index) == LOOPBACK;
+            if !is_loopback && now.devices.iter().all(|device| device.name != *name) {
+                let _ = writeln!(
+                    text,
+                    "{name}: not here any more; pools that outlive an interface are shown at lo"
+                );
             }
         }
         for (reason, titles) in by_reason(now.devices.iter().filter(is_news)) {
@@ -406,8 +415,14 @@ eth2 (mvpp2): not available: netlink lists no pool of it, and this kernel was bu
             now
         };
         let told = watch.rates(without());
-        assert!(told.contains("eth1: it is gone; what is left of its pools is shown at lo\n"), "{told}");
-        assert!(told.contains("eth0 ") && !watch.rates(without()).contains("gone;"), "{told}");
+        assert!(
+            told.contains("eth1: not here any more; pools that outlive an interface are shown at lo\n"),
+            "{told}"
+        );
+        assert!(told.contains("eth0 ") && !watch.rates(without()).contains("any more"), "{told}");
+        let mut now = without();
+        now.devices.retain(|device| device.name != "lo");
+        assert!(!watch.rates(now).contains("any more"), "the last of those at lo has ended");
         assert!(watch.rates(report()).contains("eth1 "), "until it is there again");
     }
 
