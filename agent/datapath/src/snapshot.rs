@@ -78,7 +78,7 @@ pub struct Traffic {
     pub rx_fragments: u64,
     /// Frames put on the TX ring beyond the first of each packet.
     pub tx_fragments: u64,
-    /// Packets that began here and not on the RX ring, or would have if the kernel sent such.
+    /// Packets that began here and not on the RX ring, with those that no kernel would send (`tx_invalid`).
     pub generated: u64,
     /// Packets that the handler wanted dropped.
     pub handler_dropped: u64,

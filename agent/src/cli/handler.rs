@@ -57,8 +57,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "PPS")]
     pub rate: Option<u64>,
 
-    /// End when so many are sent, of all queues together. While a link is down
-    /// its share waits.
+    /// End when so many are sent, of all queues together. While a link is down,
+    /// or a driver takes none of them, its share waits.
     #[arg(long, value_name = "COUNT")]
     pub count: Option<u64>,
 

@@ -47,6 +47,8 @@ impl Leaving {
                     break;
                 }
             }
+            // Where nobody knows, that stays to be seen.
+            all_home &= queues.iter().all(|queue| queue.snapshot.conserved());
         }
         all_home
     }

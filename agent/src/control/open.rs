@@ -177,12 +177,9 @@ impl Open {
             .collect();
         let recyclers = pools.iter().map(FramePool::recycler).collect();
         let config = WorkerConfig { fill_target: rings.fill_target, ..WorkerConfig::default() };
-        let capture = common.capture.borrow().as_ref().map(|writer| {
-            // As many as the pool lets others hold.
-            let (capture, reader) = capture::capture(frames.layout().chunk_count() as usize / 4);
-            writer.add(source(reader, &frames, plans, index));
-            capture
-        });
+        // As many as the pool lets others hold.
+        let capture = || capture::capture(frames.layout().chunk_count() as usize / 4);
+        let (capture, reader) = common.capture.borrow().is_some().then(capture).unzip();
         let mut sides = pools.into_iter().zip(ports);
         let crew = match (sides.next(), sides.next()) {
             (Some(a), Some(b)) => crew::pair([a, b], capture, config),
@@ -207,6 +204,10 @@ impl Open {
             }
             (None, _) => unreachable!("a queue was bound"),
         };
+        // It writes of a source at once.
+        if let (Some(writer), Some(reader)) = (common.capture.borrow().as_ref(), reader) {
+            writer.add(source(reader, &frames, plans, index));
+        }
         Ok((crew, recyclers))
     }
 
@@ -323,7 +324,6 @@ impl Open {
                 self.give_up(index);
             }
             let queues = self.devices.iter().map(|device| &device.queues[index]);
-            queues.clone().for_each(Queue::is_through);
             self.workers[index] = Employed::Gone(part_with(end, queues));
         }
         let all = self.workers.iter().all(|employed| matches!(employed, Employed::Gone(_)));
@@ -409,8 +409,9 @@ fn part_with<'a>(end: Option<End>, queues: impl Iterator<Item = &'a Queue>) -> V
     for (queue, (report, statistics)) in queues.zip(sides) {
         queue.ended(&report, statistics);
         pools.push(report.pool);
-        if why == Why::Panicked {
-            log::error!("{queue}: frames lost with its handler: {}", queue.snapshot().places.user);
+        let lost = queue.snapshot().places.user;
+        if why == Why::Panicked && lost > 0 {
+            log::error!("{queue}: frames lost with its handler: {lost}");
         }
     }
     pools

@@ -177,11 +177,6 @@ impl Queue {
         Some(Unshown { published: self.published.clone(), pending, bell: Arc::clone(&self.bell) })
     }
 
-    /// Notes that the worker is through: its traffic is the stack's while others go on.
-    pub(super) fn is_through(&self) {
-        self.watch.set(Watch { steered: false, ..self.watch.get() });
-    }
-
     /// Notes how the worker ended.
     pub(super) fn ended(&self, report: &FinalReport, statistics: Option<XdpStatistics>) {
         self.release_socket();
@@ -235,7 +230,6 @@ impl Queue {
     /// Notes that the worker did not live to say where its frames are: from here on the law does not hold.
     pub(super) fn abandon(&self) {
         self.abandoned.set(true);
-        self.fail();
         log::error!("{self}: its worker did not live to say where its frames are");
     }
 

@@ -22,7 +22,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q| q.snapshot.traffic.rx_fragments;
     Counter "umemd_tx_fragments" "Frames put on the TX ring beyond the first of each packet."
         |q| q.snapshot.traffic.tx_fragments;
-    Counter "umemd_generated_packets" "Packets that began here and not on the RX ring."
+    Counter "umemd_generated_packets" "Packets that began here and not on the RX ring, with those that no kernel would send (tx_invalid)."
         |q| q.snapshot.traffic.generated;
     Counter "umemd_tx_unsent" "Frames that were still on the TX ring when its socket was closed: counted as sent, and not sent."
         |q| q.snapshot.traffic.tx_unsent;
@@ -75,7 +75,7 @@ pub(super) const TREE: &[Metric] = metrics! { Queue
         |q| q.failed_open;
     Gauge "umemd_worker_failed" "1 if the queue's handler panicked: its worker is gone, its traffic goes to the stack."
         |q| q.failed;
-    Gauge "umemd_worker_steered" "1 while the XDP program finds the queue's socket, 0 while its traffic goes to the stack."
+    Gauge "umemd_worker_steered" "1 while the XDP program finds the queue's socket, 0 while its traffic goes to the stack; 1 still of a worker that has sent its --count."
         |q| q.steered;
 };
 
