@@ -30,12 +30,15 @@ struct Way {
     mtu: u32,
     /// A label of the metrics that shows it in force.
     shown: (&'static str, &'static str, &'static str),
-    /// A number that does, of a metric with these labels.
-    told: (&'static str, &'static [(&'static str, &'static str)], u64),
+    /// Numbers that do, of each interface: of a metric, with a label or none.
+    told: &'static [Told],
 }
 
+/// A metric, labels, and its value.
+type Told = (&'static str, &'static [(&'static str, &'static str)], u64);
+
 /// What there is unasked. Headroom no metric tells of: that it is kept is in `modes`.
-const SMALL_FRAMES: (&str, &[(&str, &str)], u64) = ("umemd_umem_frame_size_bytes", &[], 2048);
+const SMALL_FRAMES: &[Told] = &[("umemd_umem_frame_size_bytes", &[], 2048)];
 
 const WAYS: [Way; 5] = [
     Way {
@@ -48,13 +51,18 @@ const WAYS: [Way; 5] = [
         args: &["--copy", "--frame-size", "4096"],
         mtu: 3500,
         shown: ("umemd_socket_info", "mode", "copy"),
-        told: ("umemd_umem_frame_size_bytes", &[], 4096),
+        told: &[("umemd_umem_frame_size_bytes", &[], 4096)],
     },
     Way {
         args: &["--rx-ring", "64", "--fill-ring", "64", "--tx-ring", "4", "--completion-ring", "2"],
         mtu: 1500,
         shown: ("umemd_socket_info", "multi_buffer", "false"),
-        told: ("umemd_ring_entries", &[], 64 + 64 + 4 + 2),
+        told: &[
+            ("umemd_ring_entries", &[("ring", "rx")], 64),
+            ("umemd_ring_entries", &[("ring", "fill")], 64),
+            ("umemd_ring_entries", &[("ring", "tx")], 4),
+            ("umemd_ring_entries", &[("ring", "completion")], 2),
+        ],
     },
     Way {
         args: &["--huge-pages"],
@@ -95,10 +103,13 @@ impl Way {
             let shown = metrics.label_values(metric, label);
             assert!(!shown.is_empty() && shown.iter().all(|shown| shown == value), "{metrics}");
         }
-        let (name, labels, value) = self.told;
-        for queue in metrics.label_values(name, "device") {
-            let told = metrics.sum(name, &[&[("device", &*queue)], labels].concat());
-            assert_eq!(told, value, "{name}: {metrics}");
+        for (name, labels, value) in self.told {
+            let devices = metrics.label_values(name, "device");
+            assert!(!devices.is_empty(), "{name}: {metrics}");
+            for device in devices {
+                let told = metrics.sum(name, &[&[("device", &*device)], *labels].concat());
+                assert_eq!(told, *value, "{name} {labels:?}: {metrics}");
+            }
         }
         agent.terminate();
         agent.wait().summary().clone()
