@@ -95,7 +95,11 @@ pub const DRIVERS: &[Driver] = &[
             quirk(Kind::ZeroCopyWholeKib, "igb_main.c: igb_setup_srrctl, SRRCTL.BSIZEPACKET"),
         ]),
     driver("igc", ZeroCopy::Since(5, 14), "drivers/net/ethernet/intel/igc/igc_xdp.c").with(&[
-        quirk(Kind::Bounces, "igc_xdp.c: igc_xdp_set_prog, igc_close; also where one program replaces another"),
+        Quirk {
+            kind: Kind::Bounces,
+            source: "igc_xdp.c: igc_xdp_set_prog, igc_close, up to be324b790368; it stops and starts rings since",
+            until: Some((6, 15)),
+        },
         quirk(Kind::MtuLimit(1500), "igc_xdp.c: \"Jumbo frames not supported\""),
     ]),
     driver("ixgbe", ZeroCopy::Avoid, "anza-xyz/agave#13054: an X550 froze every two days, fine in copy mode"),
@@ -116,7 +120,10 @@ pub const DRIVERS: &[Driver] = &[
     .with(&[
         quirk(Kind::Bounces, "drivers/net/ethernet/marvell/mvneta.c: mvneta_xdp_setup"),
         quirk(Kind::CountersReset, "mvneta.c: mvneta_create_page_pool, at each open"),
-        quirk(Kind::OneQueue("marvell,armada-3700-neta"), "mvneta.c: neta_armada3700, rxq_def"),
+        quirk(
+            Kind::OneQueue(&["marvell,armada-3700-neta", "marvell,armada-ac5-neta"]),
+            "mvneta.c: neta_armada3700, rxq_def; of an Alleycat5, too: mvneta_probe",
+        ),
         quirk(Kind::MtuLimitOfOneBuffer(3520), "mvneta.c: MVNETA_MAX_RX_BUF_SIZE"),
         quirk(Kind::NoChannels, "mvneta.c: mvneta_eth_tool_ops, no get_channels"),
         quirk(Kind::NoNapi, "mvneta.c: mvneta_create_page_pool, NAPI 0"),
@@ -139,7 +146,7 @@ pub const DRIVERS: &[Driver] = &[
             quirk(Kind::CpuLimit(4), "mvpp2_main.c: \"XDP_TX needs two TX queues per CPU\""),
         ]),
     driver("st_gmac", ZeroCopy::Since(5, 13), "drivers/net/ethernet/stmicro/stmmac/stmmac_xdp.c").with(&[
-        quirk(Kind::Bounces, "stmmac_xdp.c: stmmac_xdp_set_prog, stmmac_release"),
+        quirk(Kind::Bounces, "stmmac_xdp.c: stmmac_xdp_set_prog"),
         quirk(Kind::MtuLimit(1500), "stmmac_xdp.c: \"Jumbo frames not supported\""),
     ]),
     driver("team", ZeroCopy::Never, "drivers/net/team: team_netdev_ops, no ndo_bpf, up to 7.3").with(&[

@@ -110,15 +110,23 @@ impl Facts {
         all.iter().filter(|quirk| quirk.until.is_none_or(|until| self.linux < until))
     }
 
-    /// Whether the chip is this one; `None` where that cannot be seen.
-    fn is_chip(&self, chip: &str) -> Option<bool> {
-        Some(self.node.as_ref()?.compatible.iter().any(|have| have == chip))
+    /// Whether the chip is one of these; `None` where that cannot be seen.
+    fn is_chip(&self, chips: &[&str]) -> Option<bool> {
+        Some(self.node.as_ref()?.compatible.iter().any(|have| chips.contains(&have.as_str())))
+    }
+
+    /// Whether the machine may have more CPUs than the driver takes a program with.
+    fn has_too_many_cpus(&self) -> bool {
+        self.quirks().any(|quirk| match quirk.kind {
+            Kind::CpuLimit(limit) => self.possible_cpus.is_some_and(|cpus| cpus > limit),
+            _ => false,
+        })
     }
 
     /// The one queue that all frames arrive on, if there is just one, whatever the kernel counts.
     pub fn only_queue(&self) -> Option<u32> {
         let one = |quirk: &Quirk| match quirk.kind {
-            Kind::OneQueue(chip) => self.is_chip(chip) == Some(true),
+            Kind::OneQueue(chips) => self.is_chip(chips) == Some(true),
             Kind::HashSpreads => self.hashes == Some(false),
             _ => false,
         };
@@ -294,14 +302,15 @@ impl Facts {
             Kind::NoPagePoolCounters => {
                 new(Weight::Note, format!("{driver} does not report its page_pool's counters"))
             }
-            Kind::OneQueue(chip) => match self.is_chip(chip) {
+            Kind::OneQueue(chips) => match self.is_chip(chips) {
                 Some(true) => one_queue(name, queues, ""),
                 Some(false) => return None,
                 None => new(
                     Weight::Unknown,
                     format!(
-                        "whether {name} is of the kind whose frames all arrive on queue 0 ({chip}) cannot be seen: \
-                         sysfs does not show its device tree"
+                        "whether {name} is of the kind whose frames all arrive on queue 0 ({}) cannot be seen: \
+                         sysfs does not show its device tree",
+                        chips.join(", ")
                     ),
                 ),
             },
@@ -322,7 +331,8 @@ impl Facts {
                 ),
             )
             .mended_by(format!("ip link set {name} mtu {limit}")),
-            Kind::MtuTakesPools(limit) if mtu <= limit && self.runs_programs == Some(false) => new(
+            // For another reason it has none, too: CpuLimit's.
+            Kind::MtuTakesPools(limit) if mtu <= limit && self.runs_programs == Some(false) && !self.has_too_many_cpus() => new(
                 Weight::Refusal,
                 format!(
                     "{driver} gave up the pools that its XDP needs: a sibling port of {name} has an MTU above {limit}; \
@@ -338,11 +348,11 @@ impl Facts {
                 ),
             ),
             Kind::CpuLimit(limit) => match self.possible_cpus {
-                Some(cpus) if cpus > limit => new(
+                Some(_) if self.has_too_many_cpus() => new(
                     Weight::Refusal,
                     format!(
                         "{driver} takes no program on a machine with more than {limit} CPUs; boot with \
-                         possible_cpus={limit}, or do without the driver"
+                         nr_cpus={limit}, or do without the driver"
                     ),
                 )
                 .mended_by(skb()),

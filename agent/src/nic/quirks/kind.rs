@@ -23,9 +23,9 @@ pub enum Kind {
     CountersReset,
     /// The driver's page_pool counters cannot be seen anywhere.
     NoPagePoolCounters,
-    /// All frames arrive on queue 0 of a chip with this `compatible` in the device tree, whatever number of queues
+    /// All frames arrive on queue 0 of a chip with one of these `compatible` in the device tree, whatever number of queues
     /// the interface has.
-    OneQueue(&'static str),
+    OneQueue(&'static [&'static str]),
     /// A program is refused above this MTU.
     MtuLimit(u32),
     /// A program that does not take packets in several buffers is.

@@ -117,8 +117,12 @@ fn what_the_chip_or_the_tree_decides_is_asked_of_them() {
     board.node = Some(Node { compatible: vec!["marvell,armada-3700-neta".into()], ..Node::default() });
     assert_eq!(board.only_queue(), Some(0));
     assert!(refusals(&board).is_empty());
-    let many = Facts { possible_cpus: Some(8), ..facts("mvpp2", 1500) };
-    assert_eq!(refusals(&many).len(), 1);
+    board.node = Some(Node { compatible: vec!["marvell,armada-ac5-neta".into()], ..Node::default() });
+    assert_eq!(board.only_queue(), Some(0), "an Alleycat5 has one, too");
+    // It announces no XDP then, for want of the pools that so many CPUs do not get.
+    let many = Facts { possible_cpus: Some(8), runs_programs: Some(false), ..facts("mvpp2", 1500) };
+    let [why] = &refusals(&many)[..] else { panic!("{:?}", refusals(&many)) };
+    assert!(why.contains("more than 4 CPUs"), "{why}");
     let unknown = Facts { possible_cpus: None, ..facts("mvpp2", 1500) };
     assert_eq!(refusals(&unknown).len(), 0, "what is unknown is not refused");
 }
@@ -304,7 +308,7 @@ fn what_keeps_a_driver_from_its_program_is_mended_by_a_command_or_by_doing_witho
     let skb = "umemd run --iface eth0 --mode skb ...";
     let managed = Node { buffer_manager: true, ..Node::default() };
     let board = Facts { node: Some(managed), runs_programs: Some(false), ..facts("mvneta", 1500) };
-    let many = Facts { possible_cpus: Some(8), ..facts("mvpp2", 1500) };
+    let many = Facts { possible_cpus: Some(8), runs_programs: Some(false), ..facts("mvpp2", 1500) };
     let apart = Facts { separate_channels: Some(true), ..facts("bnxt_en", 1500) };
     for (facts, mend) in [(board, skb), (many, skb), (apart, "ethtool -L eth0 rx 0 tx 0 combined N")] {
         let refusal = |finding: &Finding| finding.weight == Weight::Refusal;
