@@ -130,11 +130,13 @@ pub(crate) struct Show {
 /// What the lab sends.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Traffic {
-    /// Frames per second that the lab sends; 0: as fast as it goes.
+    /// Frames per second that the lab sends; 0: as fast as it goes. With
+    /// --iface it is umemd's.
     #[arg(long, value_name = "PPS", default_value_t = 100_000)]
     pub(crate) rate: u64,
 
-    /// Bytes of a frame that the lab sends, Ethernet header included.
+    /// Bytes of a frame that the lab sends, Ethernet header included. With
+    /// --iface it is umemd's.
     #[arg(long, value_name = "BYTES", default_value_t = 60, value_parser = clap::value_parser!(u16).range(42..=1514))]
     pub(crate) size: u16,
 }

@@ -44,7 +44,8 @@ rm -rf \"$dir\"";
 /// Copies stdin to a new folder on the board, and prints the folder. If nobody is left to read that, it is removed.
 const COPY: &str = "trap '' HUP PIPE; umask 077
 dir=$(mktemp -d \"${TMPDIR:-/tmp}/umemd.XXXXXX\") || exit
-cat > \"$dir/umemd\" && chmod 700 \"$dir/umemd\" && echo \"$dir\" || { rm -rf \"$dir\"; exit 1; }";
+cat > \"$dir/umemd\" && chmod 700 \"$dir/umemd\" && \"$dir/umemd\" --version >/dev/null && echo \"$dir\" ||
+{ echo \"cannot run what was copied to $dir: is it full, or mounted noexec? TMPDIR names another\" >&2; rm -rf \"$dir\"; exit 1; }";
 
 /// Runs what [`COPY`] left until it ends, or stdin does, or no line came of that for too long; then removes it. A
 /// shell's background jobs read /dev/null, unless stdin has another number. Nobody is left to hear of a hang-up but
@@ -69,6 +70,7 @@ exit $code";
 /// Builds for the board, copies, runs, cleans up. The exit code is umemd's.
 pub(crate) fn run(options: &Run, board: &str, args: &[OsString]) -> Result<ExitCode> {
     let port = Forward::of(&lab::listen_flag(args))?;
+    let args = args.iter().map(|arg| quoted(arg)).collect::<Result<Vec<_>>>()?.join(" ");
     let ssh = Ssh::connect(board, &options.ssh)?;
     let machine = ssh.ask("uname -m", Stdio::null())?;
     let umemd = match &options.umemd {
@@ -78,15 +80,16 @@ pub(crate) fn run(options: &Run, board: &str, args: &[OsString]) -> Result<ExitC
     let signals = Signals::catch()?;
     let size = fs::metadata(&umemd).with_context(|| format!("cannot read {}", umemd.display()))?.len();
     let copying = format!("copy umemd for {machine} ({} KiB) to {board}", size >> 10);
-    let folder = shell::step(&copying, || ssh.ask(COPY, File::open(&umemd)?.into()))?;
+    // Before anything is there that somebody would have to remove.
     match port {
         Some(Forward { here, there }) => {
             ssh.forward(here, there)?;
-            eprintln!("xtask: http://{here} here is http://{there} on {board}");
+            eprintln!("xtask: http://{here} here is http://{there} on {board}, if its sshd forwards ports");
         }
         None => eprintln!("xtask: --listen with port 0 is not forwarded: it is not known before umemd runs"),
     }
-    let mut session = ssh.session(&folder, args)?;
+    let folder = shell::step(&copying, || ssh.ask(COPY, File::open(&umemd)?.into()))?;
+    let mut session = ssh.session(&folder, &args)?;
     let mut last = Instant::now();
     loop {
         if let Some(status) = session.try_wait()? {
@@ -243,26 +246,29 @@ impl Ssh {
         command
     }
 
-    /// Runs a line of shell on the board, and returns the line that it prints.
+    /// Runs a line of shell on the board, and returns the line that it prints: the last one, as the board's own start-up
+    /// files may print others before.
     fn ask(&self, line: &str, stdin: Stdio) -> Result<String> {
         let output = self.command(&[]).arg(in_sh(line)).stdin(stdin).stderr(Stdio::inherit()).output()?;
         ensure!(output.status.success(), "`{line}` failed on {} ({})", self.board, output.status);
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        let printed = String::from_utf8_lossy(&output.stdout);
+        Ok(printed.trim().lines().last().unwrap_or_default().to_owned())
     }
 
     /// Makes an address here lead to one there.
     fn forward(&self, here: SocketAddr, there: SocketAddr) -> Result<()> {
         let addresses = format!("{here}:{there}");
         shell::run_quietly(&mut self.command(&["-O", "forward", "-L", &addresses]))
-            .with_context(|| format!("{} does not let {there} be forwarded", self.board))
+            .with_context(|| {
+                format!("cannot listen on {here} for {}; choose another port with --listen", self.board)
+            })
             .map(drop)
     }
 
     /// umemd from its folder: it runs for as long as the child's stdin is open.
-    fn session(&self, folder: &str, args: &[OsString]) -> Result<Child> {
-        let args = args.iter().map(|arg| quoted(arg)).collect::<Result<Vec<_>>>()?.join(" ");
+    fn session(&self, folder: &str, args: &str) -> Result<Child> {
         let mut session = self.command(&[]);
-        session.arg(in_sh(&script(folder.as_ref(), &args, BEAT)?));
+        session.arg(in_sh(&script(folder.as_ref(), args, BEAT)?));
         // A group of its own: the terminal's Ctrl-C reaches us, and we pass it on.
         session.process_group(0).stdin(Stdio::piped());
         session.spawn().context("cannot start ssh")
@@ -292,7 +298,8 @@ fn script(folder: &OsStr, args: &str, every: Duration) -> Result<String> {
     Ok(format!("dir={dir}; every={every}; patience={BOARD_PATIENCE}; set -- {args}\n{RUN}"))
 }
 
-/// A script as one word for the board's login shell, whichever that is.
+/// A script as one word for the board's login shell, which need not be a POSIX one, but takes what is in single quotes as
+/// it is.
 fn in_sh(script: &str) -> String {
     format!("exec sh -c '{}'", script.replace('\'', r"'\''"))
 }

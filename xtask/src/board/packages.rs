@@ -75,12 +75,12 @@ impl Packages {
     pub(crate) fn kernel(&mut self, suite: &str, architecture: &str) -> Result<PathBuf> {
         let set = format!("linux-{suite}-{architecture}");
         let (folder, stamp) = (self.sets.join(&set), self.stamp(&set));
-        if is_fresh(&stamp, SystemTime::now()) {
+        if is_fresh(&stamp, SystemTime::now()) && folder.is_dir() {
             return Ok(folder);
         }
         let packages = match self.update().and_then(|()| self.kernel_packages(suite, architecture)) {
             Ok(packages) => packages,
-            Err(error) if error.is::<Unavailable>() && stamp.is_file() => {
+            Err(error) if error.is::<Unavailable>() && stamp.is_file() && folder.is_dir() => {
                 eprintln!("xtask: {set} stays as it is: nobody says which kernel is the newest: {error:#}");
                 return Ok(folder);
             }
@@ -131,7 +131,7 @@ impl Packages {
     ) -> Result<PathBuf> {
         let folder = self.sets.join(set);
         let stamp = self.stamp(set);
-        if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == packages) {
+        if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == packages) && folder.is_dir() {
             return Ok(folder);
         }
         let what = format!("fetch {set} ({packages}) into {}", self.sets.display());
