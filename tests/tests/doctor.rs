@@ -186,6 +186,7 @@ fn members_of_a_bond_are_what_is_served() {
     let near = &lab.pair().near;
     near.set(&["down"]);
     near.set(&["master", "bond7"]);
+    ip(&["-netns", lab.near.name(), "link", "set", "bond7", "up"]);
     let (_, findings) = asked(&lab);
     let (answer, text) = finding(&findings, "master");
     assert_eq!(answer, "warning", "{text}");

@@ -164,14 +164,16 @@ pub(super) fn check_doctor_beside(verdicts: &mut Verdicts, driver: &str) {
     });
 }
 
-/// What a running agent takes of a small board: said, not judged.
+/// What a running agent takes of a small board: said, not judged, but for UMEMs of queues that were closed.
 pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
-    let measured = verdicts.check("the agent's memory is measured", || {
+    let measured = verdicts.check("of the agent's memory no more is UMEM than is in use", || {
         let metrics = agent.metrics();
         // All queues have frames of one size.
         let queues = metrics.label_values("umemd_umem_frame_size_bytes", "queue").len() as u64;
         let frame = metrics.total("umemd_umem_frame_size_bytes") / queues;
         let umem = metrics.total("umemd_pool_capacity_frames") * frame;
+        let shared = kib(&format!("/proc/{}/status", agent.pid()), "RssShmem:");
+        assert!(shared <= umem / 1024, "{shared} KiB are shared memory, as UMEMs are\n{metrics}");
         // A number is none of umemd's that does not say how it was built.
         let profile = env::var("UMEMD_PROFILE").expect("xtask tells it");
         (profile, kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
