@@ -172,8 +172,8 @@ pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
         let queues = metrics.label_values("umemd_umem_frame_size_bytes", "queue").len() as u64;
         let frame = metrics.total("umemd_umem_frame_size_bytes") / queues;
         let umem = metrics.total("umemd_pool_capacity_frames") * frame;
-        let shared = kib(&format!("/proc/{}/status", agent.pid()), "RssShmem:");
-        assert!(shared <= umem / 1024, "{shared} KiB are shared memory, as UMEMs are\n{metrics}");
+        let mapped = mapped_umems(agent.pid());
+        assert_eq!(mapped, umem, "bytes of UMEMs are mapped, and in use\n{metrics}");
         // A number is none of umemd's that does not say how it was built.
         let profile = env::var("UMEMD_PROFILE").expect("xtask tells it");
         (profile, kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
@@ -186,6 +186,17 @@ pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
         "umemd ({profile} profile) is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM; the guest has \
          {total} MiB"
     ));
+}
+
+/// Bytes of all UMEMs in a process: of what it maps, shared and anonymous, which is called so in maps.
+fn mapped_umems(pid: u32) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
+    let shared = maps.lines().filter(|line| line.ends_with("/dev/zero (deleted)"));
+    let size = |line: &str| {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        Some(u64::from_str_radix(to, 16).ok()? - u64::from_str_radix(from, 16).ok()?)
+    };
+    shared.map(|line| size(line).expect("two addresses")).sum()
 }
 
 /// Killed, it leaves nothing attached, and the stack has its traffic.
