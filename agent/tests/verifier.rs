@@ -38,14 +38,14 @@ const fn recorded(
 }
 
 const RECORDED: [Recorded; 8] = [
-    recorded("umemd", 0, true, 382_995, 1_640),
-    recorded("umemd", 0, false, 383_006, 1_638),
-    recorded("umemd", 4, true, 443_038, 1_753),
-    recorded("umemd", 8, true, 443_036, 1_753),
-    recorded("umemd", 8, false, 443_047, 1_751),
-    recorded("umemd_frags", 0, true, 383_026, 1_638),
-    recorded("umemd_frags", 4, true, 443_069, 1_751),
-    recorded("umemd_frags", 8, true, 443_067, 1_751),
+    recorded("umemd", 0, true, 210_503, 1_367),
+    recorded("umemd", 0, false, 210_486, 1_365),
+    recorded("umemd", 4, true, 238_355, 1_485),
+    recorded("umemd", 8, true, 238_353, 1_485),
+    recorded("umemd", 8, false, 238_336, 1_483),
+    recorded("umemd_frags", 0, true, 210_506, 1_365),
+    recorded("umemd_frags", 4, true, 238_358, 1_483),
+    recorded("umemd_frags", 8, true, 238_356, 1_483),
 ];
 
 /// What the verifier says.

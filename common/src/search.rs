@@ -13,7 +13,7 @@
 use crate::decision::{Action, Decision};
 use crate::key::{Key, MAX_TAGS, WORDS, field};
 use crate::maps::{MAX_RULES, MAX_SHAPES};
-use crate::packet::{Parsed, View, parse};
+use crate::packet::{View, parse};
 
 /// Words of a table's unit: what an entry holds, and three words of its key.
 pub const UNIT_WORDS: usize = 4;
@@ -142,6 +142,12 @@ impl Hit {
         Self(self.0 | (fields as u64) << 16 & (Self::TRUNCATED | Self::MALFORMED))
     }
 
+    /// The same: see [`forget`].
+    #[inline(always)]
+    const fn forgotten(self, zero: u64) -> Self {
+        Self(forget(self.0, zero))
+    }
+
     /// The word in a unit.
     #[must_use]
     pub const fn word(self) -> u64 {
@@ -243,25 +249,20 @@ fn at_depth<const TAGS: usize, T: Tables, V: View + ?Sized>(
     best: Hit,
     zero: u64,
 ) -> Hit {
-    let key = forget(parse::<TAGS, V>(frame), zero);
+    let mut key = parse::<TAGS, V>(frame).key;
+    key.words = key.words.map(|word| forget(word, zero));
     // What is wrong with the frame is what is wrong with its headers, behind tags that are there.
     let tags = field::TAG * ((1 << TAGS) - 1);
     let is_read = key.fields() & tags == tags;
     let best = if is_read && !best.is_some() { best.noting(key.fields()) } else { best };
-    search(tables, &key, depth, best, zero)
+    search(tables, &key, depth, best.forgotten(zero), zero).forgotten(zero)
 }
 
-/// The same, for all but the verifier: to it, what was read is some number from here on, on whichever way through
-/// the parser. Otherwise it would walk the search once for each of these ways.
+/// The same, for all but the verifier: to it, this is some number from here on, whichever way led here. Otherwise it
+/// would walk what follows once for each of these ways.
 #[inline(always)]
-fn forget(parsed: Parsed, zero: u64) -> Key {
-    let mut key = parsed.key;
-    let mut word = 0;
-    while word < WORDS {
-        key.words[word] ^= zero;
-        word += 1;
-    }
-    key
+const fn forget(word: u64, zero: u64) -> u64 {
+    word ^ zero
 }
 
 /// The better of `best` and the first rule with an entry for this key in the shapes of this depth.
@@ -281,7 +282,7 @@ fn search<T: Tables>(tables: &T, key: &Key, depth: &Depth, mut best: Hit, zero: 
         if key.fields() & asked != asked {
             continue;
         }
-        let found = Hit(look_up(tables, shape, key).0 ^ zero);
+        let found = look_up(tables, shape, key).forgotten(zero);
         // An empty slot may look like the key of all zeros, but is no rule.
         if found.is_some() && found.rule() < best.rule() {
             best = found;
