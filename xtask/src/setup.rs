@@ -46,13 +46,18 @@ impl Unobtainable {
 const BY_THE_MACHINE: [&str; 4] =
     ["No space left on device", "enough free space", "Read-only file system", "dpkg returned an error code"];
 
+/// What apt says of lists that Debian did not sign: no reason to go on without them. A sum that does not fit is a mirror
+/// in the middle of its update.
+const BY_THE_SIGNATURE: [&str; 3] =
+    ["signatures were invalid", "signatures couldn't be verified", "is not signed"];
+
 /// What cargo says if it fails by what it fetches.
 const BY_THE_NETWORK: [&str; 4] =
     ["failed to download", "download of ", "spurious network error", "Could not resolve host"];
 
-/// Whether fetching packages failed by this machine, and not by what it asked of others.
-pub(crate) fn is_by_the_machine(error: &Error) -> bool {
-    says(error, &BY_THE_MACHINE)
+/// Whether fetching packages failed, and not because they cannot be had: by this machine, or by what came instead.
+pub(crate) fn is_a_failure(error: &Error) -> bool {
+    says(error, &BY_THE_MACHINE) || says(error, &BY_THE_SIGNATURE)
 }
 
 fn says(error: &Error, words: &[&str]) -> bool {
@@ -159,9 +164,9 @@ fn take(step: &Step) -> Result<()> {
     }
 }
 
-/// What became of fetching: [`Unobtainable`] if it failed, unless that was by this machine.
+/// What became of fetching: [`Unobtainable`] if it failed as what cannot be had does.
 fn fetched(result: Result<()>) -> Result<()> {
-    result.map_err(|error| match is_by_the_machine(&error) {
+    result.map_err(|error| match is_a_failure(&error) {
         true => error,
         false => Unobtainable::because(&error),
     })
@@ -197,6 +202,9 @@ mod tests {
         assert!(!unobtainable("E: Write error - write (28: No space left on device)"));
         assert!(!unobtainable("E: You don't have enough free space in /var/cache/apt/archives/."));
         assert!(!unobtainable("E: Sub-process /usr/bin/dpkg returned an error code (1)"));
+        assert!(!unobtainable(
+            "E: The repository 'http://deb.debian.org/debian trixie Release' is not signed."
+        ));
         let cargo = |said: &'static str| says(&anyhow!(said), &BY_THE_NETWORK);
         assert!(cargo("error: failed to download from `https://static.crates.io/crates/aya/download`"));
         assert!(!cargo("error: linking with `cc` failed: exit status: 1"));

@@ -212,9 +212,9 @@ impl Packages {
 }
 
 /// Asks Debian by apt. If it fails by what it asks, a mirror, a network, or a package that does not exist, the rig
-/// cannot be had; if it fails by this machine, that is a failure.
+/// cannot be had; if it fails by this machine, or because what came is not Debian's, that is a failure.
 fn ask(apt: &mut Command) -> Result<String> {
-    shell::run_quietly(apt).map_err(|error| match setup::is_by_the_machine(&error) {
+    shell::run_quietly(apt).map_err(|error| match setup::is_a_failure(&error) {
         true => error,
         false => Unavailable(format!("{error:#}")).into(),
     })
@@ -292,13 +292,19 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_room_is_not_taken_for_a_mirror_that_does_not_answer() {
+    fn neither_a_full_machine_nor_a_bad_signature_is_a_mirror_that_does_not_answer() {
         let cannot_be_had = |says: &str| {
-            let error = ask(Command::new("sh").args(["-c", &format!("echo '{says}' >&2; exit 100")]));
+            let error = ask(Command::new("sh").args(["-c", "echo \"$0\" >&2; exit 100", says]));
             error.unwrap_err().is::<Unavailable>()
         };
         assert!(cannot_be_had("E: Unable to locate package qemu-system-riscv"));
         assert!(!cannot_be_had("E: Write error - write (28: No space left on device)"));
+        assert!(!cannot_be_had(
+            "E: The repository 'http://deb.debian.org/debian trixie Release' is not signed."
+        ));
+        assert!(!cannot_be_had(
+            "W: GPG error: The following signatures were invalid: BADSIG 648ACFD622F3D138"
+        ));
         assert_eq!(ask(&mut Command::new("true")).unwrap(), "");
     }
 
