@@ -176,15 +176,20 @@ pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
         assert_eq!(mapped, umem, "bytes of UMEMs are mapped, and in use\n{metrics}");
         // A number is none of umemd's that does not say how it was built.
         let profile = env::var("UMEMD_PROFILE").expect("xtask tells it");
-        (profile, kib(&format!("/proc/{}/status", agent.pid()), "VmRSS:"), umem / 1024)
+        (profile, umem / 1024)
     });
-    let Some((profile, resident, umem)) = measured else { return };
-    let size = fs::metadata("/usr/bin/umemd").map_or(0, |meta| meta.len()) / 1024;
+    let Some((profile, umem)) = measured else { return };
+    let process = |file: &str, name: &str| kib(&format!("/proc/{}/{file}", agent.pid()), name);
+    let [resident, own] = ["VmRSS:", "RssAnon:"].map(|name| process("status", name));
+    let huge = process("smaps_rollup", "AnonHugePages:");
     let without = resident.saturating_sub(umem);
+    // Of a guest that runs in memory the program is shared memory, as a UMEM is.
+    let program = without.saturating_sub(own);
+    let size = fs::metadata("/usr/bin/umemd").map_or(0, |meta| meta.len()) / 1024;
     let total = kib("/proc/meminfo", "MemTotal:") / 1024;
     verdicts.note(&format!(
-        "umemd ({profile} profile) is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM; the guest has \
-         {total} MiB"
+        "umemd ({profile} profile) is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM: {program} of the \
+         program, {own} of its own ({huge} in huge pages); the guest has {total} MiB"
     ));
 }
 
