@@ -27,6 +27,9 @@ use umemd::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    // Where the system gives 2 MiB unasked, stacks and heaps would take them for a few KiB each: before there are
+    // threads. A UMEM is mapped with the huge pages that it asks for. What has no such call has no such pages either.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let cli = Cli::parse();
     let log = match Outlet::new("log", io::stderr()) {
         Ok(log) => log,

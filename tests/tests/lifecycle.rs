@@ -1,6 +1,6 @@
 //! How an agent begins, stumbles and ends, and what it leaves behind.
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use e2e::{
     foreign::{ForeignProgram, ForeignSocket},
@@ -40,6 +40,15 @@ fn sigterm_drains_what_was_received() {
         );
         wire.expect(0..WINDOW, |_| 500, PATIENCE);
     }
+}
+
+#[test]
+#[ignore = "requires root; cargo xtask test e2e"]
+fn no_huge_page_is_taken_unasked() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.agent(&["--steer", STEER]).start();
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
 }
 
 #[test]

@@ -174,23 +174,23 @@ pub(super) fn measure(verdicts: &mut Verdicts, agent: &Agent) {
         let umem = metrics.total("umemd_pool_capacity_frames") * frame;
         let mapped = mapped_umems(agent.pid());
         assert_eq!(mapped, umem, "bytes of UMEMs are mapped, and in use\n{metrics}");
+        let huge = kib(&format!("/proc/{}/smaps_rollup", agent.pid()), "AnonHugePages:");
+        assert_eq!(huge, 0, "KiB in huge pages that nobody asked for");
         // A number is none of umemd's that does not say how it was built.
         let profile = env::var("UMEMD_PROFILE").expect("xtask tells it");
         (profile, umem / 1024)
     });
     let Some((profile, umem)) = measured else { return };
-    let process = |file: &str, name: &str| kib(&format!("/proc/{}/{file}", agent.pid()), name);
-    let [resident, own] = ["VmRSS:", "RssAnon:"].map(|name| process("status", name));
-    let huge = process("smaps_rollup", "AnonHugePages:");
+    let status = format!("/proc/{}/status", agent.pid());
+    let [resident, own] = ["VmRSS:", "RssAnon:"].map(|name| kib(&status, name));
     let without = resident.saturating_sub(umem);
     // Of a guest that runs in memory the program is shared memory, as a UMEM is.
     let program = without.saturating_sub(own);
     let size = fs::metadata("/usr/bin/umemd").map_or(0, |meta| meta.len()) / 1024;
     let total = kib("/proc/meminfo", "MemTotal:") / 1024;
-    verdicts.note(&format!(
-        "umemd ({profile} profile) is {size} KiB; resident {resident} KiB, {without} KiB without its UMEM: {program} of the \
-         program, {own} of its own ({huge} in huge pages); the guest has {total} MiB"
-    ));
+    verdicts.note(&format!("umemd ({profile} profile) is {size} KiB; the guest has {total} MiB"));
+    verdicts
+        .note(&format!("resident {resident} KiB, without UMEM {without} KiB: program {program}, else {own}"));
 }
 
 /// Bytes of all UMEMs in a process: of what it maps, shared and anonymous, which is called so in maps.
