@@ -43,12 +43,12 @@ pub const SHOWN: &str = "(() => {
 /// The chart's height between its lower edge and its uppermost line, in its own units.
 const HEIGHT: f64 = 98.0;
 
-/// What reaches beyond the right edge, but for tables, which are scrolled.
-const BEYOND: &str = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.wide > *, svg') &&
+/// What reaches beyond the right edge, but for tables that are scrolled: of what got lost the counts are in sight.
+const BEYOND: &str = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.wide > :not(#drops), svg') &&
     e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5).map(e => e.outerHTML).concat(
     document.documentElement.scrollWidth > innerWidth ? ['scrolled by ' + document.documentElement.scrollWidth] : [])";
 
-/// On the screen of a phone nothing has to be scrolled sideways, but for tables.
+/// On the screen of a phone nothing has to be scrolled sideways, but for tables of queues and pools.
 ///
 /// # Panics
 ///
