@@ -39,6 +39,9 @@ impl LoadError {
             // The verifier's: of code that it allows to the privileged only, of a helper that it does not know, or of
             // a mistake.
             Some(libc::EACCES | libc::EINVAL) if !missing.is_empty() => Self::Permission { what, missing },
+            // It had too far to walk, since without this one it also goes where a mispredicted branch would lead
+            // (seen: 7.3 on arm64).
+            Some(libc::E2BIG) if !may_subtract() => Self::Permission { what, missing: vec!["CAP_PERFMON"] },
             _ => Self::Kernel { what, source },
         }
     }
